@@ -1,0 +1,1 @@
+"""The interpreter: plans, the sequence and what it asks of a model."""

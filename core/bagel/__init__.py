@@ -1,0 +1,1 @@
+"""BAGEL: the unified model itself, on torch."""

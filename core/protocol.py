@@ -1,0 +1,85 @@
+"""What core asks of a model: to write and to draw in a context, which is a plain value."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+from PIL.Image import Image
+
+from recipes.card import ModelCard
+from recipes.recipe import ImageSettings, TextSettings
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text in a context."""
+
+    text: str
+    thought: bool = False
+    """Whether it was thought about the image drawn next (guidance treats it as part of that image's prompt)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image in a context, compared by identity: the same object is the same item."""
+
+    image: Image
+
+
+Item: TypeAlias = Text | Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the model has before it: the system prompt, then the items in order.
+
+    A model's cache is a function of this value alone, so a persistent cache, a rebuilt one and a resumed run agree.
+    """
+
+    system_prompt: str | None = None
+    items: tuple[Item, ...] = ()
+
+    def plus(self, *items: Item) -> "Context":
+        """This context with `items` after the others."""
+        return replace(self, items=(*self.items, *items))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoising:
+    """An image under way."""
+
+    done: int
+    total: int
+    preview: Callable[[], Image]
+    """A small picture of the image as it is so far; call it before the next step is asked for, or not at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A finished image, RGB, 8 bits a channel."""
+
+    image: Image
+
+
+class UnifiedModel(Protocol):
+    """A model that reads and makes both texts and images.
+
+    Both methods are generators: they compute as they are consumed and stop when closed. All randomness comes from
+    `seed`; the same context, settings and seed give the same result, bit for bit, on the same kind of machine.
+    """
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    @property
+    def tokens_read(self) -> int:
+        """Tokens read into the context cache since the model was loaded."""
+        ...
+
+    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
+        """The text that follows `context`, in parts as it is written."""
+        ...
+
+    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
+        """The image that follows `context`: a Denoising after each step, then one Drawn."""
+        ...

@@ -1,0 +1,1 @@
+"""The recipe language: what a run should make."""

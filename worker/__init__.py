@@ -1,0 +1,1 @@
+"""The wiring: Celery, one process a GPU, and the ways to enqueue."""
