@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from PIL.Image import Image
 
-from core.plan import Step
+from core.plan import Forget, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class ImageReady:
 class Forgotten:
     """Items left the context. Ends its step."""
 
-    step: Step
+    step: Forget
 
 
 StepEnded: TypeAlias = ItemRead | TextReady | ImageReady | Forgotten

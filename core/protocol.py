@@ -1,7 +1,7 @@
 """What core asks of a model: to write and to draw in a context, which is a plain value."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from PIL.Image import Image
@@ -15,15 +15,21 @@ class Text:
     """A text in a context."""
 
     text: str
-    thought: bool = False
+    thought: bool = field(default=False, compare=False)
     """Whether it was thought about the image drawn next (guidance treats it as part of that image's prompt)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image in a context, compared by identity: the same object is the same item."""
+    """An image in a context; two are the same item when they hold the same image object."""
 
     image: Image
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and other.image is self.image
+
+    def __hash__(self) -> int:
+        return id(self.image)
 
 
 Item: TypeAlias = Text | Picture

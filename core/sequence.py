@@ -13,7 +13,8 @@ from recipes.recipe import Recipe, TextItem
 # BAGEL's own prompt for planning an image before drawing it; the model was trained on these very words.
 PLANNING_PROMPT = (
     "You should first think about the planning process in the mind and then generate the image. \n"
-    "The planning process is enclosed within <think> </think> tags, i.e. <think> planning process here </think> image here"
+    "The planning process is enclosed within <think> </think> tags, "
+    "i.e. <think> planning process here </think> image here"
 )
 
 

@@ -1,6 +1,8 @@
-"""What a recipe may assume of a model: sizes, defaults and costs, read from the checkpoint's JSON files (no weights)."""
+"""What a recipe may assume of a model, read from the checkpoint's JSON files: sizes, defaults, costs (no weights)."""
 
 import json
+import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,8 @@ from typing import Any
 
 OFFICIAL_VAE_TRANSFORM = {"max_size": 1024, "min_size": 512, "stride": 16}
 OFFICIAL_VIT_TRANSFORM = {"max_size": 980, "min_size": 224, "stride": 14}
-OFFICIAL_MAX_LATENT_SIZE = 64
+MAX_PIXELS = 14 * 14 * 9 * 1024
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 
 
 class ModelFolderError(ValueError):
@@ -16,50 +19,104 @@ class ModelFolderError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResizeRule:
+    """How an image is resized before it is cut into patches of `stride_px` (bagel-spec section 4)."""
+
+    max_px: int
+    min_px: int
+    stride_px: int
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels after the rule: both sides multiples of the stride."""
+        longest, shortest = max(width, height), min(width, height)
+        scale = max(min(self.max_px / longest, 1.0), self.min_px / shortest)
+        new = self._scaled(width, height, scale)
+        if new[0] * new[1] > MAX_PIXELS:
+            new = self._scaled(*new, MAX_PIXELS / (new[0] * new[1]))
+        if max(new) > self.max_px:
+            new = self._scaled(*new, self.max_px / max(new))
+        return new
+
+    def block_tokens(self, width: int, height: int) -> int:
+        """Tokens of the block that an image of this size makes: its patches between two markers."""
+        resized = self.size(width, height)
+        return 2 + (resized[0] // self.stride_px) * (resized[1] // self.stride_px)
+
+    def _scaled(self, width: int, height: int, scale: float) -> tuple[int, int]:
+        return self._on_grid(width * scale), self._on_grid(height * scale)
+
+    def _on_grid(self, side: float) -> int:
+        return max(self.stride_px, self.stride_px * round(round(side) / self.stride_px))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """A served model as clients know it: enough to check a recipe and to plan its cost without loading weights."""
 
     name: str
-    stride_px: int
-    """Image sides are multiples of this."""
+    vae: ResizeRule
+    """What an image goes through first; the sides of drawn images are multiples of its stride."""
+    vit: ResizeRule
+    """What the ViT's view of an image goes through after that."""
     max_side_px: int
     """The longest side the position table has room for."""
     text_defaults: Mapping[str, Any]
     image_defaults: Mapping[str, Any]
     kv_values_per_token: int
     """Numbers the KV cache holds for one token (keys and values of all layers)."""
-    vit_stride_px: int
-    vit_max_side_px: int
-    """The ViT block of an image: sides resized to at most this, in patches of vit_stride_px."""
+
+    @property
+    def stride_px(self) -> int:
+        """Sides of drawn images are multiples of this."""
+        return self.vae.stride_px
+
+    def image_tokens(self, width: int, height: int) -> tuple[int, int]:
+        """Tokens of the VAE block and of the ViT block of an image that is `width` by `height` pixels."""
+        size = self.vae.size(width, height)
+        return self.vae.block_tokens(*size), self.vit.block_tokens(*size)
 
     @staticmethod
     def read(folder: Path, name: str | None = None) -> "ModelCard":
         """The card of an official-layout folder. Raises ModelFolderError when a file is missing or malformed."""
         config, llm = _json(folder, "config.json", required=False), _json(folder, "llm_config.json", required=True)
-        vae = {**OFFICIAL_VAE_TRANSFORM, **config.get("vae_transform", {})}
-        vit = {**OFFICIAL_VIT_TRANSFORM, **config.get("vit_transform", {})}
-        # The published 7B folder says max_latent_size 32, which is stale; its table has 64 (see bagel-spec).
-        side = (
-            config.get("max_latent_size", OFFICIAL_MAX_LATENT_SIZE)
-            if "vae_config" in config
-            else OFFICIAL_MAX_LATENT_SIZE
-        )
+        vae = _resize_rule(OFFICIAL_VAE_TRANSFORM, config.get("vae_transform", {}))
         defaults = config.get("defaults", {})
         try:
             head_dim = llm.get("head_dim") or llm["hidden_size"] // llm["num_attention_heads"]
-            kv = 2 * llm["num_hidden_layers"] * llm["num_key_value_heads"] * head_dim
+            kv_values = 2 * llm["num_hidden_layers"] * llm["num_key_value_heads"] * head_dim
         except KeyError as missing:
             raise ModelFolderError(f"{folder / 'llm_config.json'}: the key {missing} is missing") from None
         return ModelCard(
             name=name or folder.resolve().name.lower(),
-            stride_px=vae["stride"],
-            max_side_px=side * vae["stride"],
+            vae=vae,
+            vit=_resize_rule(OFFICIAL_VIT_TRANSFORM, config.get("vit_transform", {})),
+            max_side_px=_latent_table_side(folder) * vae.stride_px,
             text_defaults=defaults.get("text", {}),
             image_defaults=defaults.get("image", {}),
-            kv_values_per_token=kv,
-            vit_stride_px=vit["stride"],
-            vit_max_side_px=vit["max_size"],
+            kv_values_per_token=kv_values,
         )
+
+
+def _resize_rule(official: Mapping[str, int], given: Mapping[str, int]) -> ResizeRule:
+    sizes = {**official, **given}
+    return ResizeRule(max_px=sizes["max_size"], min_px=sizes["min_size"], stride_px=sizes["stride"])
+
+
+def _latent_table_side(folder: Path) -> int:
+    """Rows of the square position table for latents, from the header of the weights.
+
+    The published 7B folder's config.json states 32, which is stale: the stored table has 64 x 64 places.
+    """
+    path = folder / "ema.safetensors"
+    try:
+        with path.open("rb") as file:
+            (header_bytes,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(header_bytes, MAX_HEADER_BYTES)))
+        return math.isqrt(header["latent_pos_embed.pos_embed"]["shape"][0])
+    except FileNotFoundError:
+        raise ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it") from None
+    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+        raise ModelFolderError(f"{path}: its header can't be read: {type(error).__name__}: {error}") from error
 
 
 def _json(folder: Path, name: str, *, required: bool) -> dict[str, Any]:

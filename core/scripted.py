@@ -1,0 +1,103 @@
+"""A model without weights: the steps and the determinism of the real one, for trying the worker and testing it."""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from PIL import Image, ImageDraw
+
+from core.protocol import Context, Denoising, Drawn, Item, Text
+from recipes.card import ModelCard, ResizeRule
+from recipes.recipe import ImageSettings, TextSettings
+
+CARD = ModelCard(
+    name="scripted",
+    vae=ResizeRule(max_px=1024, min_px=64, stride_px=8),
+    vit=ResizeRule(max_px=64, min_px=64, stride_px=8),
+    max_side_px=1024,
+    text_defaults={"max_new_tokens": 32},
+    image_defaults={"width": 64, "height": 64, "num_timesteps": 8},
+    kv_values_per_token=0,
+)
+
+_WORDS = (
+    "a",
+    "small",
+    "large",
+    "red",
+    "green",
+    "blue",
+    "star",
+    "circle",
+    "ring",
+    "moves",
+    "to",
+    "the",
+    "left",
+    "grows",
+)
+
+
+class ScriptedModel:
+    """Implements UnifiedModel: what it makes depends on the whole context, the settings and the seed alone.
+
+    Args:
+        delay_s: how long each token and each denoising step takes.
+        sleep: how to wait.
+    """
+
+    def __init__(
+        self, *, card: ModelCard = CARD, delay_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.card = card
+        self.delay_s = delay_s
+        self.tokens_read = 0
+        self._sleep = sleep
+        self._cached: tuple[Item, ...] = ()
+
+    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
+        """A line of words, one part each."""
+        rng = self._read(context, settings, seed)
+        for position in range(min(rng.randint(4, 12), settings.max_new_tokens)):
+            self._wait()
+            word = rng.choice(_WORDS)
+            yield f" {word}" if position else word
+
+    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
+        """An ellipse on a plain background."""
+        rng = self._read(context, settings, seed)
+        image = Image.new("RGB", (settings.width or 64, settings.height or 64), _colour(rng))
+        corners = [rng.uniform(0.05, 0.45) * image.width, rng.uniform(0.05, 0.45) * image.height]
+        corners += [rng.uniform(0.55, 0.95) * image.width, rng.uniform(0.55, 0.95) * image.height]
+        ImageDraw.Draw(image).ellipse(corners, fill=_colour(rng))
+        total = settings.num_timesteps - 1
+        for done in range(1, total + 1):
+            self._wait()
+            yield Denoising(done=done, total=total, preview=lambda: image.resize((64, 64)))
+        yield Drawn(image=image)
+
+    def _read(self, context: Context, settings: TextSettings | ImageSettings, seed: int) -> random.Random:
+        """Count what is new in `context`, and seed the output with all of it."""
+        kept = 0
+        while kept < min(len(self._cached), len(context.items)) and self._cached[kept] == context.items[kept]:
+            kept += 1
+        contents = [_content(item) for item in context.items]
+        self.tokens_read += sum(len(content) for content in contents[kept:])
+        self._cached = context.items
+        digest = hashlib.sha256(repr((context.system_prompt, settings, seed)).encode())
+        for content in contents:
+            digest.update(hashlib.sha256(content).digest())
+        return random.Random(digest.digest())  # noqa: S311 (a picture, not a secret)
+
+    def _wait(self) -> None:
+        if self.delay_s:
+            self._sleep(self.delay_s)
+
+
+def _content(item: Item) -> bytes:
+    return item.text.encode() if isinstance(item, Text) else item.image.convert("RGB").tobytes()
+
+
+def _colour(rng: random.Random) -> tuple[int, int, int]:
+    return rng.randrange(256), rng.randrange(256), rng.randrange(256)
