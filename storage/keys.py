@@ -1,0 +1,102 @@
+"""Every S3 key, Redis key and time to live; the one place where names become keys."""
+
+import re
+
+from storage.errors import InvalidName
+
+RUN_TTL_S = 7 * 24 * 3600
+"""How long Redis remembers a run after its last sign of life; S3 keeps it for good."""
+MODELS_TTL_S = 30 * 24 * 3600
+"""How long an announced model is known after the last worker that serves it started."""
+MAX_EVENTS = 10_000
+"""About how many events a run's stream keeps."""
+MAX_RECENT = 1_000
+"""How many runs `recent` can list."""
+
+RUNS = "autoseq:runs"
+"""Sorted set: run ids by the time of their submission."""
+MODELS = "autoseq:models"
+"""Hash: model name -> its card as JSON."""
+
+RECIPE = "recipe.json"
+MANIFEST = "manifest.json"
+PAGE = "index.html"
+COMMITS = "commits/"
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ROLE = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def check_run_id(text: str) -> str:
+    """`text`, when it can name a run, in Redis and as a folder in S3. Raises InvalidName."""
+    if not _RUN_ID.fullmatch(text):
+        allowed = "1 to 128 letters, digits, dots, dashes or underscores, a letter or digit first"
+        raise InvalidName(f"run id {text[:140]!r}: must be {allowed}")
+    return text
+
+
+def run_state(run_id: str) -> str:
+    """Hash: the run's state."""
+    return f"autoseq:run:{check_run_id(run_id)}"
+
+
+def run_events(run_id: str) -> str:
+    """Stream: what happens in the run."""
+    return f"{run_state(run_id)}:events"
+
+
+def run_cancel(run_id: str) -> str:
+    """Flag: the run is to stop."""
+    return f"{run_state(run_id)}:cancel"
+
+
+def run_record(run_id: str) -> str:
+    """JSON: what was asked for, written before the run's message."""
+    return f"{run_state(run_id)}:record"
+
+
+def run_lease(run_id: str) -> str:
+    """Who may write the run."""
+    return f"{run_state(run_id)}:lease"
+
+
+def idempotency(key: str) -> str:
+    """The run id that owns an idempotency key."""
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidName(f"idempotency key {key[:140]!r}: must be 1 to 255 printable ASCII characters without spaces")
+    return f"autoseq:idempotency:{key}"
+
+
+def run_folder(prefix: str, run_id: str) -> str:
+    """The folder of a run's objects, with the slash: `<prefix>/<run_id>/`; an empty prefix gives `<run_id>/`."""
+    if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
+        raise InvalidName(f"prefix {prefix!r}: must be folders of letters, digits, dots, dashes, underscores, as a/b")
+    return f"{prefix}/{check_run_id(run_id)}/" if prefix else f"{check_run_id(run_id)}/"
+
+
+def input_image(index: int, extension: str = "png") -> str:
+    """An image of the initial context, from 0: inputs/000.png."""
+    return f"inputs/{index:03d}.{_role(extension)}"
+
+
+def step_text(step: int, role: str) -> str:
+    """The text of a step: steps/003-thinking.txt."""
+    return f"steps/{step:03d}-{_role(role)}.txt"
+
+
+def step_image(step: int, variation: int = 0) -> str:
+    """The image of a step: steps/004-image.png; its variations from 1: steps/004-image.v1.png."""
+    return f"steps/{step:03d}-image.v{variation}.png" if variation else f"steps/{step:03d}-image.png"
+
+
+def commit(step: int) -> str:
+    """The record that a step happened: commits/003.json."""
+    return f"{COMMITS}{step:03d}.json"
+
+
+def _role(text: str) -> str:
+    if not _ROLE.fullmatch(text):
+        raise InvalidName(f"{text!r}: must be 1 to 32 lower-case letters, digits and dashes, a letter first")
+    return text

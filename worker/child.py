@@ -1,0 +1,91 @@
+"""A server as a child process: its output in a log file, its end no later than its parent's."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
+TAIL_LINES = 15
+
+# Runs in the child before the server does, and has the kernel end the server with its parent: a parent killed with -9
+# can't. Not a preexec_fn, which may deadlock in a process with threads.
+_LAUNCHER = """
+import os, sys
+if sys.platform == "linux":
+    import ctypes, signal
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class LocalServiceError(RuntimeError):
+    """A local server can't be started: says which, why, and what to do."""
+
+
+class ServerProcess:
+    """One server, started and stopped any number of times with the same command."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], *, log: Path, cwd: Path, env: Mapping[str, str], lock_fd: int
+    ) -> None:
+        self.name = name
+        self.command = command
+        self.log = log
+        self.cwd = cwd
+        self.env = env
+        self.lock_fd = lock_fd
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start without waiting. The server ends with the thread that calls this, which should be the main one."""
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self.command]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - a command line of ours, without a shell
+                launcher,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.cwd,
+                env=dict(self.env),
+                pass_fds=[self.lock_fd],  # what it locks stays locked until the last server is gone
+                start_new_session=True,  # Ctrl-C is for the worker, which still needs its servers to finish well
+            )
+
+    def wait_until(self, answers: Callable[[], bool]) -> None:
+        """Return once `answers()`. Raises LocalServiceError when the server ends or START_TIMEOUT_S passes first."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not answers():
+            if self._process is None or self._process.poll() is not None:
+                raise LocalServiceError(f"{self.name} ended while it was starting; {self._tail()}")
+            if time.monotonic() > deadline:
+                raise LocalServiceError(f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s; {self._tail()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Ask the server to end, and make it after STOP_TIMEOUT_S."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        return "\n  ".join([f"the end of {self.log}:", *lines])
