@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 3.0
 TAIL_LINES = 15
 
 # Runs in the child before the server does, and has the kernel end the server with its parent: a parent killed with -9
-# can't. Not a preexec_fn, which may deadlock in a process with threads.
+# can't. Not a preexec_fn, which may deadlock in a process with threads. Both servers keep their data over a kill.
 _LAUNCHER = """
 import os, sys
 if sys.platform == "linux":
     import ctypes, signal
     PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """

@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -81,16 +82,16 @@ class LocalServices:
         data_dir = data_dir.resolve()
         for folder in (data_dir, data_dir / "redis", data_dir / "s3"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        services = LocalServices(data_dir, _locked(data_dir / "lock"))
-        atexit.register(services.stop)
-        try:
+        with ExitStack() as undo:
+            lock = undo.enter_context(_locked(data_dir / "lock"))
+            services = LocalServices(data_dir, lock)
+            undo.callback(services.stop)
             services._redis.start()
             services._s3.start()
             services._redis.wait_until(services._redis_answers)
             services._s3.wait_until(services._s3_answers)
-        except BaseException:
-            services.stop()
-            raise
+            undo.pop_all()
+        atexit.register(services.stop)
         return services
 
     def stop(self) -> None:
