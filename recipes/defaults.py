@@ -1,9 +1,12 @@
-"""Where the `text` and `image` settings of a recipe come from when it does not give them."""
+"""Where the fields of a recipe come from when it does not give them: BAGEL's own values, the model's, the mode's."""
 
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any
 
 from recipes.card import ModelCard
-from recipes.recipe import Mode
+from recipes.recipe import ImageSettings, Mode, OutputSettings, Recipe, TextSettings
+from recipes.rules import holds_image
 
 # BAGEL's recommended editing settings where they differ from generation; a null size follows the image being edited.
 EDITING_IMAGE_DEFAULTS: dict[str, Any] = {
@@ -12,6 +15,8 @@ EDITING_IMAGE_DEFAULTS: dict[str, Any] = {
     "width": None,
     "height": None,
 }
+
+_REQUIRED = ("name", "context")
 
 
 def text_defaults(card: ModelCard | None) -> dict[str, Any]:
@@ -23,3 +28,19 @@ def image_defaults(card: ModelCard | None, mode: Mode) -> dict[str, Any]:
     """What the model folder and then the mode say of images; other keys keep the official values of ImageSettings."""
     from_card = dict(card.image_defaults) if card else {}
     return {**from_card, **(EDITING_IMAGE_DEFAULTS if mode == "editing" else {"cfg_img_scale": 1.0})}
+
+
+def fill_in(given: Mapping[str, Any], card: ModelCard | None) -> dict[str, Any]:
+    """`given`, right or wrong, with a default for every field that has one and is not in it."""
+    mode: Mode = "editing" if holds_image(given.get("context")) else "generation"
+    settings: dict[str, dict[str, Any]] = {
+        "text": {**asdict(TextSettings()), **text_defaults(card)},
+        "image": {**asdict(ImageSettings()), **image_defaults(card, mode)},
+        "output": asdict(OutputSettings()),
+    }
+    filled: dict[str, Any] = {field.name: field.default for field in fields(Recipe) if field.name not in _REQUIRED}
+    filled.update({**given, "refinement_prompts": given.get("refinement_prompts", [])})
+    for group, defaults in settings.items():
+        own = given.get(group, {})
+        filled[group] = {**defaults, **own} if isinstance(own, dict) else own
+    return filled

@@ -156,5 +156,5 @@ class Recipe:
 
     @property
     def num_refinements(self) -> int:
-        """Refinement texts of the sequence: one between two images, and one first when the context ends with an image."""
+        """Refinement texts of the sequence: one between two images, one first when the context ends with an image."""
         return self.num_images - 1 + isinstance(self.context[-1], ImageItem)

@@ -1,0 +1,228 @@
+"""A recipe as it was given: plain data, the place of each value, and what is already wrong with it."""
+
+import codecs
+import math
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recipes.faults import Fault, FieldPath, Finding, Mark, RecipeError, path_text
+from recipes.yaml_core import MAX_DEPTH, MAX_NODES, UnreadableError, YamlReader, place_of
+
+MAX_FILE_BYTES = 256 * 1024
+MAX_DATA_CHARS = 1024 * 1024
+"""Characters of a recipe given as data, all its texts together."""
+
+_MAX_INTEGER_BITS = 256
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """The top-level mapping of a recipe."""
+
+    source: str
+    data: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
+    marks: Mapping[FieldPath, Mark] = field(default_factory=dict)
+    key_marks: Mapping[FieldPath, Mark] = field(default_factory=dict)
+    folder: Path | None = None
+    """What the recipe's image paths are relative to; None where it did not come from a file."""
+
+    def fault(self, finding: Finding) -> Fault:
+        """`finding` at its place in this document: that of the value, or of what it is missing from."""
+        path = finding.path
+        mark = finding.mark or (self.key_marks.get(path) if finding.about_key else None)
+        while mark is None and path:
+            mark = self.marks.get(path)
+            path = path[:-1]
+        shown = finding.path[:-1] if finding.about_key else finding.path
+        return Fault(path=shown, message=finding.message, source=self.source, mark=mark or self.marks.get(()))
+
+
+def read_file(path: Path) -> Document:
+    """The document in a file. Raises RecipeError that names the file."""
+    expected = "a recipe file (YAML)"
+    try:
+        mode = path.stat().st_mode
+        content = _head(path) if stat.S_ISREG(mode) else None
+    except FileNotFoundError:
+        raise _unusable(str(path), "no such file", expected) from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        why = getattr(error, "strerror", None) or str(error)
+        raise _unusable(str(path), f"can't be read: {why}", expected) from None
+    if content is None:
+        raise _unusable(str(path), "is a folder" if stat.S_ISDIR(mode) else "is not a regular file", expected)
+    if len(content) > MAX_FILE_BYTES:
+        raise _unusable(str(path), f"is larger than {MAX_FILE_BYTES // 1024} KiB", "a smaller file")
+    try:
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        mark = place_of(content[: error.start].decode("utf-8"), error.start)
+        raise RecipeError([Fault(path=(), message="is not UTF-8 text", source=str(path), mark=mark)]) from None
+    return read_text(text, source=str(path), folder=path.parent)
+
+
+def _head(path: Path) -> bytes:
+    """A file's bytes, up to one more than a recipe may have."""
+    with path.open("rb") as file:
+        return file.read(MAX_FILE_BYTES + 1)
+
+
+def read_text(text: str, *, source: str = "<recipe>", folder: Path | None = None) -> Document:
+    """The document in a YAML text. Raises RecipeError when it can't be read at all."""
+    reader = YamlReader(text.removeprefix("\ufeff"))
+    try:
+        value = _top(text, reader)
+    except UnreadableError as error:
+        findings = sorted((*reader.findings, error.finding), key=lambda one: _place(one.mark))
+        empty = Document(source=source, data={}, marks=reader.marks)
+        raise RecipeError(empty.fault(finding) for finding in findings) from None
+    data, findings = plain(value)
+    return Document(
+        source=source,
+        data=data,
+        findings=(*reader.findings, *findings),
+        marks=reader.marks,
+        key_marks=reader.key_marks,
+        folder=folder,
+    )
+
+
+def _top(text: str, reader: YamlReader) -> dict[str, Any]:
+    """The mapping that a recipe is. Raises UnreadableError when there is none."""
+    start = Mark(line=1, column=1)
+    if len(text) > MAX_FILE_BYTES:
+        raise UnreadableError(Finding(path=(), message=f"is larger than {MAX_FILE_BYTES // 1024} KiB", mark=start))
+    value = reader.read()
+    if isinstance(value, dict):
+        return value
+    what = "is empty" if value is None else f"is {kind_of(value)}"
+    message = f"the recipe {what}; expected a mapping of fields, such as `name: my-recipe`"
+    raise UnreadableError(Finding(path=(), message=message, mark=reader.marks.get((), start)))
+
+
+def read_data(value: object) -> Document:
+    """The document in JSON-like data. Raises RecipeError when it is no mapping or too large."""
+    if not isinstance(value, Mapping):
+        raise _unusable("", f"the recipe is {kind_of(value)}", "a mapping of fields")
+    data, findings = plain(value)
+    return Document(source="", data=data, findings=tuple(findings))
+
+
+def plain(value: object, path: FieldPath = ()) -> tuple[Any, list[Finding]]:
+    """A copy of JSON-like data with nothing in it that JSON lacks, and what had to be left out (None stands for it).
+
+    Raises RecipeError when it is too deep or too large to be looked through.
+    """
+    copier = _Copier()
+    return copier.copy(value, path), copier.findings
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in a user's words."""
+    kinds: tuple[tuple[Any, str], ...] = (
+        (type(None), "null"),
+        (bool, "a truth value"),
+        (int, "a whole number"),
+        (float, "a decimal number"),
+        (str, "a text"),
+        (Mapping, "a mapping"),
+        (Sequence, "a list"),
+    )
+    return next((word for kind, word in kinds if isinstance(value, kind)), f"of the type {type(value).__name__}")
+
+
+class _Copier:
+    """Copies data within limits."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.values = 0
+        self.chars = 0
+
+    def copy(self, value: object, path: FieldPath) -> Any:  # noqa: ANN401 - as JSON-like as what it is given
+        self.values += 1
+        if len(path) > MAX_DEPTH:
+            raise _unusable("", f"{path_text(path[:1])} is nested too deep", f"at most {MAX_DEPTH} levels")
+        if self.values > MAX_NODES:
+            raise _unusable("", "the recipe holds too many values", f"at most {MAX_NODES:,}")
+        match value:
+            case None | bool():
+                return value
+            case Mapping():
+                return self._mapping(value, path)
+            case list() | tuple():
+                return [self.copy(item, (*path, index)) for index, item in enumerate(value)]
+            case _:
+                return self._scalar(value, path)
+
+    def _scalar(self, value: object, path: FieldPath) -> Any:  # noqa: ANN401 - see copy
+        match value:
+            case str():
+                return self._text(value, path)
+            case int():
+                return self._checked(
+                    value, path, bad=value.bit_length() > _MAX_INTEGER_BITS, why="is too large a number"
+                )
+            case float():
+                return self._checked(value, path, bad=not math.isfinite(value), why=f"{value} is not a finite number")
+            case _:
+                return self._checked(value, path, bad=True, why=f"is {kind_of(value)}, which no recipe holds")
+
+    def _checked(self, value: object, path: FieldPath, *, bad: bool, why: str) -> Any:  # noqa: ANN401 - see copy
+        if not bad:
+            return value
+        self.findings.append(Finding(path=path, message=why))
+        return None
+
+    def _text(self, value: str, path: FieldPath) -> str | None:
+        self.chars += len(value)
+        if self.chars > MAX_DATA_CHARS:
+            raise _unusable("", "the recipe's texts are too long", f"{MAX_DATA_CHARS:,} characters in all")
+        found = _UNSTORABLE.search(value)
+        why = f"holds the character {found.group()!a}, which no UTF-8 text can hold safely" if found else ""
+        copied: str | None = self._checked(value, path, bad=found is not None, why=why)
+        return copied
+
+    def _mapping(self, value: Mapping[Any, Any], path: FieldPath) -> dict[str, Any]:
+        copied: dict[str, Any] = {}
+        for key, item in value.items():
+            if isinstance(key, str) and not _UNSTORABLE.search(key):
+                copied[key] = self.copy(item, (*path, key))
+            else:
+                message = f"the key {key!a} is not a field name; keys are texts"
+                self.findings.append(Finding(path=(*path, "<key>"), message=message, about_key=True))
+        return copied
+
+
+def in_order(
+    findings: Iterable[Finding], data: Mapping[str, Any], mark: Callable[[Finding], Mark | None]
+) -> list[Finding]:
+    """`findings` as a reader meets them: by their place in the text, else by that of their field in `data`."""
+    return sorted(findings, key=lambda finding: (*_place(mark(finding)), _position(finding.path, data)))
+
+
+def _place(mark: Mark | None) -> tuple[int, int]:
+    return (mark.line, mark.column) if mark else (0, 0)
+
+
+def _position(path: FieldPath, data: Any) -> tuple[int, ...]:  # noqa: ANN401 - any part of a recipe
+    position = []
+    for part in path:
+        if isinstance(data, dict) and part in data:
+            position.append(list(data).index(str(part)))
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            position.append(part)
+            data = data[part]
+        else:
+            break
+    return tuple(position)
+
+
+def _unusable(source: str, what: str, allowed: str) -> RecipeError:
+    return RecipeError([Fault(path=(), message=f"{what}; expected {allowed}", source=source)])

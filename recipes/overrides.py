@@ -1,0 +1,117 @@
+"""Changes to a recipe from a command line or a call: typed values under dotted paths or bare names."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recipes.document import kind_of, plain, read_text
+from recipes.faults import Fault, FieldPath, Finding, RecipeError
+from recipes.fields import SETTINGS, field_names, names, unknown
+from recipes.yaml_core import MAX_DEPTH, scalar
+
+SOURCE = "override"
+
+_KEYS = (*field_names(()), *(name for kind in SETTINGS.values() for name in names(kind)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overridden:
+    """A recipe's data with the overrides in it."""
+
+    data: dict[str, Any]
+    paths: tuple[FieldPath, ...]
+    """The fields that were overridden, in the order given."""
+    findings: tuple[Finding, ...]
+    made: frozenset[FieldPath]
+    """The mappings that were not there before."""
+
+    def gave(self, path: FieldPath) -> bool:
+        """Whether what stands, or is missing, at `path` is the overrides' doing."""
+        return not self.made.isdisjoint((path, path[:-1])) or any(path[: len(own)] == own for own in self.paths)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """One `key=value` of a command line; the value is a YAML 1.2 scalar, a quoted text, a [list] or a {mapping}.
+
+    Raises RecipeError when there is no `=` or the value can't be read.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise RecipeError([Fault(path=(), message=f"{text!r} is not an override; expected field=value", source=SOURCE)])
+    if not value.lstrip().startswith(("[", "{", '"', "'")):
+        return key, scalar(value.strip())
+    document = read_text(f"value: {value}", source=f"{SOURCE} {key}")
+    if document.findings or document.data.keys() != {"value"}:
+        faults = [document.fault(finding) for finding in document.findings]
+        raise RecipeError(faults or [Fault(path=(), message="is more than one value", source=f"{SOURCE} {key}")])
+    return key, document.data["value"]
+
+
+def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Overridden:
+    """A copy of `data` with `overrides` in it. Mappings in them are merged, anything else replaces what was there."""
+    if not isinstance(overrides, Mapping | None):
+        message = f"the overrides are {kind_of(overrides)}; expected a mapping of fields"
+        raise RecipeError([Fault(path=(), message=message, source=SOURCE)])
+    merged = copy.deepcopy(dict(data))
+    paths: list[FieldPath] = []
+    findings: list[Finding] = []
+    made: set[FieldPath] = set()
+    for key, value in (overrides or {}).items():
+        if not isinstance(key, str) or plain(key)[1] or key.count(".") >= MAX_DEPTH:
+            findings.append(
+                Finding(path=(), message=f"the key {key!a:.80} is not a field; keys are names or dotted paths")
+            )
+            continue
+        root = _path(key)
+        given, wrong = plain(value, root)
+        findings += wrong
+        if root[0] not in field_names(()):
+            findings.append(Finding(path=root[:1], message=unknown(str(root[0]), _KEYS), about_key=True))
+            continue
+        for path, leaf in _leaves(root, given):
+            paths.append(path)
+            if why := _assign(merged, path, leaf, made):
+                findings.append(Finding(path=path, message=why))
+    return Overridden(data=merged, paths=tuple(paths), findings=tuple(findings), made=frozenset(made))
+
+
+def _path(key: str) -> FieldPath:
+    """The field a key means: dotted from the top, or the bare name of one of the settings."""
+    first, *rest = key.split(".")
+    path: FieldPath = (first, *(int(part) if part.isascii() and part.isdecimal() else part for part in rest))
+    group = next((group for group, kind in SETTINGS.items() if first in names(kind)), None)
+    return (group, *path) if group and first not in field_names(()) else path
+
+
+def _leaves(path: FieldPath, value: Any) -> Iterator[tuple[FieldPath, Any]]:  # noqa: ANN401 - an override's value
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves((*path, key), item)
+    else:
+        yield path, value
+
+
+def _assign(
+    data: dict[str, Any],
+    path: FieldPath,
+    value: Any,  # noqa: ANN401 - an override's value
+    made: set[FieldPath],
+) -> str | None:
+    """Put `value` at `path`, adding the mappings made on the way to `made`; says why when there is no such place."""
+    place: Any = data
+    for depth, part in enumerate(path, 1):
+        if isinstance(place, list) and not (isinstance(part, int) and part < len(place)):
+            return f"there is no item {part}; the list has {len(place)}, counted from 0"
+        if isinstance(place, dict) and isinstance(part, int):
+            return f"{part} is not a field of a mapping"
+        if depth == len(path):
+            place[part] = value
+            break
+        inner = place.get(part) if isinstance(place, dict) else place[part]
+        if not isinstance(inner, dict | list):
+            inner = place[part] = {}
+            made.add(path[:depth])
+        place = inner
+    return None

@@ -1,0 +1,89 @@
+"""Where an image of a recipe is: in a file beside it, in S3, or in the recipe itself."""
+
+import base64
+import binascii
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+ALLOWED = (
+    "a path relative to the recipe file (without leaving its folder by ..), an absolute path, s3://bucket/key, "
+    "or a data: URI of image/png, image/jpeg or image/webp in base64"
+)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_S3 = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+)", re.DOTALL)
+_DATA = re.compile(r"data:(?P<media_type>image/(?:png|jpeg|webp));base64,(?P<content>.+)", re.DOTALL)
+_MAX_KEY_BYTES = 1024
+
+
+class ImageReferenceError(ValueError):
+    """A reference is in none of the allowed forms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReference:
+    """A file: absolute, or relative to the recipe file."""
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Reference:
+    """An object in S3."""
+
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReference:
+    """An image held by the recipe itself."""
+
+    media_type: str
+    content: bytes
+
+
+Reference: TypeAlias = FileReference | S3Reference | DataReference
+
+
+def parse_reference(text: str) -> Reference:
+    """What an image reference of a recipe points to. Raises ImageReferenceError that says what is wrong."""
+    scheme = _SCHEME.match(text)
+    match scheme.group().lower() if scheme else None:
+        case None:
+            return _file(text)
+        case "s3:":
+            return _s3(text)
+        case "data:":
+            return _data(text)
+        case other:
+            raise ImageReferenceError(f"images are not read from {other}")
+
+
+def _file(text: str) -> FileReference:
+    if "\0" in text:
+        raise ImageReferenceError("the path holds a NUL character")
+    if posixpath.normpath(text).split("/")[0] == "..":
+        raise ImageReferenceError("the path leaves the recipe's folder")
+    if text.endswith("/") or posixpath.normpath(text) == ".":
+        raise ImageReferenceError("the path is a folder's")
+    return FileReference(path=text)
+
+
+def _s3(text: str) -> S3Reference:
+    found = _S3.fullmatch(text)
+    if not found or len(found["key"].encode("utf-8", "replace")) > _MAX_KEY_BYTES:
+        raise ImageReferenceError("not of the form s3://bucket/key")
+    return S3Reference(bucket=found["bucket"], key=found["key"])
+
+
+def _data(text: str) -> DataReference:
+    found = _DATA.fullmatch(text)
+    if not found:
+        raise ImageReferenceError("the data: URI is not one of a PNG, JPEG or WebP image in base64")
+    try:
+        content = base64.b64decode(found["content"], validate=True)
+    except (binascii.Error, ValueError):
+        raise ImageReferenceError("the data: URI holds no valid base64") from None
+    return DataReference(media_type=found["media_type"], content=content)

@@ -1,0 +1,180 @@
+"""What a recipe must hold beyond the bounds of its single fields."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from recipes.card import ModelCard
+from recipes.faults import Fault, FieldPath, Finding, RecipeError
+from recipes.recipe import Recipe
+from recipes.reference import ALLOWED, FileReference, ImageReferenceError, parse_reference
+
+NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
+MODEL = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+SHA256 = r"^[0-9a-f]{64}$"
+
+_SIDES = ("width", "height")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A recipe on its way: what the user gave, and the same with every default filled in."""
+
+    given: Mapping[str, Any]
+    filled: Mapping[str, Any]
+    card: ModelCard | None
+    folder: Path | None
+
+    @property
+    def editing(self) -> bool:
+        return holds_image(self.filled["context"])
+
+
+def holds_image(context: object) -> bool:
+    """Whether a context, right or wrong, has an image item: then the mode is editing."""
+    return isinstance(context, list) and any(isinstance(item, dict) and "image" in item for item in context)
+
+
+def check(recipe: Recipe, card: ModelCard | None) -> None:
+    """Raise RecipeError when a recipe that was made in Python breaks a rule."""
+    filled = asdict(recipe)
+    filled["context"] = list(filled["context"])
+    draft = Draft(given=filled, filled=filled, card=card, folder=None)
+    if found := list(broken_rules(draft, ())):
+        raise RecipeError(Fault(path=finding.path, message=finding.message) for finding in found)
+
+
+def broken_rules(draft: Draft, faulty: Sequence[FieldPath]) -> Iterator[Finding]:
+    """What breaks a rule. A rule that needs a field which is `faulty` already has nothing to say."""
+    for needed, rule in _RULES:
+        paths = [tuple(name.split(".")) for name in needed]
+        if not any(_overlap(path, fault) for path in paths for fault in faulty):
+            yield from rule(draft)
+
+
+def _overlap(path: FieldPath, other: FieldPath) -> bool:
+    return all(a == b for a, b in zip(path, other, strict=False))
+
+
+def _name(draft: Draft) -> Iterator[Finding]:
+    if not re.fullmatch(NAME, draft.filled["name"]):
+        allowed = "1 to 64 lower-case letters, digits and dashes, the first no dash"
+        yield Finding(path=("name",), message=f"{draft.filled['name'][:80]!r} is not a name; allowed: {allowed}")
+
+
+def _model(draft: Draft) -> Iterator[Finding]:
+    model = draft.filled["model"]
+    if model is not None and not re.fullmatch(MODEL, model):
+        allowed = "1 to 64 lower-case letters, digits, dots, dashes and underscores, the first a letter or digit"
+        yield Finding(path=("model",), message=f"{model[:80]!r} is not a model name; allowed: {allowed}")
+
+
+def _images(draft: Draft) -> Iterator[Finding]:
+    context = draft.filled.get("context")
+    for index, item in enumerate(context if isinstance(context, list) else ()):
+        if not holds_image([item]):
+            continue
+        if isinstance(item["image"], str) and (why := _unreachable(item["image"], draft.folder)):
+            yield Finding(path=("context", index, "image"), message=why)
+        pin = item.get("sha256")
+        if isinstance(pin, str) and not re.fullmatch(SHA256, pin):
+            message = f"{pin[:80]!r} is not a SHA-256; allowed: 64 lower-case hexadecimal digits"
+            yield Finding(path=("context", index, "sha256"), message=message)
+
+
+def _unreachable(image: str, folder: Path | None) -> str | None:
+    """Why an image reference can't be followed; files are looked for when the recipe's folder is known."""
+    try:
+        reference = parse_reference(image)
+    except ImageReferenceError as error:
+        return f"{error}; allowed: {ALLOWED}"
+    if folder and isinstance(reference, FileReference) and not (folder / reference.path).is_file():
+        return f"{reference.path}: no such file; paths are relative to {folder.resolve()}"
+    return None
+
+
+def _refinements(draft: Draft) -> Iterator[Finding]:
+    recipe = draft.filled
+    given, needed = len(recipe["refinement_prompts"]), recipe["num_images"] - 1
+    why = f"{recipe['num_images']} images"
+    if "image" in recipe["context"][-1]:
+        needed += 1
+        why += " after an image"
+    if not recipe["auto_refine"] and given < needed:
+        message = (
+            f"{why} need {needed} refinement texts and {given} are given; allowed: auto_refine: true, where the model "
+            f"writes the others, or {needed} refinement_prompts"
+        )
+        yield Finding(path=("refinement_prompts",) if given else ("auto_refine",), message=message)
+
+
+def _sizes(draft: Draft) -> Iterator[Finding]:
+    sides = {name: draft.filled["image"][name] for name in _SIDES}
+    given = [name for name in _SIDES if name in (draft.given.get("image") or {})]
+    null = [name for name in _SIDES if sides[name] is None]
+    if len(given) == 1:
+        yield Finding(path=("image", *given), message="is given alone; allowed: both width and height, or neither")
+    elif len(null) == 1:
+        yield Finding(path=("image", *null), message="is null alone; allowed: both width and height null, or neither")
+    elif null and not draft.editing:
+        message = (
+            "null takes the size of the last image, and this context begins with none; "
+            "allowed: a size, or neither width nor height for the model's own"
+        )
+        yield Finding(path=("image", "width"), message=message)
+    for name in given or _SIDES:
+        if why := _off_the_grid(sides[name], draft.card):
+            yield Finding(path=("image", name), message=why)
+
+
+def _off_the_grid(side: int | None, card: ModelCard | None) -> str | None:
+    """Why a model can't draw an image with such a side."""
+    if side is None or card is None or not (side % card.stride_px or side > card.max_side_px):
+        return None
+    what = f"not a multiple of {card.stride_px}" if side % card.stride_px else f"more than {card.max_side_px}"
+    return f"{side} is {what}; allowed: multiples of {card.stride_px} up to {card.max_side_px}"
+
+
+def _interval(draft: Draft) -> Iterator[Finding]:
+    low, high = draft.filled["image"]["cfg_interval"]
+    if low > high:
+        message = f"begins at {low:g} and ends at {high:g}; allowed: [low, high] with low not above high"
+        yield Finding(path=("image", "cfg_interval"), message=message)
+
+
+def _room(draft: Draft) -> Iterator[Finding]:
+    most = draft.filled["max_context_items"]
+    pinned = len(draft.filled["context"]) if draft.filled["pin"] == "initial" else 0
+    if most is not None and most < pinned + 1:
+        message = (
+            f"{most} leaves no room beside the pinned initial context (items: {pinned}); "
+            f"allowed: {pinned + 1} or more, or pin: none"
+        )
+        yield Finding(path=("max_context_items",), message=message)
+
+
+def _not_yet(draft: Draft) -> Iterator[Finding]:
+    one_image = "is not available yet: this release draws one image a step; allowed:"
+    variations, select, retry = (draft.filled[name] for name in ("variations_per_image", "select", "retry"))
+    if isinstance(variations, int) and variations != 1:
+        yield Finding(path=("variations_per_image",), message=f"{variations} {one_image} 1")
+    if isinstance(select, str) and select != "first":
+        yield Finding(path=("select",), message=f"{select[:80]!r} {one_image} first")
+    if retry is not None:
+        yield Finding(path=("retry",), message="is not available yet: this release draws an image once; allowed: null")
+
+
+_Rule: TypeAlias = Callable[[Draft], Iterator[Finding]]
+
+_RULES: tuple[tuple[tuple[str, ...], _Rule], ...] = (
+    (("name",), _name),
+    (("model",), _model),
+    ((), _images),
+    (("context", "num_images", "auto_refine", "refinement_prompts"), _refinements),
+    (("image.width", "image.height"), _sizes),
+    (("image.cfg_interval",), _interval),
+    (("context", "max_context_items", "pin"), _room),
+    ((), _not_yet),
+)

@@ -1,0 +1,151 @@
+"""YAML text -> plain data that knows its places: YAML 1.2 core scalars, and none of YAML's traps."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from recipes.faults import FieldPath, Finding, Mark
+
+MAX_DEPTH = 20
+MAX_NODES = 10_000
+MAX_NUMBER_CHARS = 4000  # longer digits are a text; Python reads no more than 4,300
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
+_CONSTANTS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((f"{sign}{word}" for sign in ("", "+") for word in (".inf", ".Inf", ".INF")), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+_INTEGERS = ((re.compile(r"[-+]?[0-9]+"), 10), (re.compile(r"0o[0-7]+"), 8), (re.compile(r"0x[0-9a-fA-F]+"), 16))
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class UnreadableError(ValueError):
+    """The text can't be read further."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+def scalar(text: str) -> Any:  # noqa: ANN401 - whatever the text stands for
+    """The value of a plain scalar by the core schema of YAML 1.2 (section 10.3.2): `no` is a text, 0123 is 123."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if len(text) <= MAX_NUMBER_CHARS:
+        for pattern, radix in _INTEGERS:
+            if pattern.fullmatch(text):
+                return int(text if radix == 10 else text[2:], radix)  # noqa: PLR2004 - ten needs no name
+        if _FLOAT.fullmatch(text):
+            return float(text)
+    return text
+
+
+class YamlReader:
+    """Reads one document event by event, so that depth and size are known before memory is spent on them.
+
+    `marks` and `key_marks` hold the place of each value and of its key; `findings` what is not allowed but did not
+    keep the rest from being read.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.marks: dict[FieldPath, Mark] = {}
+        self.key_marks: dict[FieldPath, Mark] = {}
+        self.findings: list[Finding] = []
+        self._text = text
+        self._nodes = 0
+
+    def read(self) -> Any:  # noqa: ANN401 - whatever the text holds
+        """The document's value. Raises UnreadableError."""
+        if found := _UNPRINTABLE.search(self._text):
+            message = (
+                f"the character {found.group()!a} is not allowed in a recipe; write it as an escape in double quotes"
+            )
+            raise UnreadableError(Finding(path=(), message=message, mark=place_of(self._text, found.start())))
+        try:
+            return self._document(yaml.parse(self._text, Loader=_LOADER))
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            why = "; ".join(part for part in (error.problem, error.context) if part)
+            raise UnreadableError(Finding(path=(), message=f"not valid YAML: {why}", mark=_mark(mark))) from None
+        except yaml.YAMLError as error:
+            raise UnreadableError(Finding(path=(), message=f"not valid YAML: {error}")) from None
+
+    def _document(self, events: Iterator[yaml.Event]) -> Any:  # noqa: ANN401 - see read
+        next(events)  # the stream begins
+        if isinstance(next(events), yaml.StreamEndEvent):
+            return None
+        value = self._value(next(events), events, ())
+        next(events)  # the document ends
+        after = next(events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            message = "a second document begins here; a recipe file holds one"
+            self.findings.append(Finding(path=(), message=message, mark=_mark(after.start_mark)))
+        return value
+
+    def _value(self, event: yaml.Event, events: Iterator[yaml.Event], path: FieldPath) -> Any:  # noqa: ANN401 - see read
+        mark = self.marks[path] = _mark(event.start_mark)
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise UnreadableError(Finding(path=path, message=f"more than {MAX_NODES:,} values", mark=mark))
+        if len(path) > MAX_DEPTH:
+            raise UnreadableError(Finding(path=(), message=f"nested deeper than {MAX_DEPTH} levels", mark=mark))
+        if isinstance(event, yaml.AliasEvent):
+            self._refuse(path, f"the alias *{event.anchor} is not allowed; write the value out", mark)
+            return None
+        assert isinstance(event, yaml.NodeEvent)  # noqa: S101 - what else the parser yields here; for the type checker
+        if event.anchor:
+            self._refuse(path, f"the anchor &{event.anchor} is not allowed; write the value where it is used", mark)
+        if event.tag is not None:  # type: ignore[attr-defined]  # every event with a value has one; the stubs miss it
+            self._refuse(path, "tags (!...) are not allowed; write the plain value", mark)
+        if isinstance(event, yaml.ScalarEvent):
+            return scalar(event.value) if event.implicit[0] else event.value
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(events, path)
+        return self._mapping(events, path)
+
+    def _sequence(self, events: Iterator[yaml.Event], path: FieldPath) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := next(events), yaml.SequenceEndEvent):
+            items.append(self._value(event, events, (*path, len(items))))
+        return items
+
+    def _mapping(self, events: Iterator[yaml.Event], path: FieldPath) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        while not isinstance(event := next(events), yaml.MappingEndEvent):
+            mark = _mark(event.start_mark)
+            key = self._value(event, events, (*path, "<key>"))
+            if why := _bad_key(key, mapping):
+                self._refuse((*path, key if isinstance(key, str) else "<key>"), why, mark, about_key=True)
+                self._value(next(events), events, (*path, "<refused>"))
+                continue
+            self.key_marks[*path, key] = mark
+            mapping[key] = self._value(next(events), events, (*path, key))
+        return mapping
+
+    def _refuse(self, path: FieldPath, message: str, mark: Mark, *, about_key: bool = False) -> None:
+        self.findings.append(Finding(path=path, message=message, mark=mark, about_key=about_key))
+
+
+def place_of(text: str, index: int) -> Mark:
+    """Line and column of a character."""
+    before = text[:index]
+    return Mark(line=before.count("\n") + 1, column=index - (before.rfind("\n") + 1) + 1)
+
+
+def _bad_key(key: object, mapping: dict[str, Any]) -> str | None:
+    if not isinstance(key, str):
+        return "a key must be a field name, a plain text"
+    if key == "<<":
+        return "merge keys (<<) are not allowed; write the fields out"
+    return f"the field '{key}' is given twice" if key in mapping else None
+
+
+def _mark(mark: Any) -> Mark:  # noqa: ANN401 - yaml.Mark or its twin in C, which has no stub
+    return Mark(line=mark.line + 1, column=mark.column + 1)
