@@ -1,0 +1,181 @@
+"""The geometry of a checkpoint, from its JSON files; what they leave out is as published for BAGEL-7B-MoT."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.card import OFFICIAL_VAE_TRANSFORM, OFFICIAL_VIT_TRANSFORM, ModelFolderError
+
+OFFICIAL_LATENT_SIDE = 64
+OFFICIAL_VISION_SIDE = 70
+OFFICIAL_VAE = {
+    "ch": 128,
+    "ch_mult": (1, 2, 4, 4),
+    "num_res_blocks": 2,
+    "z_channels": 16,
+    "downsample": 8,
+    "scale_factor": 0.3611,
+    "shift_factor": 0.1159,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The language model (`llm_config.json`)."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float
+    norm_eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """The image encoder for understanding (`vit_config.json`)."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    """Layers used: BAGEL leaves out the last of those the file states."""
+    num_heads: int
+    patch_px: int
+    num_positions: int
+    norm_eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """The image encoder and decoder for generation."""
+
+    channels: int
+    multipliers: tuple[int, ...]
+    num_blocks: int
+    latent_channels: int
+    downsample: int
+    scale: float
+    shift: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizeConfig:
+    """Sides an image may have: at most `max_px`, at least `min_px` where that fits, multiples of `stride_px`."""
+
+    max_px: int
+    min_px: int
+    stride_px: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagelConfig:
+    """All of a checkpoint's geometry."""
+
+    decoder: DecoderConfig
+    vision: VisionConfig
+    autoencoder: AutoencoderConfig
+    vae_resize: ResizeConfig
+    vit_resize: ResizeConfig
+    latent_patch: int
+    """Side of a latent token, in latent pixels."""
+    latent_side: int
+    """Rows and columns of the table of latent positions."""
+    vision_side: int
+    """Rows and columns of the table of ViT positions."""
+
+    @property
+    def latent_width(self) -> int:
+        """Numbers in a latent token."""
+        return self.latent_patch**2 * self.autoencoder.latent_channels
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels a latent token covers, a side."""
+        return self.latent_patch * self.autoencoder.downsample
+
+    @staticmethod
+    def read(folder: Path) -> "BagelConfig":
+        """The geometry of `folder`. Raises ModelFolderError when a file is missing, malformed or lacks a key.
+
+        The sizes of the position tables are those config.json states, which may be stale (see weights.py).
+        """
+        config = _read_json(folder / "config.json", required=False)
+        llm, vit = folder / "llm_config.json", folder / "vit_config.json"
+        try:
+            return BagelConfig(
+                decoder=_decoder(_read_json(llm)),
+                vision=_vision(_read_json(vit)),
+                autoencoder=_autoencoder({**OFFICIAL_VAE, **config.get("vae_config", {})}),
+                vae_resize=_resize({**OFFICIAL_VAE_TRANSFORM, **config.get("vae_transform", {})}),
+                vit_resize=_resize({**OFFICIAL_VIT_TRANSFORM, **config.get("vit_transform", {})}),
+                latent_patch=config.get("latent_patch_size", 2),
+                latent_side=config.get("max_latent_size", OFFICIAL_LATENT_SIDE),
+                vision_side=config.get("vit_max_num_patch_per_side", OFFICIAL_VISION_SIDE),
+            )
+        except KeyError as missing:
+            raise ModelFolderError(f"{folder}: {llm.name} or {vit.name} lacks the key {missing}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, ModelFolderError):
+                raise
+            raise ModelFolderError(f"{folder}: a value in its JSON files has the wrong type: {error}") from error
+
+
+def _decoder(llm: Mapping[str, Any]) -> DecoderConfig:
+    return DecoderConfig(
+        vocab_size=llm["vocab_size"],
+        hidden_size=llm["hidden_size"],
+        intermediate_size=llm["intermediate_size"],
+        num_layers=llm["num_hidden_layers"],
+        num_heads=llm["num_attention_heads"],
+        num_kv_heads=llm["num_key_value_heads"],
+        head_dim=llm.get("head_dim") or llm["hidden_size"] // llm["num_attention_heads"],
+        rope_theta=float(llm.get("rope_theta", 1e6)),
+        norm_eps=float(llm.get("rms_norm_eps", 1e-6)),
+    )
+
+
+def _vision(vit: Mapping[str, Any]) -> VisionConfig:
+    return VisionConfig(
+        hidden_size=vit["hidden_size"],
+        intermediate_size=vit["intermediate_size"],
+        num_layers=vit["num_hidden_layers"] - 1,
+        num_heads=vit["num_attention_heads"],
+        patch_px=vit["patch_size"],
+        num_positions=(vit["image_size"] // vit["patch_size"]) ** 2,
+        norm_eps=float(vit.get("layer_norm_eps", 1e-6)),
+    )
+
+
+def _autoencoder(vae: Mapping[str, Any]) -> AutoencoderConfig:
+    return AutoencoderConfig(
+        channels=vae["ch"],
+        multipliers=tuple(vae["ch_mult"]),
+        num_blocks=vae["num_res_blocks"],
+        latent_channels=vae["z_channels"],
+        downsample=vae["downsample"],
+        scale=float(vae["scale_factor"]),
+        shift=float(vae["shift_factor"]),
+    )
+
+
+def _resize(transform: Mapping[str, int]) -> ResizeConfig:
+    return ResizeConfig(max_px=transform["max_size"], min_px=transform["min_size"], stride_px=transform["stride"])
+
+
+def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it") from None
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{path}: can't be read as JSON: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ModelFolderError(f"{path}: holds {type(loaded).__name__}, expected a JSON object")
+    return loaded

@@ -1,0 +1,106 @@
+"""The language model: a Qwen2 decoder of which every weight exists twice, once to understand and once to generate.
+
+Axes: B packed branches, L tokens, N query heads, M key-value heads, H head dim, D hidden size. A pack is B blocks of
+the same make, one for each context it is computed in: the linear layers take it whole, attention goes block by block.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.bagel.config import DecoderConfig
+from core.bagel.context import Window
+from core.bagel.layers import GatedMLP, RMSNorm, Rotary, attend, rotate
+
+
+class Expert(nn.Module):
+    """One expert's weights in a layer: everything but the attention itself, which is joint."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        width, heads, kv_heads, head_dim = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
+        self.head_dim = head_dim
+        self.input_layernorm = RMSNorm(width, config.norm_eps)
+        self.q_proj = nn.Linear(width, heads * head_dim)
+        self.k_proj = nn.Linear(width, kv_heads * head_dim)
+        self.v_proj = nn.Linear(width, kv_heads * head_dim)
+        self.q_norm = RMSNorm(head_dim, config.norm_eps)
+        self.k_norm = RMSNorm(head_dim, config.norm_eps)
+        self.o_proj = nn.Linear(heads * head_dim, width, bias=False)
+        self.post_attention_layernorm = RMSNorm(width, config.norm_eps)
+        self.mlp = GatedMLP(width, config.intermediate_size)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states (B, L, D) -> queries (B, L, N, H), keys and values (B, L, M, H), not yet rotated."""
+        x = self.input_layernorm(x)
+        split = (*x.shape[:2], -1, self.head_dim)
+        queries, keys = self.q_norm(self.q_proj(x).view(split)), self.k_norm(self.k_proj(x).view(split))
+        return queries, keys, self.v_proj(x).view(split)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer: hidden states (B, L, D) and what attention gave them (B, L, N * H)."""
+        x = x + self.o_proj(attended)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """Two experts around one attention."""
+
+    def __init__(self, config: DecoderConfig, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.understanding = Expert(config)
+        self.generation = Expert(config)
+
+    def forward(
+        self, und: Tensor, gen: Tensor | None, by: Rotary, windows: Sequence[Window], mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """One layer over a pack of blocks.
+
+        Args:
+            und: understanding tokens (B, L, D); in an image block the two markers around the latents.
+            gen: latents (B, L, D), or None.
+            by: rotation of the pack's positions.
+            windows: the context of each of the B blocks.
+            mask: bool (L, keys) for a single text block, else None.
+        """
+        queries, keys, values = self.understanding.project(und)
+        if gen is not None:
+            made = self.generation.project(gen)
+            queries, keys, values = (_inside(*pair) for pair in zip((queries, keys, values), made, strict=True))
+        queries, keys = rotate(queries, by), rotate(keys, by)
+        attended = [
+            attend(q, *window.put(self.index, k, v), mask)
+            for q, k, v, window in zip(queries, keys, values, windows, strict=True)
+        ]
+        if gen is None:
+            return self.understanding.finish(und, torch.stack(attended)), None
+        markers = torch.stack([block[:: len(block) - 1] for block in attended])
+        latents = torch.stack([block[1:-1] for block in attended])
+        return self.understanding.finish(und, markers), self.generation.finish(gen, latents)
+
+
+def _inside(markers: Tensor, latents: Tensor) -> Tensor:
+    """Latents between their start and end marker, along the token axis."""
+    return torch.cat((markers[:, :1], latents, markers[:, 1:]), dim=1)
+
+
+class Decoder(nn.Module):
+    """The stack of layers, with the final norm of each expert."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.norm_moe_gen = RMSNorm(config.hidden_size, config.norm_eps)
+
+    def forward(
+        self, und: Tensor, gen: Tensor | None, by: Rotary, windows: Sequence[Window], mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """All layers over a pack of blocks (see DecoderLayer); the hidden states are not yet normed."""
+        for layer in self.layers:
+            und, gen = layer(und, gen, by, windows, mask)
+        return und, gen

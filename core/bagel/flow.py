@@ -1,0 +1,86 @@
+"""Rectified flow: from noise to an image by Euler steps along a velocity. Time goes from 1 (noise) to 0 (image).
+
+Axes: L latent tokens, C numbers in one.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from recipes.recipe import ImageSettings
+
+NORM_EPS = 1e-8
+
+
+def gaussian_noise(tokens: int, width: int, seed: int) -> Tensor:
+    """What an image starts from: (L, C) standard normal float32, made on the CPU so that every device starts alike."""
+    return torch.randn(tokens, width, generator=torch.Generator("cpu").manual_seed(seed))
+
+
+def schedule(num_timesteps: int, shift: float) -> Tensor:
+    """Times (num_timesteps,) from 1 to 0: shift * t / (1 + (shift - 1) * t) of evenly spaced t (Esser et al. 2024)."""
+    times = torch.linspace(1, 0, num_timesteps)
+    return shift * times / (1 + (shift - 1) * times)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowStep:
+    """The state after an Euler step."""
+
+    done: int
+    total: int
+    x: Tensor
+    """(L, C), at the time the step reached."""
+    clean: Tensor
+    """(L, C), the image as this step foresees it: straight on to time 0."""
+
+
+def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor) -> Iterator[FlowStep]:
+    """Follow `velocity` from `x` (L, C) at times[0] to times[-1].
+
+    Args:
+        velocity: (x, time) -> dx/dtime, (L, C) float32 like x; time is an element of `times`.
+        x: the state at times[0].
+        times: falling, on the CPU.
+    """
+    for done, (time, following) in enumerate(pairwise(times), start=1):
+        v = velocity(x, time)
+        clean = x - v * time.item()
+        x = x - v * (time - following).item()
+        yield FlowStep(done=done, total=len(times) - 1, x=x, clean=clean)
+
+
+def holds(interval: tuple[float, float], time: Tensor) -> bool:
+    """Whether guidance holds at `time`: above the first bound, up to the second."""
+    return bool((time > interval[0]) & (time <= interval[1]))
+
+
+def guide(v: Tensor, v_text: Tensor, v_img: Tensor | None, settings: ImageSettings) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022) by text, then by images, with BAGEL's renormalisations.
+
+    Args:
+        v: velocity in the full context, (L, C) float32.
+        v_text: in the context without its last text.
+        v_img: in the context without its images; None when images do not guide.
+        settings: the scales, and what keeps the norm from growing.
+    """
+    kind, least = settings.cfg_renorm_type, settings.cfg_renorm_min
+    guided = v_text + settings.cfg_text_scale * (v - v_text)
+    if kind == "text_channel":
+        guided = guided * _shrinkage(v, guided, least, per_token=True)
+    if v_img is not None:
+        guided = v_img + settings.cfg_img_scale * (guided - v_img)
+    if kind == "text_channel":
+        return guided
+    return guided * _shrinkage(v, guided, least, per_token=kind == "channel")
+
+
+def _shrinkage(v: Tensor, guided: Tensor, least: float, *, per_token: bool) -> Tensor:
+    """The factor, at most 1, that takes the norm of `guided` back to that of `v`."""
+    dim = -1 if per_token else None
+    norm, guided_norm = (torch.linalg.vector_norm(part, dim=dim, keepdim=per_token) for part in (v, guided))
+    factor: Tensor = (norm / (guided_norm + NORM_EPS)).clamp(least, 1.0)
+    return factor

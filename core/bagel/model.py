@@ -1,0 +1,200 @@
+"""BAGEL as core asks for it: it reads, writes and draws."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from core.bagel.autoencoder import shrink, to_uint8, unpatchify
+from core.bagel.config import BagelConfig
+from core.bagel.context import Cache, Mark, Window
+from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
+from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
+from core.bagel.images import fitted_size, to_image
+from core.bagel.network import Network
+from core.bagel.placement import MemoryLimits, load_network
+from core.bagel.reader import Reader, items_of
+from core.bagel.sample import Sampler
+from core.bagel.tokenizer import BagelTokenizer, TextStream
+from core.bagel.weights import Checkpoint, Progress
+from core.protocol import Context, Denoising, Drawn, Picture
+from recipes.card import ModelCard
+from recipes.recipe import ImageSettings, TextSettings
+
+PREVIEW_PX = 128
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Bagel:
+    """The model and its two persistent caches: the whole context, and its texts alone for guidance by images.
+
+    Implements UnifiedModel. One thing at a time: finish or close what `write` or `draw` returned before the next call.
+    """
+
+    def __init__(self, card: ModelCard, network: Network, tokenizer: BagelTokenizer) -> None:
+        self.network = network
+        self.reader = Reader(network, tokenizer)
+        self._card = card
+        self._tokenizer = tokenizer
+        self._context = Cache(network.config.decoder.num_layers)
+        self._texts = Cache(network.config.decoder.num_layers)
+
+    @staticmethod
+    def load(
+        folder: Path | str,
+        *,
+        name: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        gpus: Sequence[int] | None = None,
+        max_memory: MemoryLimits | None = None,
+        on_progress: Progress | None = None,
+    ) -> "Bagel":
+        """The model in `folder`, which has the official layout.
+
+        Args:
+            folder: the checkpoint.
+            name: what the model is called; None takes the folder's name.
+            device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
+            dtype: "float32" or "bfloat16"; None takes bfloat16 on CUDA and float32 on the CPU.
+            gpus: the GPUs to use, by number; the weights are spread over them when there are several.
+            max_memory: how much each of them, "cpu" and "disk" may hold; the rest goes on to the next.
+            on_progress: told bytes loaded and bytes in all, as they are loaded.
+
+        Raises:
+            ModelFolderError: the folder is not a BAGEL checkpoint, or its parts do not fit each other.
+            ValueError: there is no such dtype.
+        """
+        folder = Path(folder)
+        if device is None:
+            cuda = f"cuda:{gpus[0]}" if gpus else "cuda"
+            device = cuda if torch.cuda.is_available() else "cpu"
+        dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+        card = ModelCard.read(folder, name)
+        checkpoint = Checkpoint(folder)
+        config = checkpoint.sized(BagelConfig.read(folder))
+        network = load_network(
+            config,
+            checkpoint,
+            device=device,
+            dtype=DTYPES[dtype],
+            gpus=gpus or (),
+            max_memory=max_memory,
+            on_progress=on_progress,
+        )
+        tokenizer = BagelTokenizer.read(folder, config.decoder.vocab_size)
+        return Bagel(replace(card, max_side_px=config.latent_side * config.stride_px), network, tokenizer)
+
+    @property
+    def card(self) -> ModelCard:
+        """What recipes may assume of this model."""
+        return self._card
+
+    @property
+    def tokens_read(self) -> int:
+        """Tokens read into the caches since the model was loaded."""
+        return self.reader.tokens_read
+
+    @torch.inference_mode()
+    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
+        """The text that follows `context`, in parts of whole characters as it is written."""
+        self.reader.sync(self._context, items_of(context))
+        stream = TextStream(self._tokenizer)
+        for token_id in self.write_ids(settings, seed):
+            if part := stream.push(token_id):
+                yield part
+        if part := stream.finish():
+            yield part
+
+    @torch.inference_mode()
+    def write_ids(self, settings: TextSettings, seed: int) -> Iterator[int]:
+        """The token ids that follow the context that has been read, up to the end token.
+
+        What is written lies behind the context without becoming part of it: it is read again, as one text block, once
+        it is an item, so that a context's numbers depend on its items alone.
+        """
+        sampler = Sampler(settings, seed)
+        at = self._context.end
+        token_id = self._tokenizer.text_start
+        for _ in range(settings.max_new_tokens):
+            hidden = self.network.read_text([token_id], Window(self._context, at, kept=True))
+            at = Mark(at.tokens + 1, at.position + 1)
+            token_id = sampler.choose(self.network.logits(hidden))
+            if token_id == self._tokenizer.text_end:
+                return
+            yield token_id
+
+    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
+        """The image that follows `context`: a Denoising after each step, then one Drawn.
+
+        Raises:
+            ValueError: the size is not one this model draws, or none is given and the context has no image.
+        """
+        width, height = self.size(context, settings)
+        stride, config = self._card.stride_px, self.network.config
+        rows, columns = height // stride, width // stride
+        x = noise = gaussian_noise(rows * columns, config.latent_width, seed)
+        for step in self.denoise(context, settings, noise, rows):
+            x = step.x
+            preview = partial(self._preview, step.clean, rows)
+            yield Denoising(done=step.done, total=step.total, preview=preview)
+        yield Drawn(image=self.picture(x, rows))
+
+    @torch.inference_mode()
+    def denoise(self, context: Context, settings: ImageSettings, noise: Tensor, rows: int) -> Iterator[FlowStep]:
+        """From `noise` (L, C) on the CPU, for a grid of `rows` rows, to the latent tokens of an image."""
+        network = self.network
+        grid = self.reader.grid(rows, len(noise) // rows, network.config.latent_side)
+        branches = self.branches(context, settings)
+        velocity = GuidedVelocity(network, branches, settings, grid, self.reader.markers)
+        yield from euler(velocity, noise.to(network.device), schedule(settings.num_timesteps, settings.timestep_shift))
+
+    def branches(self, context: Context, settings: ImageSettings) -> Branches:
+        """The contexts that drawing in `context` needs, read."""
+        items = items_of(context)
+        self.reader.sync(self._context, items)
+        full = Window(self._context, self._context.end, kept=False)
+        if settings.cfg_text_scale <= 1:
+            return Branches(full=full)
+        without_text = replace(full, at=text_free(self._context))
+        if settings.cfg_img_scale <= 1:
+            return Branches(full=full, text_free=without_text)
+        texts = image_free(items)
+        if len(texts) == len(items):
+            return Branches(full=full, text_free=without_text, image_free=full)
+        self.reader.sync(self._texts, texts)
+        without_images = Window(self._texts, self._texts.end, kept=False)
+        return Branches(full=full, text_free=without_text, image_free=without_images)
+
+    def size(self, context: Context, settings: ImageSettings) -> tuple[int, int]:
+        """The width and height to draw. Raises ValueError when this model can't draw that, or there is none."""
+        width, height = settings.width, settings.height
+        if width is None and height is None:
+            pictures = [item.image for item in context.items if isinstance(item, Picture)]
+            if not pictures:
+                raise ValueError("no width and height given, and no image in the context to take them from")
+            return fitted_size(*pictures[-1].size, self.network.config.vae_resize)
+        if width is None or height is None:
+            raise ValueError("only one of width and height given; give both, or neither to take the last image's")
+        stride, longest = self._card.stride_px, self._card.max_side_px
+        if width % stride or height % stride or min(width, height) <= 0 or max(width, height) > longest:
+            allowed = f"sides are multiples of {stride} up to {longest} pixels"
+            raise ValueError(f"{self._card.name} can't draw {width}x{height}: its {allowed}")
+        return width, height
+
+    @torch.inference_mode()
+    def picture(self, tokens: Tensor, rows: int, shrunk: int = 1) -> Image:
+        """The image of latent tokens (L, C) in a grid of `rows` rows, `shrunk` by that factor before it is decoded."""
+        latents = shrink(unpatchify(tokens, self.network.config.latent_patch, rows), shrunk)
+        pixels = self.network.autoencoder.decode(latents.to(self.network.dtype))
+        return to_image(to_uint8(pixels))
+
+    def _preview(self, tokens: Tensor, rows: int) -> Image:
+        longest = max(rows, len(tokens) // rows) * self._card.stride_px
+        return self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX))

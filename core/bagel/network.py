@@ -1,0 +1,96 @@
+"""All of BAGEL's weights in one module, and what is computed with them: blocks read, velocities, the next token.
+
+Axes: B packed branches, L tokens, D hidden size, C numbers in a latent token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from core.bagel.autoencoder import Autoencoder, LatentEmbedder
+from core.bagel.config import BagelConfig
+from core.bagel.context import Window
+from core.bagel.decoder import Decoder
+from core.bagel.layers import Rotary, causal_mask, rotary
+from core.bagel.vision import VisionEmbedder
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The contexts in which one noised block is computed at once, and the rotation of its position in each."""
+
+    windows: tuple[Window, ...]
+    by: Rotary
+
+
+class Network(nn.Module):
+    """The modules, each of which accelerate may place on its own device; `device` is where inputs start from."""
+
+    def __init__(self, config: BagelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.device = torch.device("cpu")
+        self.dtype = torch.float32
+        width = config.decoder.hidden_size
+        self.decoder = Decoder(config.decoder)
+        self.lm_head = nn.Linear(width, config.decoder.vocab_size, bias=False)
+        self.llm2vae = nn.Linear(width, config.latent_width)
+        self.latents = LatentEmbedder(config)
+        self.vision = VisionEmbedder(config)
+        self.autoencoder = Autoencoder(config.autoencoder)
+
+    def read_text(self, ids: Sequence[int], window: Window) -> Tensor:
+        """Read a text block; returns the hidden state of its last token (D,)."""
+        embedded = self.embed(ids)
+        first = window.at.position
+        by = self.rotation([list(range(first, first + len(ids)))])
+        mask = causal_mask(len(ids), window.at.tokens, self.device) if len(ids) > 1 else None
+        hidden, _ = self.decoder(embedded[None], None, by, (window,), mask)
+        last: Tensor = hidden[0, -1]
+        return last
+
+    def read_latents(self, tokens: Tensor, grid: Tensor, markers: Sequence[int], window: Window) -> None:
+        """Read the latent tokens (L, C) of an image, at the table positions `grid` (L,)."""
+        embedded = self.latents(tokens.to(self.dtype), self._time(0.0), grid)
+        by = self.rotation([[window.at.position]])
+        self.decoder(self.embed(markers)[None], embedded[None], by, (window,))
+
+    def read_patches(self, patches: Tensor, grid: Tensor, markers: Sequence[int], window: Window) -> None:
+        """Read the ViT patches (L, 3 * patch²) of an image, at the table positions `grid` (L,)."""
+        embedded = self.vision(patches.to(self.dtype), grid).to(self.device)
+        start, end = self.embed(markers)[:, None]
+        by = self.rotation([[window.at.position]])
+        self.decoder(torch.cat((start, embedded, end))[None], None, by, (window,))
+
+    def pack(self, windows: Sequence[Window]) -> Pack:
+        """Prepare to compute noised blocks in these contexts."""
+        return Pack(tuple(windows), self.rotation([[window.at.position] for window in windows]))
+
+    def velocities(self, x: Tensor, time: float, grid: Tensor, markers: Sequence[int], pack: Pack) -> Tensor:
+        """The velocity of noised latents `x` (L, C) at `time` in each of the pack's contexts, (B, L, C) float32."""
+        branches = (len(pack.windows), 1, 1)
+        und = self.embed(markers).repeat(branches)
+        gen = self.latents(x.to(self.dtype), self._time(time), grid).repeat(branches)
+        _, hidden = self.decoder(und, gen, pack.by, pack.windows)
+        velocities: Tensor = self.llm2vae(self.decoder.norm_moe_gen(hidden))
+        return velocities.to(x.device, torch.float32)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next token (V,), after the token with this `hidden` state (D,)."""
+        out: Tensor = self.lm_head(self.decoder.norm(hidden))
+        return out
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Token ids -> (L, D)."""
+        embedded: Tensor = self.decoder.embed_tokens(torch.tensor(ids, device=self.device))
+        return embedded
+
+    def rotation(self, positions: Sequence[Sequence[int]]) -> Rotary:
+        """The rotation of a pack's positions (B, L or 1)."""
+        config = self.config.decoder
+        return rotary(torch.tensor(positions, device=self.device), config.head_dim, config.rope_theta)
+
+    def _time(self, time: float) -> Tensor:
+        return torch.tensor([time], dtype=torch.float32, device=self.device)

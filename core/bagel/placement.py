@@ -1,0 +1,87 @@
+"""Where the weights go: one device when they fit, else spread by accelerate over GPUs, memory and disk."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from core.bagel.config import BagelConfig
+from core.bagel.network import Network
+from core.bagel.weights import Checkpoint, DeviceMap, Progress, fill
+
+# Modules whose insides add up tensors, so that each has to be on one device.
+WHOLE = ["DecoderLayer", "VisionEmbedder", "LatentEmbedder", "Autoencoder"]
+HEADROOM = 0.85
+"""The share of a device's free memory that weights may take; the rest is for the context and for activations."""
+
+MemoryLimits = Mapping[str | int, str | int]
+"""GPU number, "cpu" or "disk" -> bytes, or a text such as "20GiB"."""
+
+
+def load_network(
+    config: BagelConfig,
+    checkpoint: Checkpoint,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    gpus: Sequence[int] = (),
+    max_memory: MemoryLimits | None = None,
+    on_progress: Progress | None = None,
+) -> Network:
+    """The network with its weights, ready to compute.
+
+    Args:
+        config: the geometry, its position tables as stored.
+        checkpoint: where the weights are.
+        device: where it computes when one device is enough.
+        dtype: of weights and activations.
+        gpus: the GPUs to spread it over, when more than one.
+        max_memory: how much each device may hold; what does not fit goes to "cpu", then to "disk" (that is, stays in
+            the checkpoint and is read when needed).
+        on_progress: told bytes done and in all.
+
+    Raises:
+        ModelFolderError: the stored tensors are not those of the geometry.
+    """
+    with torch.device("meta"):
+        network = Network(config)
+    checkpoint.check(network)
+    network.dtype = dtype
+    size = sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize
+    limits = max_memory or _limits(device, size, gpus)
+    if limits is None:
+        network.device = torch.device(device)
+        fill(network, checkpoint, {"": device}, on_progress)
+    else:
+        _spread(network, checkpoint, limits, on_progress)
+    return network.eval()
+
+
+def _limits(device: str, size: int, gpus: Sequence[int]) -> MemoryLimits | None:
+    """What each device may hold, or None when all of `size` bytes fits the one `device`."""
+    if len(gpus) < 2 and size <= HEADROOM * _free_bytes(device):  # noqa: PLR2004 - two is several
+        return None
+    devices = list(gpus) or [torch.device(device).index or 0] * (device != "cpu")
+    on_gpus: dict[str | int, str | int] = {gpu: int(HEADROOM * _free_bytes(f"cuda:{gpu}")) for gpu in devices}
+    return {**on_gpus, "cpu": int(HEADROOM * _free_bytes("cpu")), "disk": size}
+
+
+def _free_bytes(device: str) -> int:
+    """Free bytes of a GPU; all bytes of this machine's memory, as the weights on the CPU are mapped files."""
+    if device == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def _spread(network: Network, checkpoint: Checkpoint, limits: MemoryLimits, on_progress: Progress | None) -> None:
+    # Imported here: it is slow to import, and seldom needed. It has no type stubs.
+    from accelerate import dispatch_model, infer_auto_device_map  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    device_map: DeviceMap = infer_auto_device_map(
+        network, max_memory=dict(limits), no_split_module_classes=WHOLE, dtype=network.dtype
+    )
+    on_disk = fill(network, checkpoint, device_map, on_progress)
+    gpus = [place for place in device_map.values() if isinstance(place, int)]
+    main = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
+    network.device = main
+    dispatch_model(network, device_map, main_device=main, offload_index=on_disk or None, force_hooks=True)

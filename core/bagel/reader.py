@@ -1,0 +1,83 @@
+"""Reads items into a cache: each once, in order, as blocks of its own."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from core.bagel.autoencoder import patchify
+from core.bagel.context import Cache, Held, Mark, Window
+from core.bagel.images import opaque, resized, to_pixels
+from core.bagel.network import Network
+from core.bagel.tokenizer import BagelTokenizer
+from core.bagel.vision import grid_positions, to_patches
+from core.protocol import Context, Item, Text
+
+
+def items_of(context: Context) -> tuple[Item, ...]:
+    """What the model reads for `context`: the system prompt is its first text."""
+    if context.system_prompt is None:
+        return context.items
+    return (Text(context.system_prompt), *context.items)
+
+
+class Reader:
+    """Brings caches to the contexts that are wanted, by reading only what they lack."""
+
+    def __init__(self, network: Network, tokenizer: BagelTokenizer) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
+        self.tokens_read = 0
+
+    @property
+    def markers(self) -> tuple[int, int]:
+        """The tokens around an image."""
+        return self.tokenizer.image_start, self.tokenizer.image_end
+
+    @torch.inference_mode()
+    def sync(self, cache: Cache, items: Sequence[Item]) -> None:
+        """Make `cache` hold `items`: what it shares with them from the start stays, the rest is read."""
+        for item in cache.keep_common(items):
+            if isinstance(item, Text):
+                end = self._read_text(item.text, Window(cache, cache.end, kept=True))
+            else:
+                end = self._read_image(item.image, cache)
+            cache.held.append(Held(item, end))
+
+    def _read_text(self, text: str, window: Window) -> Mark:
+        ids = self.tokenizer.frame(text)
+        self.network.read_text(ids, window)
+        return self._after(window.at, tokens=len(ids), positions=len(ids))
+
+    def _read_image(self, image: Image, cache: Cache) -> Mark:
+        """An image takes one position as latents, when the cache is one to draw from, and one as ViT patches."""
+        config = self.network.config
+        fitted = resized(opaque(image), config.vae_resize)
+        end = cache.end
+        if cache.latents:
+            latents, grid = self.latent_tokens(resized(fitted, config.vae_resize))
+            self.network.read_latents(latents, grid, self.markers, Window(cache, end, kept=True))
+            end = self._after(end, tokens=len(latents) + 2, positions=1)
+        pixels = to_pixels(resized(fitted, config.vit_resize)).to(self.network.device)
+        patch = config.vision.patch_px
+        patches = to_patches(pixels, patch)
+        grid = self.grid(pixels.shape[1] // patch, pixels.shape[2] // patch, config.vision_side)
+        self.network.read_patches(patches, grid, self.markers, Window(cache, end, kept=True))
+        return self._after(end, tokens=len(patches) + 2, positions=1)
+
+    def latent_tokens(self, image: Image) -> tuple[Tensor, Tensor]:
+        """An image of a fitting size as latent tokens (L, C), and their table positions (L,)."""
+        config = self.network.config
+        pixels = to_pixels(image).to(self.network.device, self.network.dtype)
+        latents = self.network.autoencoder.encode(pixels)
+        rows, columns = latents.shape[1] // config.latent_patch, latents.shape[2] // config.latent_patch
+        return patchify(latents, config.latent_patch), self.grid(rows, columns, config.latent_side)
+
+    def grid(self, rows: int, columns: int, side: int) -> Tensor:
+        """Table positions of a grid, on the network's device."""
+        return grid_positions(rows, columns, side).to(self.network.device)
+
+    def _after(self, mark: Mark, *, tokens: int, positions: int) -> Mark:
+        self.tokens_read += tokens
+        return Mark(mark.tokens + tokens, mark.position + positions)

@@ -1,0 +1,184 @@
+"""Weights from the checkpoint files straight to where they are used."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from core.bagel.config import BagelConfig
+from core.bagel.network import Network
+from recipes.card import ModelFolderError
+
+MODEL_FILE, AUTOENCODER_FILE = "ema.safetensors", "ae.safetensors"
+NAMED_FAULTS = 4
+
+DeviceMap: TypeAlias = dict[str, str | int]
+"""Module name -> GPU number, "cpu" or "disk"; "" is the whole network."""
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told bytes done and bytes in all."""
+
+# Where our modules sit in the checkpoint; the experts' names are handled in stored_name.
+_PREFIXES = (
+    ("autoencoder.", ""),
+    ("decoder.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("latents.", ""),
+    ("vision.vit.layers.", "vit_model.vision_model.encoder.layers."),
+    ("vision.vit.post_layernorm.", "vit_model.vision_model.post_layernorm."),
+    ("vision.vit.", "vit_model.vision_model.embeddings."),
+    ("vision.", ""),
+)
+_EXPERT = re.compile(r"(layers\.\d+)\.(understanding|generation)\.(\w+)\.(.*)")
+
+
+def stored_name(name: str) -> str:
+    """The checkpoint's name for our parameter `name`.
+
+    decoder.layers.3.generation.q_proj.bias -> language_model.model.layers.3.self_attn.q_proj_moe_gen.bias
+    """
+    for ours, theirs in _PREFIXES:
+        if name.startswith(ours):
+            name = theirs + name.removeprefix(ours)
+            break
+    return _EXPERT.sub(_expert_name, name)
+
+
+def _expert_name(match: re.Match[str]) -> str:
+    layer, expert, part, rest = match.groups()
+    attention = "" if part == "mlp" or part.endswith("layernorm") else "self_attn."
+    suffix = "_moe_gen" if expert == "generation" else ""
+    return f"{layer}.{attention}{part}{suffix}.{rest}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A tensor in a checkpoint file."""
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+
+
+class Checkpoint:
+    """The tensors of a model folder, known by header alone."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ModelFolderError when a weight file is missing or can't be read."""
+        self.folder = folder
+        self.model = _headers(folder / MODEL_FILE)
+        self.autoencoder = _headers(folder / AUTOENCODER_FILE)
+
+    def __getitem__(self, name: str) -> Stored:
+        """The stored tensor of our parameter `name`. Raises KeyError."""
+        tensors = self.autoencoder if name.startswith("autoencoder.") else self.model
+        return tensors[stored_name(name)]
+
+    def sized(self, config: BagelConfig) -> BagelConfig:
+        """`config` with the position tables as large as they are stored (a stated size may be stale)."""
+        return replace(
+            config,
+            latent_side=self._side("latent_pos_embed.pos_embed", config.latent_side),
+            vision_side=self._side("vit_pos_embed.pos_embed", config.vision_side),
+        )
+
+    def _side(self, name: str, stated: int) -> int:
+        if name not in self.model:
+            return stated
+        rows = self.model[name].shape[0]
+        if math.isqrt(rows) ** 2 != rows:
+            raise ModelFolderError(f"{self.folder / MODEL_FILE}: {name} has {rows} rows, expected a square number")
+        return math.isqrt(rows)
+
+    def check(self, network: nn.Module) -> None:
+        """Raises ModelFolderError when the stored tensors are not just those of `network`."""
+        missing, misshapen, found = [], [], set()
+        for name, parameter in network.named_parameters():
+            try:
+                stored = self[name]
+            except KeyError:
+                missing.append(stored_name(name))
+                continue
+            found.add((stored.path, stored.name))
+            if stored.shape != parameter.shape:
+                misshapen.append(f"{stored.name} {list(stored.shape)}, expected {list(parameter.shape)}")
+        every = [*self.model.values(), *self.autoencoder.values()]
+        left_over = [stored.name for stored in every if (stored.path, stored.name) not in found]
+        faults = (("missing", missing), ("left over", left_over), ("misshapen", misshapen))
+        said = [f"{len(names)} {fault} ({_some(names)})" for fault, names in faults if names]
+        if said:
+            raise ModelFolderError(f"{self.folder}: the tensors do not fit its JSON files: {'; '.join(said)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED_FAULTS]) + (", …" if len(names) > NAMED_FAULTS else "")
+
+
+def _headers(path: Path) -> dict[str, Stored]:
+    if not path.is_file():
+        raise ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {
+                name: Stored(path=path, name=name, shape=tuple(file.get_slice(name).get_shape()))
+                for name in file.keys()  # noqa: SIM118 - a safetensors file is no mapping
+            }
+    except (SafetensorError, OSError) as error:
+        raise ModelFolderError(f"{path}: can't be read as safetensors: {error}") from error
+
+
+def fill(
+    network: Network, checkpoint: Checkpoint, device_map: DeviceMap, on_progress: Progress | None = None
+) -> dict[str, dict[str, str]]:
+    """Give a network built on the meta device its weights, each read to its own device in the network's dtype.
+
+    Returns:
+        accelerate's index of what stays on disk: parameter -> file, stored name and dtype.
+    """
+    parameters = list(network.named_parameters())
+    dtype = network.dtype
+    total = sum(parameter.numel() for _, parameter in parameters) * dtype.itemsize
+    on_disk: dict[str, dict[str, str]] = {}
+    done = 0
+    with ExitStack() as files:
+        readers = _Readers(files)
+        for name, parameter in parameters:
+            stored, device = checkpoint[name], device_of(name, device_map)
+            if device == "disk":
+                told = str(dtype).removeprefix("torch.")
+                on_disk[name] = {"safetensors_file": str(stored.path), "weight_name": stored.name, "dtype": told}
+            else:
+                value = readers.read(stored, device).to(dtype)
+                module, _, attribute = name.rpartition(".")
+                setattr(network.get_submodule(module), attribute, nn.Parameter(value, requires_grad=False))
+            done += parameter.numel() * dtype.itemsize
+            if on_progress is not None:
+                on_progress(done, total)
+    return on_disk
+
+
+class _Readers:
+    """Open weight files, one for each device they are read to."""
+
+    def __init__(self, files: ExitStack) -> None:
+        self.files = files
+        self.opened: dict[tuple[Path, str | int], Any] = {}
+
+    def read(self, stored: Stored, device: str | int) -> Tensor:
+        key = (stored.path, device)
+        if key not in self.opened:
+            self.opened[key] = self.files.enter_context(safe_open(stored.path, framework="pt", device=device))
+        tensor: Tensor = self.opened[key].get_tensor(stored.name)
+        return tensor
+
+
+def device_of(name: str, device_map: DeviceMap) -> str | int:
+    """Where the parameter `name` belongs: the entry of the innermost module around it that has one."""
+    while name not in device_map:
+        name = name.rpartition(".")[0]
+    return device_map[name]
