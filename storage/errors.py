@@ -13,6 +13,7 @@ class StorageError(Exception):
     ├── StoreUnavailable   the store can't be reached or is busy: the same call may succeed later
     ├── StoreRefused       the store says no, and will again: credentials, bucket, a wrong checksum
     ├── RunTaken           another worker committed this run differently: stop, nothing of ours counts
+    ├── JournalBroken      what the store holds of a run is not what a worker leaves there
     └── RunUnknown         Redis holds nothing of this run
     """
 
@@ -43,3 +44,7 @@ class RunTaken(StorageError):
 
 class RunUnknown(StorageError):
     """Redis holds nothing of this run."""
+
+
+class JournalBroken(StorageError):
+    """What the store holds of a run is not what a worker leaves there."""

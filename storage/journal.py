@@ -1,0 +1,170 @@
+"""What a run has done, for good: a commit record for each step, then the manifest.
+
+The put that creates a record is the moment it counts, and the fence between two workers. Nothing here depends on when
+or where a run is done (no times, hosts or signed addresses): a step done again gives the same bytes, so a record that
+is there already, byte for byte, is as good as one's own.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from storage import keys
+from storage.errors import JournalBroken, ObjectExists, ObjectMissing, RunTaken, StoreUnavailable
+from storage.objects import ObjectStore
+
+Role: TypeAlias = Literal["thinking", "refinement", "image"]
+StepKind: TypeAlias = Literal["read", "write", "draw", "forget"]
+T = TypeVar("T")
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A text or image of the sequence, as it lies in the store."""
+
+    kind: Literal["text", "image"]
+    role: Role
+    step: int
+    key: str
+    """Relative to the run's folder, such as steps/004-image.png."""
+    content_type: str
+    size: int
+    """Bytes."""
+    sha256: str
+    index: int | None = None
+    """Which of the run's images this is, from 0; None for a text."""
+    given: bool = False
+    """Whether the recipe gave this text, rather than the model."""
+    seed: int | None = None
+    """What an image's noise was drawn from."""
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """A step happened, and its objects are stored."""
+
+    run_id: str
+    step: int
+    kind: StepKind
+    artifacts: tuple[Artifact, ...] = ()
+    recipe_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A run is complete: what it was and all it made, in order."""
+
+    run_id: str
+    name: str
+    recipe_sha256: str
+    model: str
+    seed: int
+    steps: int
+    state: Literal["succeeded"] = "succeeded"
+    artifacts: tuple[Artifact, ...]
+
+
+class Journal:
+    """The folder of one run in the store."""
+
+    def __init__(self, store: ObjectStore, prefix: str, run_id: str) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.folder = keys.run_folder(prefix, run_id)
+
+    def commits(self) -> tuple[Commit, ...]:
+        """The steps that happened, from 1 without a gap. Raises JournalBroken."""
+        found = list(self.store.list(self.folder + keys.COMMITS))
+        expected = [self.folder + keys.commit(step) for step in range(1, len(found) + 1)]
+        if sorted(found) != sorted(expected):
+            strange = sorted(set(found) ^ set(expected))
+            raise JournalBroken(f"{self.store.address(strange[0])}: commit records must run from 1 without a gap")
+        return tuple(self._read(keys.commit(step), _commit) for step in range(1, len(found) + 1))
+
+    def commit(self, commit: Commit) -> None:
+        """Make a step count. Its objects must be stored. Raises RunTaken when another worker's step counts instead."""
+        self.put_once(keys.commit(commit.step), _json(commit), content_type=JSON)
+
+    def manifest(self) -> Manifest | None:
+        """The manifest, once the run is complete. Raises JournalBroken."""
+        try:
+            return self._read(keys.MANIFEST, _manifest)
+        except ObjectMissing:
+            return None
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Make the run complete; the last write of a run. Raises RunTaken when another ended it differently."""
+        self.put_once(keys.MANIFEST, _json(manifest), content_type=JSON)
+
+    def put_once(self, name: str, data: bytes, *, content_type: str) -> None:
+        """Create the object `name` of this run, or find it there with the same bytes. Raises RunTaken otherwise."""
+        if not self._create(name, data, content_type):
+            raise RunTaken(f"{self.address(name)}: another worker wrote this differently")
+
+    def put_of_step(self, step: int, name: str, data: bytes, *, content_type: str) -> None:
+        """Store an object of a step that is yet to be committed. Raises RunTaken when another worker committed it.
+
+        What an interrupted worker left is replaced; what is committed is not, even where this machine computes other
+        bytes than the one that committed.
+        """
+        if self._create(name, data, content_type):
+            return
+        if self.store.exists(self.folder + keys.commit(step)):
+            raise RunTaken(f"{self.address(keys.commit(step))}: another worker committed this step differently")
+        self.put(name, data, content_type=content_type)
+
+    def put(self, name: str, data: bytes, *, content_type: str) -> None:
+        """Store the object `name` of this run, over what may be there."""
+        self.store.put(self.folder + name, data, content_type=content_type)
+
+    def get(self, name: str) -> bytes:
+        """The object `name` of this run. Raises ObjectMissing."""
+        return self.store.get(self.folder + name)
+
+    def address(self, name: str) -> str:
+        """The lasting name of the object `name` of this run, s3://bucket/key."""
+        return self.store.address(self.folder + name)
+
+    def url(self, name: str) -> str:
+        """Where a browser gets the object `name` of this run."""
+        return self.store.url(self.folder + name)
+
+    def _create(self, name: str, data: bytes, content_type: str) -> bool:
+        """Create an object; whether these bytes are there now. It may be there from our own put, its answer lost."""
+        try:
+            self.store.put(self.folder + name, data, content_type=content_type, only_if_absent=True)
+        except ObjectExists:
+            try:
+                return self.store.get(self.folder + name) == data
+            except ObjectMissing as error:
+                raise StoreUnavailable(f"{self.address(name)}: a put conflicted with one that was undone") from error
+        return True
+
+    def _read(self, name: str, build: Callable[[dict[str, Any]], T]) -> T:
+        data = self.get(name)
+        try:
+            return build(json.loads(data))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise JournalBroken(f"{self.address(name)}: not a record of this program: {error}") from error
+
+
+def _json(record: Commit | Manifest) -> bytes:
+    """The one way to write `record`, to the byte."""
+    return (json.dumps(asdict(record), ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _artifacts(fields: Mapping[str, Any]) -> tuple[Artifact, ...]:
+    return tuple(Artifact(**artifact) for artifact in fields["artifacts"])
+
+
+def _commit(fields: dict[str, Any]) -> Commit:
+    return Commit(**{**fields, "artifacts": _artifacts(fields)})
+
+
+def _manifest(fields: dict[str, Any]) -> Manifest:
+    return Manifest(**{**fields, "artifacts": _artifacts(fields)})

@@ -1,0 +1,130 @@
+"""A step counts once, whoever commits it, and a run's records are the same bytes wherever it is done."""
+
+from dataclasses import replace
+
+import pytest
+
+from storage.errors import JournalBroken, ObjectExists, ObjectMissing, RunTaken, StoreUnavailable
+from storage.journal import Artifact, Commit, Journal, Manifest
+from storage.objects import MemoryStore, ObjectStore
+
+PICTURE = Artifact(
+    kind="image",
+    role="image",
+    step=2,
+    key="steps/002-image.png",
+    content_type="image/png",
+    size=3,
+    sha256="aa",
+    index=0,
+    seed=2**63 - 1,
+    width=96,
+    height=64,
+)
+
+
+def commit_of(step: int, run_id: str = "r1", *artifacts: Artifact) -> Commit:
+    return Commit(run_id=run_id, step=step, kind="draw", artifacts=artifacts, recipe_sha256="cafe")
+
+
+def manifest_of(run_id: str = "r1") -> Manifest:
+    return Manifest(
+        run_id=run_id, name="küste", recipe_sha256="cafe", model="tiny", seed=7, steps=2, artifacts=(PICTURE,)
+    )
+
+
+@pytest.fixture
+def journal(store: ObjectStore, prefix: str) -> Journal:
+    return Journal(store, prefix, "r1")
+
+
+def test_a_new_run_has_done_nothing(journal: Journal) -> None:
+    assert journal.commits() == ()
+    assert journal.manifest() is None
+
+
+def test_what_is_committed_is_read_back(journal: Journal) -> None:
+    done = (commit_of(1), commit_of(2, "r1", PICTURE), *map(commit_of, range(3, 13)))
+    for commit in done:
+        journal.commit(commit)
+    assert journal.commits() == done
+
+
+def test_a_commit_whose_answer_was_lost_is_done_again_without_harm(journal: Journal) -> None:
+    journal.commit(commit_of(1))
+    journal.commit(commit_of(1))
+    assert journal.commits() == (commit_of(1),)
+
+
+def test_a_step_that_another_worker_committed_differently_is_not_ours(journal: Journal) -> None:
+    journal.commit(commit_of(1))
+    with pytest.raises(RunTaken, match=r"commits/001\.json: another worker wrote this differently"):
+        journal.commit(replace(commit_of(1), kind="write"))
+    assert journal.commits() == (commit_of(1),)
+
+
+def test_the_manifest_is_written_once(journal: Journal) -> None:
+    journal.write_manifest(manifest_of())
+    journal.write_manifest(manifest_of())
+    with pytest.raises(RunTaken, match=r"manifest\.json"):
+        journal.write_manifest(replace(manifest_of(), seed=8))
+    assert journal.manifest() == manifest_of()
+
+
+def test_records_are_the_same_bytes_in_any_store(prefix: str, store: ObjectStore) -> None:
+    first, second = Journal(store, prefix, "r1"), Journal(MemoryStore("elsewhere"), "other", "r1")
+    for journal in (first, second):
+        journal.commit(commit_of(1, "r1", PICTURE))
+        journal.write_manifest(manifest_of())
+    assert first.get("commits/001.json") == second.get("commits/001.json")
+    assert first.get("manifest.json") == second.get("manifest.json")
+
+
+def test_a_gap_in_the_records_is_told(journal: Journal) -> None:
+    journal.commit(commit_of(1))
+    journal.commit(commit_of(3))
+    with pytest.raises(JournalBroken, match="without a gap"):
+        journal.commits()
+
+
+@pytest.mark.parametrize("record", [b"", b"[]", b"{}", b'{"artifacts": [{"size": 1}]}', b"\xff"])
+def test_a_foreign_record_is_told(journal: Journal, record: bytes) -> None:
+    journal.put("commits/001.json", record, content_type="application/json")
+    with pytest.raises(JournalBroken, match=r"commits/001\.json: not a record of this program"):
+        journal.commits()
+
+
+def test_an_interrupted_workers_object_is_replaced(journal: Journal) -> None:
+    journal.put("steps/001-image.png", b"of a worker that died", content_type="image/png")
+    journal.put_of_step(1, "steps/001-image.png", b"of this one", content_type="image/png")
+    assert journal.get("steps/001-image.png") == b"of this one"
+
+
+def test_a_committed_object_is_never_replaced(journal: Journal) -> None:
+    journal.put_of_step(1, "steps/001-image.png", b"committed", content_type="image/png")
+    journal.commit(commit_of(1))
+    journal.put_of_step(1, "steps/001-image.png", b"committed", content_type="image/png")
+    with pytest.raises(RunTaken, match="committed this step differently"):
+        journal.put_of_step(1, "steps/001-image.png", b"of another machine", content_type="image/png")
+    assert journal.get("steps/001-image.png") == b"committed"
+
+
+def test_objects_are_named_by_their_place_in_the_run(journal: Journal, store: ObjectStore, prefix: str) -> None:
+    journal.put("index.html", b"page", content_type="text/html")
+    assert journal.address("index.html") == store.address(f"{prefix}/r1/index.html")
+    assert f"{prefix}/r1/index.html" in journal.url("index.html")
+    with pytest.raises(ObjectMissing):
+        journal.get("recipe.json")
+
+
+class FlickeringStore(MemoryStore):
+    """Says an object exists that is then not there: a conflict with a put that was undone."""
+
+    def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
+        del data, content_type, only_if_absent
+        raise ObjectExists(key)
+
+
+def test_a_conflict_over_nothing_is_worth_another_try() -> None:
+    with pytest.raises(StoreUnavailable, match="undone"):
+        Journal(FlickeringStore(), "", "r1").commit(commit_of(1))

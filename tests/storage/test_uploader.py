@@ -1,0 +1,232 @@
+"""Steps are stored in the background, in order, once, through outages, in bounded memory."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from storage.errors import RunTaken, StoreRefused, StoreUnavailable
+from storage.journal import Commit, Journal
+from storage.objects import MemoryStore, ObjectStore
+from storage.uploader import PendingObject, PendingStep, Uploader
+
+
+def text_step(step: int, text: str = "words", encode: Callable[[], bytes] | None = None) -> PendingStep:
+    pending = PendingObject(
+        kind="text",
+        role="thinking",
+        key=f"steps/{step:03d}-thinking.txt",
+        content_type="text/plain; charset=utf-8",
+        encode=encode or text.encode,
+        size_estimate=len(text),
+    )
+    return PendingStep(step=step, kind="write", objects=(pending,))
+
+
+def uploader_of(
+    journal: Journal, committed: list[Commit], *, max_pending_bytes: int = 2**20, outage_timeout_s: float = 60
+) -> Uploader:
+    return Uploader(
+        journal,
+        recipe_sha256="cafe",
+        on_commit=committed.append,
+        max_pending_bytes=max_pending_bytes,
+        outage_timeout_s=outage_timeout_s,
+    )
+
+
+@pytest.fixture
+def committed() -> list[Commit]:
+    return []
+
+
+class TroubledStore(MemoryStore):
+    """Raises what is given, one error a put; and can lose the answer of puts that it did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[Exception] = []
+        self.answers_lost = False
+
+    def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
+        if self.errors and not self.answers_lost:
+            raise self.errors.pop(0)
+        super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+@pytest.fixture
+def troubled() -> TroubledStore:
+    return TroubledStore()
+
+
+def test_every_step_is_stored_committed_and_announced_in_order(
+    store: ObjectStore, prefix: str, committed: list[Commit]
+) -> None:
+    journal = Journal(store, prefix, "r1")
+    uploader = uploader_of(journal, committed)
+    uploader.submit(PendingStep(step=1, kind="read"))
+    for step in range(2, 9):
+        uploader.submit(text_step(step, f"text {step} ä"))
+    uploader.close()
+    assert [commit.step for commit in committed] == list(range(1, 9))
+    assert journal.commits() == tuple(committed)
+    (artifact,) = committed[1].artifacts
+    assert journal.get(artifact.key).decode() == "text 2 ä"
+    assert artifact.size == 9
+    assert artifact.sha256 == hashlib.sha256("text 2 ä".encode()).hexdigest()
+
+
+def test_a_step_is_announced_only_when_it_counts(store: ObjectStore, prefix: str) -> None:
+    journal = Journal(store, prefix, "r1")
+    seen: list[bool] = []
+
+    def announce(commit: Commit) -> None:
+        seen.append(commit in journal.commits() and store.exists(f"{prefix}/r1/{commit.artifacts[0].key}"))
+
+    uploader = Uploader(journal, recipe_sha256="cafe", on_commit=announce)
+    uploader.submit(text_step(1))
+    uploader.close()
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("answers_lost", [False, True], ids=["puts fail", "answers are lost"])
+def test_an_outage_delays_and_changes_nothing(
+    troubled: TroubledStore, committed: list[Commit], *, answers_lost: bool
+) -> None:
+    journal = Journal(troubled, "", "r1")
+    troubled.errors = [StoreUnavailable("away")] * 3
+    troubled.answers_lost = answers_lost
+    uploader = uploader_of(journal, committed)
+    uploader.submit(text_step(1))
+    uploader.submit(text_step(2))
+    uploader.close()
+    assert journal.commits() == tuple(committed)
+    assert [commit.step for commit in committed] == [1, 2]
+
+
+def test_an_outage_beyond_patience_ends_it(troubled: TroubledStore, committed: list[Commit]) -> None:
+    troubled.errors = [StoreUnavailable("away for good")] * 100
+    uploader = uploader_of(Journal(troubled, "", "r1"), committed, outage_timeout_s=0)
+    uploader.submit(text_step(1))
+    with pytest.raises(StoreUnavailable, match="for good"):
+        uploader.close()
+    assert committed == []
+
+
+def test_nothing_counts_after_a_step_that_failed(troubled: TroubledStore, committed: list[Commit]) -> None:
+    journal = Journal(troubled, "", "r1")
+    uploader = uploader_of(journal, committed)
+    encoding, refuse = threading.Event(), threading.Event()
+
+    def encode() -> bytes:
+        encoding.set()
+        assert refuse.wait(20)
+        troubled.errors = [StoreRefused("no such bucket")]
+        return b"words"
+
+    uploader.submit(text_step(1, encode=encode))
+    assert encoding.wait(20)
+    uploader.submit(text_step(2))
+    refuse.set()
+    with pytest.raises(StoreRefused, match="no such bucket"):
+        uploader.close()
+    assert (committed, journal.commits()) == ([], ())
+    assert list(troubled.list("")) == []
+
+
+def test_a_failure_is_raised_by_the_next_submit(troubled: TroubledStore, committed: list[Commit]) -> None:
+    troubled.errors = [StoreRefused("no")]
+    uploader = uploader_of(Journal(troubled, "", "r1"), committed, max_pending_bytes=1)
+    uploader.submit(text_step(1))
+    with pytest.raises(StoreRefused):  # it waits for room, so the first step has failed by then
+        uploader.submit(text_step(2))
+    uploader.abort()
+
+
+def test_what_the_listener_raises_ends_it_too(store: ObjectStore, prefix: str) -> None:
+    def announce(commit: Commit) -> None:
+        raise ConnectionError(f"step {commit.step}")
+
+    uploader = Uploader(Journal(store, prefix, "r1"), recipe_sha256="cafe", on_commit=announce)
+    uploader.submit(text_step(1))
+    with pytest.raises(ConnectionError, match="step 1"):
+        uploader.close()
+
+
+def test_a_worker_that_lost_its_run_commits_nothing(store: ObjectStore, prefix: str, committed: list[Commit]) -> None:
+    journal = Journal(store, prefix, "r1")
+    theirs = Commit(run_id="r1", step=1, kind="draw", recipe_sha256="cafe")
+    journal.commit(theirs)
+    uploader = uploader_of(journal, committed)
+    uploader.submit(text_step(1))
+    with pytest.raises(RunTaken):
+        uploader.close()
+    assert journal.commits() == (theirs,)
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Holds an encoding until it is set; always set in the end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def held_by(gate: threading.Event) -> Callable[[], bytes]:
+    def encode() -> bytes:
+        assert gate.wait(20)
+        return b"1234"
+
+    return encode
+
+
+def test_memory_is_bounded(troubled: TroubledStore, committed: list[Commit], gate: threading.Event) -> None:
+    uploader = uploader_of(Journal(troubled, "", "r1"), committed, max_pending_bytes=10)
+    uploader.submit(text_step(1, "1234", held_by(gate)))
+    uploader.submit(text_step(2, "1234"))
+    third = threading.Thread(target=uploader.submit, args=(text_step(3, "1234"),))
+    third.start()
+    third.join(0.2)
+    assert third.is_alive(), "a third step fits in no more than 10 bytes"
+    assert uploader.pending_bytes == 8
+    gate.set()
+    third.join(20)
+    uploader.close()
+    assert [commit.step for commit in committed] == [1, 2, 3]
+    assert uploader.pending_bytes == 0
+
+
+def test_a_step_above_the_bound_passes_alone(troubled: TroubledStore, committed: list[Commit]) -> None:
+    uploader = uploader_of(Journal(troubled, "", "r1"), committed, max_pending_bytes=1)
+    for step in (1, 2):
+        uploader.submit(text_step(step))
+    uploader.close()
+    assert [commit.step for commit in committed] == [1, 2]
+
+
+def test_an_abort_drops_what_waits(troubled: TroubledStore, committed: list[Commit], gate: threading.Event) -> None:
+    uploader = uploader_of(Journal(troubled, "", "r1"), committed)
+    uploader.submit(text_step(1, "1234", held_by(gate)))
+    uploader.submit(text_step(2))
+    threading.Timer(0.05, gate.set).start()
+    uploader.abort()
+    assert [commit.step for commit in committed] in ([], [1])
+    assert not troubled.exists("r1/commits/002.json")
+
+
+def test_an_abort_ends_the_wait_for_a_store_that_is_away(troubled: TroubledStore, committed: list[Commit]) -> None:
+    troubled.errors = [StoreUnavailable("away")] * 1000
+    away = threading.Event()
+    uploader = Uploader(
+        Journal(troubled, "", "r1"),
+        recipe_sha256="cafe",
+        on_commit=committed.append,
+        on_wait=lambda _error, _wait_s: away.set(),
+    )
+    uploader.submit(text_step(1))
+    assert away.wait(20)
+    uploader.abort()
+    assert committed == []
