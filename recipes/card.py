@@ -78,7 +78,10 @@ class ModelCard:
     @staticmethod
     def read(folder: Path, name: str | None = None) -> "ModelCard":
         """The card of an official-layout folder. Raises ModelFolderError when a file is missing or malformed."""
-        config, llm = _json(folder, "config.json", required=False), _json(folder, "llm_config.json", required=True)
+        config, llm = (
+            read_json(folder, "config.json", required=False),
+            read_json(folder, "llm_config.json", required=True),
+        )
         vae = _resize_rule(OFFICIAL_VAE_TRANSFORM, config.get("vae_transform", {}))
         defaults = config.get("defaults", {})
         try:
@@ -119,7 +122,11 @@ def _latent_table_side(folder: Path) -> int:
         raise ModelFolderError(f"{path}: its header can't be read: {type(error).__name__}: {error}") from error
 
 
-def _json(folder: Path, name: str, *, required: bool) -> dict[str, Any]:
+def read_json(folder: Path, name: str, *, required: bool) -> dict[str, Any]:
+    """The JSON object in a file of `folder`; empty when the file is missing and not `required`.
+
+    Raises ModelFolderError when it can't be read.
+    """
     path = folder / name
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))

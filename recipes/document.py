@@ -1,10 +1,9 @@
 """A recipe as it was given: plain data, the place of each value, and what is already wrong with it."""
 
-import codecs
 import math
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,9 +58,10 @@ def read_file(path: Path) -> Document:
     if len(content) > MAX_FILE_BYTES:
         raise _unusable(str(path), f"is larger than {MAX_FILE_BYTES // 1024} KiB", "a smaller file")
     try:
-        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        mark = place_of(content[: error.start].decode("utf-8"), error.start)
+        before = content[: error.start].decode("utf-8").removeprefix("\ufeff")
+        mark = place_of(before, len(before))
         raise RecipeError([Fault(path=(), message="is not UTF-8 text", source=str(path), mark=mark)]) from None
     return read_text(text, source=str(path), folder=path.parent)
 
@@ -131,7 +131,7 @@ def kind_of(value: object) -> str:
         (float, "a decimal number"),
         (str, "a text"),
         (Mapping, "a mapping"),
-        (Sequence, "a list"),
+        ((list, tuple), "a list"),
     )
     return next((word for kind, word in kinds if isinstance(value, kind)), f"of the type {type(value).__name__}")
 

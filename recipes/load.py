@@ -44,7 +44,7 @@ def load(
         recipe, wrong = _adapter().validate_json(json.dumps(draft.filled)), []
     except ValidationError as error:
         recipe, wrong = None, list(type_faults(error.errors(include_url=False), draft.filled))
-    hidden = [finding.path for finding in structural if finding.path]
+    hidden = [finding.path for finding in structural if finding.path and not finding.about_key]
     wrong = [one for one in wrong if not any(one.path[: len(path)] == path for path in hidden)]
     wrong += broken_rules(draft, [*hidden, *(one.path for one in wrong)])
     if recipe is None or structural or wrong:
@@ -87,7 +87,7 @@ def _located(
         if finding in overridden.findings or overridden.gave(finding.path):
             theirs.append(replace(fault, source=SOURCE, mark=None))
         elif card and _from_card(finding.path, overridden.data, card):
-            defaults.append(replace(fault, path=finding.path, source=f"the defaults of {card.name}", mark=None))
+            defaults.append(replace(fault, source=f"the defaults of {card.name}", mark=None))
         else:
             own.append(fault)
     yield from (*own, *defaults, *theirs)

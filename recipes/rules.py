@@ -74,7 +74,7 @@ def _model(draft: Draft) -> Iterator[Finding]:
 def _images(draft: Draft) -> Iterator[Finding]:
     context = draft.filled.get("context")
     for index, item in enumerate(context if isinstance(context, list) else ()):
-        if not holds_image([item]):
+        if not holds_image([item]) or "text" in item:
             continue
         if isinstance(item["image"], str) and (why := _unreachable(item["image"], draft.folder)):
             yield Finding(path=("context", index, "image"), message=why)

@@ -30,6 +30,8 @@ def type_faults(faults: "Iterable[ErrorDetails]", filled: Mapping[str, Any]) -> 
             if position in odd or kind != _kind_of_item(filled["context"][position]):
                 continue
             path = ("context", position, *path[3:])
+        if fault["type"] == "too_short" and _value_at(filled, path):
+            continue  # pydantic counts the items that are right; no list here needs more than one
         yield _type_fault(fault["type"], path, filled)
 
 
@@ -58,10 +60,15 @@ def _type_fault(kind: str, path: FieldPath, filled: Mapping[str, Any]) -> Findin
         return Finding(path=path, message=f"is missing; expected {allowed(path)}")
     if kind == "missing":  # an element of a list of fixed length
         path = path[:-1]
+    value = _value_at(filled, path)
+    return Finding(path=path, message=f"{_wrong(kind, value)}; allowed: {allowed(path)}")
+
+
+def _value_at(filled: Mapping[str, Any], path: FieldPath) -> Any:  # noqa: ANN401 - any part of a recipe
     value: Any = filled
     for part in path:
         value = value[part]
-    return Finding(path=path, message=f"{_wrong(kind, value)}; allowed: {allowed(path)}")
+    return value
 
 
 def _siblings(path: FieldPath, filled: Mapping[str, Any]) -> tuple[str, ...]:

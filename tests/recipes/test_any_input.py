@@ -1,0 +1,106 @@
+"""Whatever comes in, loading gives a recipe or its faults, and a resolved recipe is read back as itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recipes.canonical import to_document
+from recipes.card import ModelCard
+from recipes.faults import Fault, RecipeError
+from recipes.load import find, load
+from recipes.recipe import ImageItem, TextItem
+
+TINY = ModelCard.read(Path(__file__).parents[2] / "models" / "tiny-bagel")
+MINIMAL: dict[str, Any] = {"name": "test", "context": [{"text": "A cat"}]}
+
+
+def faults_of(source: Any, **options: Any) -> tuple[Fault, ...]:
+    """The faults of a recipe; none when it loads. Any other error fails the test."""
+    try:
+        load(source, **options)
+    except RecipeError as error:
+        return error.faults
+    return ()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+field_names = st.sampled_from(
+    [*vars(load(MINIMAL)), "image.width", "width", "context.0.text", "retry.below", "nonsense"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(field_names, json_values), st.dictionaries(field_names, json_values))
+def test_any_data_loads_or_raises_one_line_for_each_fault(data: dict[str, Any], overrides: dict[str, Any]) -> None:
+    faults = faults_of({**MINIMAL, **data}, overrides=overrides)
+    assert all(len(str(fault).splitlines()) == 1 for fault in faults)
+
+
+SHIPPED_TEXT = find("given-refinements").read_text(encoding="utf-8")
+SNIPPETS = st.sampled_from(
+    [*"[]{}:-\n\t?|>'\"#&*!%~", "<<: ", "---\n", "- ", "0x1F", "1e999", ".nan", "null", "text: "]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(SHIPPED_TEXT)), st.integers(0, 9), SNIPPETS | st.text(max_size=4)), max_size=5
+    )
+)
+def test_any_damage_to_a_recipe_file_gives_a_recipe_or_its_faults(damage: list[tuple[int, int, str]]) -> None:
+    text = SHIPPED_TEXT
+    for start, length, snippet in damage:
+        text = text[:start] + snippet + text[start + length :]
+    assert all(fault.source == "<recipe>" and fault.mark for fault in faults_of(text))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_give_a_recipe_or_its_faults(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_bytes(content)
+    assert all(fault.source == str(file) for fault in faults_of(file))
+
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+items = st.builds(TextItem, text=texts) | st.builds(
+    ImageItem, image=st.sampled_from(["s3://bucket/a.png", "data:image/png;base64,AAAA", "a b/c.png"])
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    context=st.lists(items, min_size=1, max_size=4),
+    fields=st.fixed_dictionaries(
+        {},
+        optional={
+            "model": st.sampled_from([None, "tiny-bagel"]),
+            "seed": st.integers(0, 2**63 - 1),
+            "num_images": st.integers(1, 64),
+            "think": st.booleans(),
+            "refinement_prompts": st.lists(texts, max_size=4),
+            "refine_instruction": st.none() | texts,
+            "max_context_items": st.none() | st.integers(5, 256),
+            "pin": st.sampled_from(["initial", "none"]),
+            "text": st.fixed_dictionaries({}, optional={"temperature": st.floats(0, 5), "top_k": st.integers(0, 9)}),
+            "image": st.fixed_dictionaries({}, optional={"cfg_img_scale": st.floats(0, 100)}),
+            "output": st.fixed_dictionaries({}, optional={"page": st.booleans()}),
+        },
+    ),
+    cards=st.tuples(st.sampled_from([None, TINY]), st.sampled_from([None, TINY])),
+)
+def test_a_resolved_recipe_loads_again_as_itself_for_any_model(
+    context: list[TextItem | ImageItem], fields: dict[str, Any], cards: tuple[ModelCard | None, ModelCard | None]
+) -> None:
+    first, second = cards
+    image = {"width": 64, "height": 32, **fields.get("image", {})}  # a size that every model here can draw
+    recipe = load({"name": "test", "context": [vars(item) for item in context], **fields, "image": image}, card=first)
+    assert load(to_document(recipe), card=second) == recipe

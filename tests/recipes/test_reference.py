@@ -1,0 +1,59 @@
+"""Image references are paths, S3 addresses or the image itself, and nothing else."""
+
+import pytest
+
+from recipes.reference import (
+    DataReference,
+    FileReference,
+    ImageReferenceError,
+    Reference,
+    S3Reference,
+    parse_reference,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("photo.png", FileReference(path="photo.png")),
+        ("a/../b c.png", FileReference(path="a/../b c.png")),
+        ("/data/photo.png", FileReference(path="/data/photo.png")),
+        ("..photo.png", FileReference(path="..photo.png")),
+        ("s3://my.bucket/a/b c.png", S3Reference(bucket="my.bucket", key="a/b c.png")),
+        ("data:image/png;base64,aGk=", DataReference(media_type="image/png", content=b"hi")),
+        ("data:image/webp;base64,aGk=", DataReference(media_type="image/webp", content=b"hi")),
+    ],
+)
+def test_the_allowed_forms(text: str, reference: Reference) -> None:
+    assert parse_reference(text) == reference
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("http://example.org/a.png", "images are not read from http:"),
+        ("HTTPS://example.org/a.png", "images are not read from https:"),
+        ("file:///etc/passwd", "images are not read from file:"),
+        ("gs://bucket/key", "images are not read from gs:"),
+        ("../photo.png", "the path leaves the recipe's folder"),
+        ("a/../../photo.png", "the path leaves the recipe's folder"),
+        ("..", "the path leaves the recipe's folder"),
+        (".", "the path is a folder's"),
+        ("photos/", "the path is a folder's"),
+        ("a\0b", "the path holds a NUL character"),
+        ("s3://bucket", "not of the form s3://bucket/key"),
+        ("s3://bucket/", "not of the form s3://bucket/key"),
+        ("s3:///key", "not of the form s3://bucket/key"),
+        ("s3://Bucket/key", "not of the form s3://bucket/key"),
+        (f"s3://bucket/{'é' * 513}", "not of the form s3://bucket/key"),
+        ("data:image/gif;base64,aGk=", "the data: URI is not one of a PNG, JPEG or WebP image in base64"),
+        ("data:image/png,abc", "the data: URI is not one of a PNG, JPEG or WebP image in base64"),
+        ("data:image/png;base64,", "the data: URI is not one of a PNG, JPEG or WebP image in base64"),
+        ("data:image/png;base64,a-_=", "the data: URI holds no valid base64"),
+        ("data:image/png;base64,é", "the data: URI holds no valid base64"),
+    ],
+)
+def test_other_forms_say_what_is_wrong(text: str, why: str) -> None:
+    with pytest.raises(ImageReferenceError) as caught:
+        parse_reference(text)
+    assert str(caught.value) == why

@@ -1,0 +1,145 @@
+"""Rules between fields: each breach is told once, with the remedy."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipes.card import ModelCard
+from recipes.faults import RecipeError
+from recipes.load import load
+from recipes.recipe import ImageItem, ImageSettings, Recipe, Retry, TextItem
+from recipes.rules import check
+
+TINY = ModelCard.read(Path(__file__).parents[2] / "models" / "tiny-bagel")
+PHOTO = {"image": "s3://bucket/photo.png"}
+TEXT = {"text": "A cat"}
+
+
+def faults(*context: dict[str, str], card: ModelCard | None = None, **fields: Any) -> list[str]:
+    """The faults of a recipe with this context, A cat by default; none when it loads."""
+    try:
+        load({"name": "test", "context": context or [TEXT], **fields}, card=card)
+    except RecipeError as error:
+        return str(error).split("\n")
+    return []
+
+
+@pytest.mark.parametrize("name", ["a", "0", "magical-forest", "a" * 64, "a-"])
+def test_names_of_lower_case_letters_digits_and_dashes_are_allowed(name: str) -> None:
+    assert faults(name=name) == []
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "a b", "a_b", "a.b", "a" * 65, "é", "a\n", "../a"])
+def test_other_names_are_refused(name: str) -> None:
+    (line,) = faults(name=name)
+    assert line.endswith("is not a name; allowed: 1 to 64 lower-case letters, digits and dashes, the first no dash")
+
+
+@pytest.mark.parametrize("model", [None, "tiny-bagel", "bagel_7b.mot", "7b"])
+def test_model_names_may_hold_dots_and_underscores_too(model: str | None) -> None:
+    assert faults(model=model) == []
+
+
+@pytest.mark.parametrize("model", ["", "../models", "/models/a", "Bagel", ".a", "a" * 65])
+def test_model_names_are_no_paths(model: str) -> None:
+    (line,) = faults(model=model)
+    assert line.startswith("model: ")
+
+
+def test_a_pin_is_64_lower_case_hexadecimal_digits() -> None:
+    assert faults({**PHOTO, "sha256": "0123456789abcdef" * 4}) == []
+    for pin in ("", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 64 + "\n"):
+        (line,) = faults({**PHOTO, "sha256": pin})
+        assert line.endswith("is not a SHA-256; allowed: 64 lower-case hexadecimal digits")
+
+
+def test_without_auto_refine_every_refinement_must_be_given() -> None:
+    assert faults(auto_refine=False) == []
+    assert faults(auto_refine=False, num_images=3, refinement_prompts=["Warmer", "Larger"]) == []
+    assert faults(auto_refine=False, num_images=3, refinement_prompts=["Warmer"]) == [
+        "refinement_prompts: 3 images need 2 refinement texts and 1 are given; allowed: auto_refine: true, where the "
+        "model writes the others, or 2 refinement_prompts"
+    ]
+
+
+def test_a_context_that_ends_with_an_image_needs_one_refinement_more() -> None:
+    assert faults(PHOTO, TEXT, auto_refine=False) == []
+    (line,) = faults(TEXT, PHOTO, auto_refine=False)
+    assert line.startswith("auto_refine: 1 images after an image need 1 refinement texts and 0 are given; allowed: ")
+
+
+def test_width_and_height_go_together() -> None:
+    both = "allowed: both width and height, or neither"
+    assert faults(image={"width": 64}) == [f"image.width: is given alone; {both}"]
+    assert faults(image={"height": 64}) == [f"image.height: is given alone; {both}"]
+    assert faults(PHOTO, TEXT, image={"width": None, "height": 64}) == [
+        "image.width: is null alone; allowed: both width and height null, or neither"
+    ]
+
+
+def test_only_editing_may_take_the_size_of_the_last_image() -> None:
+    null = {"width": None, "height": None}
+    assert faults(PHOTO, TEXT, image=null) == []
+    (line,) = faults(image=null)
+    assert line.startswith("image.width: null takes the size of the last image, and this context begins with none")
+
+
+def test_sizes_are_on_the_models_grid() -> None:
+    assert faults(image={"width": 8, "height": 64}, card=TINY) == []
+    assert faults(image={"width": 60, "height": 72}, card=TINY) == [
+        "image.width: 60 is not a multiple of 8; allowed: multiples of 8 up to 64",
+        "image.height: 72 is more than 64; allowed: multiples of 8 up to 64",
+    ]
+    assert faults(image={"width": 60, "height": 72}) == []
+
+
+def test_the_guidance_interval_does_not_run_backwards() -> None:
+    assert faults(image={"cfg_interval": [0.5, 0.5]}) == []
+    assert faults(image={"cfg_interval": [0.9, 0.1]}) == [
+        "image.cfg_interval: begins at 0.9 and ends at 0.1; allowed: [low, high] with low not above high"
+    ]
+
+
+def test_the_context_has_room_for_more_than_what_is_pinned() -> None:
+    assert faults(TEXT, TEXT, max_context_items=3) == []
+    assert faults(TEXT, TEXT, max_context_items=1, pin="none") == []
+    assert faults(TEXT, TEXT, max_context_items=2) == [
+        "max_context_items: 2 leaves no room beside the pinned initial context (items: 2); allowed: 3 or more, or "
+        "pin: none"
+    ]
+
+
+def test_what_comes_in_a_later_release_is_refused_with_what_is_there_now() -> None:
+    assert faults(variations_per_image=1, select="first", retry=None) == []
+    lines = faults(variations_per_image=4, select="judge", retry={"below": 0.5, "times": 2})
+    assert [line.rpartition("; ")[2] for line in lines] == ["allowed: 1", "allowed: first", "allowed: null"]
+    assert all("is not available yet" in line for line in lines)
+
+
+def test_images_of_a_file_are_looked_up_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "edit.yaml"
+    file.write_text("name: edit\ncontext:\n  - image: photos/a.png\n  - text: Warmer\n", encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load(file)
+    assert str(caught.value) == (
+        f"{file}:3:12: context[0].image: photos/a.png: no such file; paths are relative to {tmp_path.resolve()}"
+    )
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    assert load(file).context[0] == ImageItem(image="photos/a.png")
+
+
+def test_a_recipe_made_in_python_is_held_to_the_same_rules() -> None:
+    recipe = Recipe(
+        name="python",
+        context=(TextItem(text="A cat"),),
+        num_images=2,
+        auto_refine=False,
+        retry=Retry(below=0.1, times=1),
+    )
+    with pytest.raises(RecipeError) as caught:
+        check(recipe, TINY)
+    found = {fault.path for fault in caught.value.faults}
+    assert found == {("image", "width"), ("image", "height"), ("auto_refine",), ("retry",)}
+    check(Recipe(name="python", context=recipe.context, image=ImageSettings(width=64, height=64)), TINY)

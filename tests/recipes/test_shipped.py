@@ -1,0 +1,51 @@
+"""The shipped recipes load for the shipped model, and importing the language is light."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.plan import plan
+from recipes.card import ModelCard
+from recipes.load import find, load
+
+ROOT = Path(__file__).parents[2]
+TINY = ModelCard.read(ROOT / "models" / "tiny-bagel")
+SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_recipe_loads_under_its_own_name(file: Path) -> None:
+    recipe = load(file, card=TINY)
+    assert recipe.name == file.stem
+    assert find(recipe.name) == file
+    assert sum(type(step).__name__ == "Draw" for step in plan(recipe)) == recipe.num_images
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_recipe_begins_with_its_schema_and_what_it_shows(file: Path) -> None:
+    schema, comment = file.read_text(encoding="utf-8").split("\n")[:2]
+    assert schema == "# yaml-language-server: $schema=recipe.schema.json"
+    assert comment.startswith("# ")
+
+
+def test_the_shipped_recipes_show_every_way_of_telling_a_sequence() -> None:
+    recipes = [load(file, card=TINY) for file in SHIPPED]
+    assert {recipe.mode for recipe in recipes} == {"generation", "editing"}
+    assert {recipe.think for recipe in recipes} == {True, False}
+    assert any(not recipe.auto_refine for recipe in recipes)
+    assert any(0 < len(recipe.refinement_prompts) < recipe.num_refinements for recipe in recipes)
+    assert any(recipe.max_context_items for recipe in recipes)
+
+
+def test_loading_a_recipe_loads_no_torch() -> None:
+    program = "import sys, recipes.load; print(sorted({'torch', 'transformers', 'celery', 'PIL'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_types_and_rules_need_no_pydantic() -> None:
+    program = "import sys, recipes.rules, recipes.defaults; print({'pydantic', 'yaml'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
