@@ -1,12 +1,11 @@
 """The geometry of a checkpoint, from its JSON files; what they leave out is as published for BAGEL-7B-MoT."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.card import OFFICIAL_VAE_TRANSFORM, OFFICIAL_VIT_TRANSFORM, ModelFolderError
+from recipes.card import ModelFolderError, read_json
 
 OFFICIAL_LATENT_SIDE = 64
 OFFICIAL_VISION_SIDE = 70
@@ -64,23 +63,12 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResizeConfig:
-    """Sides an image may have: at most `max_px`, at least `min_px` where that fits, multiples of `stride_px`."""
-
-    max_px: int
-    min_px: int
-    stride_px: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class BagelConfig:
     """All of a checkpoint's geometry."""
 
     decoder: DecoderConfig
     vision: VisionConfig
     autoencoder: AutoencoderConfig
-    vae_resize: ResizeConfig
-    vit_resize: ResizeConfig
     latent_patch: int
     """Side of a latent token, in latent pixels."""
     latent_side: int
@@ -104,24 +92,20 @@ class BagelConfig:
 
         The sizes of the position tables are those config.json states, which may be stale (see weights.py).
         """
-        config = _read_json(folder / "config.json", required=False)
-        llm, vit = folder / "llm_config.json", folder / "vit_config.json"
+        config = read_json(folder, "config.json", required=False)
+        llm, vit = (read_json(folder, name, required=True) for name in ("llm_config.json", "vit_config.json"))
         try:
             return BagelConfig(
-                decoder=_decoder(_read_json(llm)),
-                vision=_vision(_read_json(vit)),
+                decoder=_decoder(llm),
+                vision=_vision(vit),
                 autoencoder=_autoencoder({**OFFICIAL_VAE, **config.get("vae_config", {})}),
-                vae_resize=_resize({**OFFICIAL_VAE_TRANSFORM, **config.get("vae_transform", {})}),
-                vit_resize=_resize({**OFFICIAL_VIT_TRANSFORM, **config.get("vit_transform", {})}),
                 latent_patch=config.get("latent_patch_size", 2),
                 latent_side=config.get("max_latent_size", OFFICIAL_LATENT_SIDE),
                 vision_side=config.get("vit_max_num_patch_per_side", OFFICIAL_VISION_SIDE),
             )
         except KeyError as missing:
-            raise ModelFolderError(f"{folder}: {llm.name} or {vit.name} lacks the key {missing}") from None
+            raise ModelFolderError(f"{folder}: llm_config.json or vit_config.json lacks the key {missing}") from None
         except (TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, ModelFolderError):
-                raise
             raise ModelFolderError(f"{folder}: a value in its JSON files has the wrong type: {error}") from error
 
 
@@ -161,21 +145,3 @@ def _autoencoder(vae: Mapping[str, Any]) -> AutoencoderConfig:
         scale=float(vae["scale_factor"]),
         shift=float(vae["shift_factor"]),
     )
-
-
-def _resize(transform: Mapping[str, int]) -> ResizeConfig:
-    return ResizeConfig(max_px=transform["max_size"], min_px=transform["min_size"], stride_px=transform["stride"])
-
-
-def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if not required:
-            return {}
-        raise ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it") from None
-    except (OSError, ValueError) as error:
-        raise ModelFolderError(f"{path}: can't be read as JSON: {error}") from error
-    if not isinstance(loaded, dict):
-        raise ModelFolderError(f"{path}: holds {type(loaded).__name__}, expected a JSON object")
-    return loaded

@@ -5,9 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.bagel.config import ResizeConfig
-
-MAX_PIXELS = 14 * 14 * 9 * 1024
+from recipes.card import ResizeRule
 
 
 def opaque(image: Image.Image) -> Image.Image:
@@ -18,26 +16,9 @@ def opaque(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fitted_size(width: int, height: int, config: ResizeConfig) -> tuple[int, int]:
-    """The size, width and height, to which an image is resized before it is read (bagel-spec, section 4)."""
-    scale = min(config.max_px / max(width, height), 1.0)
-    scale = max(scale, config.min_px / min(width, height))
-    size = _scaled(width, height, scale, config.stride_px)
-    if size[0] * size[1] > MAX_PIXELS:
-        size = _scaled(*size, MAX_PIXELS / (size[0] * size[1]), config.stride_px)
-    if max(size) > config.max_px:
-        size = _scaled(*size, config.max_px / max(size), config.stride_px)
-    return size
-
-
-def _scaled(width: int, height: int, scale: float, stride: int) -> tuple[int, int]:
-    sides = (max(stride, round(round(side * scale) / stride) * stride) for side in (width, height))
-    return next(sides), next(sides)
-
-
-def resized(image: Image.Image, config: ResizeConfig) -> Image.Image:
+def resized(image: Image.Image, rule: ResizeRule) -> Image.Image:
     """An RGB image at the size it is read in."""
-    return image.resize(fitted_size(*image.size, config), Image.Resampling.BICUBIC)
+    return image.resize(rule.size(*image.size), Image.Resampling.BICUBIC)
 
 
 def to_pixels(image: Image.Image) -> Tensor:

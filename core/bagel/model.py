@@ -14,7 +14,7 @@ from core.bagel.config import BagelConfig
 from core.bagel.context import Cache, Mark, Window
 from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
-from core.bagel.images import fitted_size, to_image
+from core.bagel.images import to_image
 from core.bagel.network import Network
 from core.bagel.placement import MemoryLimits, load_network
 from core.bagel.reader import Reader, items_of
@@ -22,7 +22,7 @@ from core.bagel.sample import Sampler
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
 from core.protocol import Context, Denoising, Drawn, Picture
-from recipes.card import ModelCard
+from recipes.card import ModelCard, ModelFolderError
 from recipes.recipe import ImageSettings, TextSettings
 
 PREVIEW_PX = 128
@@ -37,7 +37,7 @@ class Bagel:
 
     def __init__(self, card: ModelCard, network: Network, tokenizer: BagelTokenizer) -> None:
         self.network = network
-        self.reader = Reader(network, tokenizer)
+        self.reader = Reader(network, tokenizer, card)
         self._card = card
         self._tokenizer = tokenizer
         self._context = Cache(network.config.decoder.num_layers)
@@ -79,6 +79,8 @@ class Bagel:
         card = ModelCard.read(folder, name)
         checkpoint = Checkpoint(folder)
         config = checkpoint.sized(BagelConfig.read(folder))
+        if (config.stride_px, config.vision.patch_px) != (card.vae.stride_px, card.vit.stride_px):
+            raise ModelFolderError(f"{folder}: the strides of its image transforms are not the sides of its patches")
         network = load_network(
             config,
             checkpoint,
@@ -89,7 +91,7 @@ class Bagel:
             on_progress=on_progress,
         )
         tokenizer = BagelTokenizer.read(folder, config.decoder.vocab_size)
-        return Bagel(replace(card, max_side_px=config.latent_side * config.stride_px), network, tokenizer)
+        return Bagel(card, network, tokenizer)
 
     @property
     def card(self) -> ModelCard:
@@ -179,7 +181,7 @@ class Bagel:
             pictures = [item.image for item in context.items if isinstance(item, Picture)]
             if not pictures:
                 raise ValueError("no width and height given, and no image in the context to take them from")
-            return fitted_size(*pictures[-1].size, self.network.config.vae_resize)
+            return self._card.vae.size(*pictures[-1].size)
         if width is None or height is None:
             raise ValueError("only one of width and height given; give both, or neither to take the last image's")
         stride, longest = self._card.stride_px, self._card.max_side_px

@@ -82,6 +82,6 @@ def _spread(network: Network, checkpoint: Checkpoint, limits: MemoryLimits, on_p
     )
     on_disk = fill(network, checkpoint, device_map, on_progress)
     gpus = [place for place in device_map.values() if isinstance(place, int)]
-    main = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
-    network.device = main
+    main: str | int = gpus[0] if gpus else "cpu"
+    network.device = torch.device(main)
     dispatch_model(network, device_map, main_device=main, offload_index=on_disk or None, force_hooks=True)

@@ -13,6 +13,7 @@ from core.bagel.network import Network
 from core.bagel.tokenizer import BagelTokenizer
 from core.bagel.vision import grid_positions, to_patches
 from core.protocol import Context, Item, Text
+from recipes.card import ModelCard
 
 
 def items_of(context: Context) -> tuple[Item, ...]:
@@ -25,8 +26,9 @@ def items_of(context: Context) -> tuple[Item, ...]:
 class Reader:
     """Brings caches to the contexts that are wanted, by reading only what they lack."""
 
-    def __init__(self, network: Network, tokenizer: BagelTokenizer) -> None:
+    def __init__(self, network: Network, tokenizer: BagelTokenizer, card: ModelCard) -> None:
         self.network = network
+        self.card = card
         self.tokenizer = tokenizer
         self.tokens_read = 0
 
@@ -53,13 +55,13 @@ class Reader:
     def _read_image(self, image: Image, cache: Cache) -> Mark:
         """An image takes one position as latents, when the cache is one to draw from, and one as ViT patches."""
         config = self.network.config
-        fitted = resized(opaque(image), config.vae_resize)
+        fitted = resized(opaque(image), self.card.vae)
         end = cache.end
         if cache.latents:
-            latents, grid = self.latent_tokens(resized(fitted, config.vae_resize))
+            latents, grid = self.latent_tokens(resized(fitted, self.card.vae))
             self.network.read_latents(latents, grid, self.markers, Window(cache, end, kept=True))
             end = self._after(end, tokens=len(latents) + 2, positions=1)
-        pixels = to_pixels(resized(fitted, config.vit_resize)).to(self.network.device)
+        pixels = to_pixels(resized(fitted, self.card.vit)).to(self.network.device)
         patch = config.vision.patch_px
         patches = to_patches(pixels, patch)
         grid = self.grid(pixels.shape[1] // patch, pixels.shape[2] // patch, config.vision_side)

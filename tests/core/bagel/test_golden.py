@@ -1,5 +1,6 @@
 """The engine computes what the official code computes."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from core.bagel.reader import items_of
 from core.protocol import Context, Picture, Text
 from recipes.recipe import TextSettings
 from tests.core.bagel.golden import SETS, GoldenSet, deviation, golden_set, levels
+
+logger = logging.getLogger(__name__)
 
 PREFILLS = (
     "text_prefill",
@@ -33,10 +36,10 @@ def golden(request: pytest.FixtureRequest) -> GoldenSet:
 
 @pytest.fixture(scope="module", autouse=True)
 def largest(golden: GoldenSet) -> Iterator[dict[str, float]]:
-    """The largest deviation of each kind; `pytest -s` prints it."""
+    """The largest deviation of each kind; `pytest --log-cli-level=INFO` shows it."""
     found: dict[str, float] = {}
     yield found
-    print(f"\n{golden.name}:", ", ".join(f"{kind} {value:.3g}" for kind, value in sorted(found.items())))
+    logger.info("%s: %s", golden.name, ", ".join(f"{kind} {value:.3g}" for kind, value in sorted(found.items())))
 
 
 def close(found: dict[str, float], kind: str, value: float, limit: float) -> None:
@@ -80,7 +83,7 @@ def test_images_are_resized_to_the_same_pixels(golden: GoldenSet, scenario: str)
     said = golden.scenarios[scenario]
     picture = golden.item(said["context"][1])
     assert isinstance(picture, Picture)
-    found = resized(opaque(picture.image), golden.model.network.config.vae_resize)
+    found = resized(opaque(picture.image), golden.model.card.vae)
     assert list(found.size) == said["resized"]
     assert torch.equal(levels(found), golden.results[f"{scenario}.resized_rgb"])
 

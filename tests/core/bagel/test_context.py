@@ -1,0 +1,160 @@
+"""The persistent context holds the same bits as a fresh one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.bagel import Bagel
+from core.bagel.context import Cache, LayerKV, Window
+from core.bagel.flow import gaussian_noise
+from core.protocol import Context, Picture, Text
+from recipes.recipe import ImageSettings, TextSettings
+from tests.core.bagel.golden import golden_set, load
+
+SETTINGS = ImageSettings(width=48, height=48, num_timesteps=4, cfg_interval=(0.0, 1.0))
+
+
+def block(*numbers: int) -> Tensor:
+    """Keys whose every number is the token's own."""
+    return torch.tensor(numbers, dtype=torch.float32)[:, None, None].expand(-1, 2, 4)
+
+
+def numbers(keys: Tensor) -> list[int]:
+    return [int(number) for number in keys[:, 0, 0]]
+
+
+def test_a_block_lies_in_the_rows_that_the_worked_example_names() -> None:
+    layer = LayerKV()
+    layer.put(block(0, 0, 0, 0), block(0, 0, 0, 0), 0, kept=False)  # makes a front of 4 rows
+    layer.put(block(10, 11), block(10, 11), 0, kept=True)
+    layer.put(block(20, 21, 22), block(20, 21, 22), 2, kept=True)
+
+    noised = block(91, 92, 93)
+    full, _ = layer.put(noised, noised, 5, kept=False)
+    assert layer.front == 4
+    assert numbers(full) == [91, 92, 93, 10, 11, 20, 21, 22]
+    assert full.storage_offset() == 1 * full.stride(0)
+
+    prefix, _ = layer.put(noised, noised, 2, kept=False)
+    assert numbers(prefix) == [91, 92, 93, 10, 11]
+    assert prefix.storage_offset() == 1 * prefix.stride(0)
+
+    following, _ = layer.put(block(30, 31, 32), block(30, 31, 32), 5, kept=True)
+    assert numbers(following) == [10, 11, 20, 21, 22, 30, 31, 32]
+    assert following.storage_offset() == 4 * following.stride(0)
+
+
+def test_a_cache_that_grows_keeps_what_it_holds() -> None:
+    layer = LayerKV()
+    for token in range(100):
+        seen, _ = layer.put(block(token), block(token), token, kept=True)
+        layer.put(block(*[-1] * token), block(*[-1] * token), token, kept=False)
+    assert numbers(seen) == list(range(100))
+    assert layer.keys is not None
+    assert layer.keys.shape[0] <= layer.front + 150
+
+
+def test_a_cache_that_has_read_nothing_has_nothing_to_show() -> None:
+    with pytest.raises(LookupError, match="nothing has been read"):
+        Cache(1).stacked(0)
+
+
+def a_long_context() -> Context:
+    golden = golden_set("random")
+    photo, rgba = golden.item({"image": "photo.png"}), golden.item({"image": "rgba.png"})
+    items = (Text("A magical forest"), photo, Text("Make it warmer"), rgba, Text("I will.", thought=True))
+    return Context(system_prompt="Think first", items=items)
+
+
+def bits(model: Bagel, context: Context) -> tuple[Tensor, Tensor]:
+    """Keys and values of `context`, after bringing a persistent cache to it."""
+    model.branches(context, SETTINGS)
+    full = model.branches(context, SETTINGS).full
+    return full.cache.stacked(full.at.tokens)
+
+
+def test_a_cache_cut_back_and_read_on_holds_the_bits_of_a_fresh_one() -> None:
+    model, wanted = load("random"), a_long_context()
+    elsewhere = replace(wanted, items=(*wanted.items[:2], Text("Another way"), *wanted.items[2:3]))
+    for context in (wanted, elsewhere, replace(wanted, items=wanted.items[:1]), wanted):
+        found = bits(model, context)
+    list(model.write(wanted, TextSettings(max_new_tokens=5), seed=1))
+    list(model.draw(wanted, SETTINGS, seed=1))
+    fresh = bits(load("random"), wanted)
+    again = bits(model, wanted)
+    for one, other, third in zip(found, fresh, again, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, third)
+
+
+def test_every_item_is_read_once() -> None:
+    model, context = load("random"), a_long_context()
+    plain = replace(SETTINGS, cfg_text_scale=1.0)
+    list(model.write(context, TextSettings(max_new_tokens=3), seed=0))
+    once = model.tokens_read
+    list(model.write(context, TextSettings(max_new_tokens=3), seed=0))
+    list(model.draw(context, plain, seed=0))
+    assert model.tokens_read == once == model.branches(context, plain).full.at.tokens
+    follow = Text("More")
+    list(model.write(context.plus(follow), TextSettings(max_new_tokens=1), seed=0))
+    assert model.tokens_read == once + len(model.reader.tokenizer.frame(follow.text))
+
+
+def test_only_guidance_by_images_reads_the_texts_again() -> None:
+    model, context = load("random"), a_long_context()
+    model.branches(context, replace(SETTINGS, cfg_img_scale=1.0))
+    without = model.tokens_read
+    image_free = model.branches(context, SETTINGS).image_free
+    assert image_free is not None
+    assert model.tokens_read == without + image_free.at.tokens
+    texts = [held.item for held in image_free.cache.held]
+    assert texts == [Text("Think first"), Text("A magical forest"), Text("Make it warmer")]
+
+
+def test_a_reading_that_fails_leaves_the_cache_usable() -> None:
+    model, context = load("random"), a_long_context()
+    broken = replace(context, items=(*context.items[:2], Text("Some more"), Picture(None)))  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        model.branches(broken, SETTINGS)
+    fresh = bits(load("random"), context)
+    assert all(map(torch.equal, bits(model, context), fresh))
+
+
+def test_packed_branches_equal_one_by_one() -> None:
+    model = load("random")
+    branches = model.branches(a_long_context(), SETTINGS)
+    windows = [window for window in (branches.full, branches.text_free, branches.image_free) if window is not None]
+    assert len({(window.cache, window.at) for window in windows}) == 3
+    network, reader = model.network, model.reader
+    noise, grid = gaussian_noise(9, network.config.latent_width, 5), reader.grid(3, 3, network.config.latent_side)
+
+    def velocities(*packed: Window) -> Tensor:
+        with torch.inference_mode():
+            return network.velocities(noise, 0.7, grid, reader.markers, network.pack(packed))
+
+    packed = velocities(*windows)
+    for window, found in zip(windows, packed, strict=True):
+        torch.testing.assert_close(velocities(window)[0], found, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(packed[0], packed[1], rtol=1e-3)
+
+
+def test_a_branch_that_equals_the_full_context_is_that_context() -> None:
+    model = load("random")
+    texts = Context(items=(Text("A cat"), Text("on a mat")))
+    branches = model.branches(texts, SETTINGS)
+    assert branches.image_free == branches.full
+    assert branches.text_free != branches.full
+    thinking = model.branches(texts.plus(Text("I will.", thought=True)), SETTINGS)
+    assert thinking.image_free != thinking.full
+    assert thinking.text_free == branches.text_free
+    nothing = model.branches(Context(), SETTINGS)
+    assert nothing.full == nothing.text_free == nothing.image_free
+
+
+def test_after_an_image_the_text_free_context_holds_that_image() -> None:
+    model, context = load("random"), a_long_context()
+    text_free = model.branches(context, SETTINGS).text_free
+    whole = model.branches(replace(context, items=context.items[:-1]), SETTINGS).full
+    assert text_free == whole
