@@ -8,6 +8,8 @@ from typing import TypeAlias
 FieldPath: TypeAlias = tuple[str | int, ...]
 """Where a value stands in a recipe: ("context", 0, "text")."""
 
+MAX_LINES = 100
+
 # A fault is one line, whatever names the user gave.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -40,11 +42,14 @@ class Fault:
 
 
 class RecipeError(ValueError):
-    """A recipe can't be used. `str()` has one line for each fault, in the order of the file."""
+    """A recipe can't be used. `str()` has one line for each fault, in file order, up to MAX_LINES of them."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
-        super().__init__("\n".join(map(str, self.faults)))
+        lines = [str(fault) for fault in self.faults[:MAX_LINES]]
+        if more := len(self.faults) - len(lines):
+            lines.append(f"... and {more:,} more")
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type["RecipeError"], tuple[tuple[Fault, ...]]]:
         return RecipeError, (self.faults,)

@@ -273,6 +273,14 @@ def test_a_shipped_recipe_is_found_by_its_name_alone(tmp_path: Path) -> None:
             find(name, tmp_path)
 
 
+def test_an_error_stays_readable_however_many_faults_there_are() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load({**MINIMAL, "context": [{"text": 1}] * 256})
+    lines = str(caught.value).split("\n")
+    assert len(caught.value.faults) == 256
+    assert (len(lines), lines[-1]) == (101, "... and 156 more")
+
+
 def test_an_error_crosses_processes_whole() -> None:
     with pytest.raises(RecipeError) as caught:
         load("name: 5")
