@@ -5,9 +5,9 @@ import re
 from storage.errors import InvalidName
 
 RUN_TTL_S = 7 * 24 * 3600
-"""How long Redis remembers a run after its last sign of life; S3 keeps it for good."""
+"""How long Redis remembers a run after its end; S3 keeps it for good. A run without an end does not expire."""
 MODELS_TTL_S = 30 * 24 * 3600
-"""How long an announced model is known after the last worker that serves it started."""
+"""How long announced models are known after the last worker started."""
 MAX_EVENTS = 10_000
 """About how many events a run's stream keeps."""
 MAX_RECENT = 1_000
@@ -15,6 +15,10 @@ MAX_RECENT = 1_000
 
 RUNS = "autoseq:runs"
 """Sorted set: run ids by the time of their submission."""
+OPEN_RUNS = "autoseq:runs:open"
+"""Sorted set: the run ids that have no final state yet, by the time of their submission."""
+BROKER_CLAIMS = "autoseq:unacked_index"
+"""Sorted set of the broker (its global_keyprefix is autoseq:): the messages under way, by their last sign of life."""
 MODELS = "autoseq:models"
 """Hash: model name -> its card as JSON."""
 

@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
 from storage.errors import StoreUnavailable
 from storage.journal import Artifact, Commit, Journal, Role, StepKind
@@ -123,6 +124,18 @@ class Uploader:
         self._stopped.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; abort when the work itself failed, whose error then goes on."""
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
     def _has_room_for(self, size: int) -> bool:
         return self._pending_bytes == 0 or self._pending_bytes + size <= self._max_pending_bytes
 
@@ -164,7 +177,5 @@ class Uploader:
 
     def _store(self, pending: PendingObject, step: int) -> Artifact:
         data = pending.encode()
-        self._patience(
-            lambda: self._journal.put_of_step(step, pending.key, data, content_type=pending.content_type)
-        )
+        self._patience(lambda: self._journal.put_of_step(step, pending.key, data, content_type=pending.content_type))
         return pending.artifact(step, data)

@@ -1,0 +1,133 @@
+"""All the runs that Redis knows: what was asked for, which there are, and the wish to stop one."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from redis import Redis
+
+from storage import keys
+from storage.errors import RunUnknown
+from storage.progress import Progress
+from storage.state import RunRecord, RunState
+
+# KEYS: record, state, events, all runs, runs without an end.
+# ARGV: run id, record, submitted at, how many runs are listed, event, then field, value, ... of the hash.
+# Returns 1, or 0 when the run is there already.
+_CREATE: Final = """
+if redis.call('SET', KEYS[1], ARGV[2], 'NX') == false then return 0 end
+redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('HSET', KEYS[2], 'state', 'queued', 'fraction', '0', 'events', '1', unpack(ARGV, 6))
+redis.call('XADD', KEYS[3], '*', 'event', ARGV[5])
+redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[4]))
+redis.call('ZADD', KEYS[5], ARGV[3], ARGV[1])
+return 1
+"""
+
+# KEYS: state, cancel flag. Returns the state it found, or nothing.
+_CANCEL: Final = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'queued' or state == 'running' then redis.call('SET', KEYS[2], '1') end
+return state
+"""
+
+# KEYS: idempotency key. ARGV: run id, time to live. Returns the run id that owns it.
+_CLAIM: Final = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return ARGV[1] end
+return redis.call('GET', KEYS[1])
+"""
+
+
+class Runs:
+    """The runs in one Redis. Every method is one round trip, `cancel` of a waiting run two.
+
+    Args:
+        redis: a client with decode_responses.
+        ttl_s: how long idempotency keys hold, and a run that is cancelled here stays known.
+        clock: unix seconds.
+    """
+
+    def __init__(self, redis: Redis, *, ttl_s: int = keys.RUN_TTL_S, clock: Callable[[], float] = time.time) -> None:
+        self._redis = redis
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._create = redis.register_script(_CREATE)
+        self._cancel = redis.register_script(_CANCEL)
+        self._claim = redis.register_script(_CLAIM)
+
+    def claim_key(self, key: str, run_id: str) -> str:
+        """The run id that owns an idempotency key: `run_id` itself, unless another came first.
+
+        Then create the record under the id it returns: should the owner have died before doing so, it is made good.
+        """
+        keys.check_run_id(run_id)
+        return cast("str", self._claim(keys=[keys.idempotency(key)], args=[run_id, self._ttl_s]))
+
+    def create(self, record: RunRecord) -> bool:
+        """Write down a new run, queued, before its message is published. False when that run id is there already."""
+        run_id, at = record.run_id, round(record.submitted_at, 3)
+        of_run = (keys.run_record, keys.run_state, keys.run_events)
+        told = {"type": "queued", "at": at, "name": record.name, "model": record.model, "n": 1, "fraction": 0}
+        hashed = {"name": record.name, "model": record.model, "submitted_at": f"{at:.3f}", "updated_at": f"{at:.3f}"}
+        flat = [part for field in hashed.items() for part in field]
+        event = json.dumps(told, ensure_ascii=False)
+        return bool(
+            self._create(
+                keys=[*(key(run_id) for key in of_run), keys.RUNS, keys.OPEN_RUNS],
+                args=[run_id, record.to_json(), at, keys.MAX_RECENT, event, *flat],
+            )
+        )
+
+    def record(self, run_id: str) -> RunRecord:
+        """What was asked for. Raises RunUnknown."""
+        text = cast("str | None", self._redis.get(keys.run_record(run_id)))
+        if text is None:
+            raise RunUnknown(f"run {run_id}: there is no record of it; it never was, or it ended long ago")
+        return RunRecord.from_json(text)
+
+    def state(self, run_id: str) -> RunState | None:
+        """How a run is going; None when Redis holds nothing of it."""
+        fields = cast("dict[str, str]", self._redis.hgetall(keys.run_state(run_id)))
+        return RunState.parse(run_id, fields) if "state" in fields else None
+
+    def recent(self, limit: int = 20) -> list[RunState]:
+        """The runs submitted last, the newest first."""
+        return self._states(cast("list[str]", self._redis.zrange(keys.RUNS, 0, limit - 1, desc=True)))
+
+    def unfinished(self) -> list[RunState]:
+        """Every run without an end, the oldest first: what a reconciler looks after."""
+        return self._states(cast("list[str]", self._redis.zrange(keys.OPEN_RUNS, 0, -1)))
+
+    def request_cancel(self, run_id: str) -> bool:
+        """Ask for a run to stop; a waiting one stops at once. False when it has its end already. Raises RunUnknown."""
+        state = self._cancel(keys=[keys.run_state(run_id), keys.run_cancel(run_id)])
+        if state is None:
+            raise RunUnknown(f"run {run_id}: there is no such run, or it ended long ago")
+        if state == "queued":
+            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).finish("cancelled", only_from="queued")
+        return state in {"queued", "running"}
+
+    def cancel_requested(self, run_id: str) -> bool:
+        """Whether someone asked for the run to stop."""
+        return bool(self._redis.exists(keys.run_cancel(run_id)))
+
+    def announce(self, name: str, card: str) -> None:
+        """A worker serves the model `name`; `card` is what clients need to know of it, as JSON."""
+        with self._redis.pipeline() as together:
+            together.hset(keys.MODELS, name, card)
+            together.expire(keys.MODELS, keys.MODELS_TTL_S)
+            together.execute()
+
+    def models(self) -> dict[str, str]:
+        """The cards, as JSON, of the models that workers announced, by name."""
+        return cast("dict[str, str]", self._redis.hgetall(keys.MODELS))
+
+    def _states(self, run_ids: list[str]) -> list[RunState]:
+        with self._redis.pipeline(transaction=False) as together:
+            for run_id in run_ids:
+                together.hgetall(keys.run_state(run_id))
+            found: list[dict[str, Any]] = together.execute()
+        known = zip(run_ids, found, strict=True)
+        return [RunState.parse(run_id, fields) for run_id, fields in known if "state" in fields]

@@ -1,0 +1,159 @@
+"""A watcher sees every event once, from wherever it starts, and always the end."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from storage import keys
+from storage.errors import InvalidName, RunUnknown, StoreUnavailable
+from storage.follow import follow
+from storage.progress import Progress
+from storage.runs import Runs
+from storage.state import ProgressEvent, RunRecord
+from worker.local import LocalServices
+
+
+@pytest.fixture
+def progress(redis_client: redis.Redis, run_id: str) -> Progress:
+    Runs(redis_client).create(RunRecord(run_id=run_id, document="forest", name="forest", submitted_at=1))
+    return Progress(redis_client, run_id, max_events=100)
+
+
+def told(progress: Progress, messages: range) -> None:
+    for number in messages:
+        progress.event("log", message=number)
+
+
+def messages_of(events: list[ProgressEvent]) -> list[int]:
+    return [event.data["message"] for event in events if event.type == "log"]
+
+
+def test_a_late_watcher_sees_all_of_it(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
+    told(progress, range(1200))  # more than one batch, and the cap is approximate
+    progress.finish("succeeded")
+    events = list(follow(redis_client, run_id))
+    assert events[-1].type == "succeeded"
+    assert events[-1].is_final
+
+
+def test_a_watcher_sees_events_as_they_come(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
+    def work() -> None:
+        told(progress, range(50))
+        progress.finish("failed", error="out of memory")
+
+    watched = follow(redis_client, run_id)
+    assert next(watched).type == "queued"
+    worker = threading.Thread(target=work)
+    worker.start()
+    events = list(watched)
+    worker.join()
+    assert messages_of(events) == list(range(50))
+    assert (events[-1].type, events[-1].data["error"]) == ("failed", "out of memory")
+
+
+def test_a_watcher_goes_on_from_the_last_event_it_saw(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    told(progress, range(5))
+    first = follow(redis_client, run_id)
+    seen = [next(first) for _ in range(3)]
+    progress.finish("cancelled")
+    rest = list(follow(redis_client, run_id, after=seen[-1].id))
+    assert messages_of([*seen, *rest]) == list(range(5))
+    assert [event.data["n"] for event in [*seen, *rest]] == list(range(1, 8))
+
+
+def test_a_watcher_of_the_very_end_is_told_it_again(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
+    progress.finish("succeeded", manifest="s3://b/m")
+    last = list(follow(redis_client, run_id))[-1]
+    (again,) = follow(redis_client, run_id, after=last.id)
+    assert (again.type, again.id, again.data["manifest"]) == ("succeeded", last.id, "s3://b/m")
+
+
+def test_what_the_stream_dropped_is_a_gap_with_the_state(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    old = next(follow(redis_client, run_id))
+    told(progress, range(1000))
+    progress.event("step", step=4, fraction=0.5)
+    progress.finish("succeeded")
+    for events in (list(follow(redis_client, run_id)), list(follow(redis_client, run_id, after=old.id))):
+        gap = events[0]
+        assert (gap.type, gap.data["step"], gap.data["fraction"]) == ("gap", 4, 1.0)
+        assert [event.type for event in events].count("gap") == 1
+        assert messages_of(events)[-1] == 999
+
+
+def test_a_watcher_that_is_overtaken_is_told_of_the_gap(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    watched = follow(redis_client, run_id)
+    assert next(watched).type == "queued"
+    told(progress, range(1000))
+    assert next(watched).type == "gap"
+    assert next(watched).type == "log"
+
+
+def test_an_end_whose_event_expired_is_made_up_from_the_state(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    progress.finish("failed", error="no such model")
+    redis_client.delete(keys.run_events(run_id))
+    (end,) = follow(redis_client, run_id)
+    assert (end.type, end.data["error"]) == ("failed", "no such model")
+
+
+def test_an_unknown_run_is_told_at_once(redis_client: redis.Redis, run_id: str) -> None:
+    with pytest.raises(RunUnknown, match=run_id):
+        next(follow(redis_client, run_id))
+
+
+@pytest.mark.parametrize("after", ["", "$", "-", "0", "1-1; FLUSHALL", "1-" + "9" * 30])
+def test_an_id_that_no_event_had_is_refused(redis_client: redis.Redis, progress: Progress, after: str) -> None:
+    with pytest.raises(InvalidName, match="event id"):
+        next(follow(redis_client, progress.run_id, after=after))
+
+
+def test_a_watcher_has_only_so_much_time(redis_client: redis.Redis, progress: Progress) -> None:
+    watched = follow(redis_client, progress.run_id, timeout_s=0.2)
+    assert next(watched).type == "queued"
+    with pytest.raises(TimeoutError, match=r"no end within 0\.2 s"):
+        next(watched)
+
+
+@pytest.fixture
+def own_redis(data_dir: Path) -> Iterator[LocalServices]:
+    with LocalServices.start(data_dir) as services:
+        yield services
+
+
+def test_a_watcher_survives_a_restart_of_redis(own_redis: LocalServices, run_id: str) -> None:
+    with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
+        progress = Progress(client, run_id)
+        progress.started(name="forest", model="tiny", steps=1)
+        told(progress, range(3))
+        watched = follow(client, run_id)
+        before = [next(watched) for _ in range(4)]
+        own_redis.kill_redis()
+        events: list[ProgressEvent] = []
+        watcher = threading.Thread(target=lambda: events.extend(watched))
+        watcher.start()
+        watcher.join(0.3)
+        assert watcher.is_alive()
+        own_redis.restart_redis()
+        told(progress, range(3, 6))
+        progress.finish("succeeded")
+        watcher.join(30)
+    assert messages_of([*before, *events]) == list(range(6))
+    assert events[-1].is_final
+
+
+def test_a_watcher_does_not_wait_for_redis_for_ever(own_redis: LocalServices, run_id: str) -> None:
+    with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
+        Progress(client, run_id).started(name="forest", model="tiny", steps=1)
+        own_redis.kill_redis()
+        with pytest.raises(StoreUnavailable, match="Redis was away"):
+            list(follow(client, run_id, outage_s=0.3))
