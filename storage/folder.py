@@ -19,13 +19,12 @@ class FolderStore:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete_on_close=False) as file:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".") as file:
                 file.write(data)
-                file.close()
-                if only_if_absent:
-                    os.link(file.name, path)  # fails when there is one, as a rename would not
-                else:
-                    Path(file.name).replace(path)
+                file.flush()
+                if not only_if_absent:
+                    path.unlink(missing_ok=True)
+                os.link(file.name, path)  # fails when there is a file, as a rename would not
         except FileExistsError:
             raise ObjectExists(self.address(key)) from None
         except OSError as error:

@@ -1,0 +1,40 @@
+# Set-up, demo and checks; `make demo` and `make test` do all that a fresh machine needs.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo dev test check clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+
+setup: $(VENV)/.installed  ## the virtual environment with everything in it
+
+# torch first and by its exact version: another version's wheel may bring gigabytes of GPU libraries along.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## Redis, S3, a worker and a recipe on this machine; ends with links to the pictures
+	$(BIN)/autoseq demo
+
+dev: setup  ## Redis, S3 and a worker on loopback, until Ctrl-C
+	$(BIN)/autoseq dev
+
+test: setup  ## every test, with the coverage gate
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+check: setup  ## lint, types, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## remove the virtual environment and what ran
+	rm -rf $(VENV) .autoseq .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

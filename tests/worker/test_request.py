@@ -1,0 +1,35 @@
+"""A run can be asked for by position or by name, and wrong arguments are named."""
+
+import pytest
+
+from worker.request import RequestError, RunRequest
+
+
+def test_a_request_survives_being_sent() -> None:
+    asked = RunRequest(
+        run_id="r1", recipe={"name": "a"}, overrides={"seed": 3}, priority="high", idempotency_key="order-7"
+    )
+    assert RunRequest.parse("r1", (), asked.kwargs()) == asked
+
+
+def test_the_recipe_may_come_by_position() -> None:
+    assert RunRequest.parse("r1", ("magical-forest",), {}) == RunRequest(
+        run_id="r1", recipe="magical-forest", overrides={}
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {}, "recipe: must be the name of a recipe"),
+        ((), {"recipe": 7}, "recipe: must be the name of a recipe"),
+        ((), {"recipe": "a", "overides": {}}, "got overides"),
+        (("a", {}, "high", "key", "more"), {}, "too many arguments"),
+        ((), {"recipe": "a", "overrides": [1]}, "overrides: must be a JSON object"),
+        ((), {"recipe": "a", "priority": "urgent"}, "'urgent' is none of high, normal, low"),
+        ((), {"recipe": "a", "idempotency_key": 5}, "idempotency_key: must be a text"),
+    ],
+)
+def test_wrong_arguments_are_named(args: tuple[object, ...], kwargs: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        RunRequest.parse("r1", args, kwargs)

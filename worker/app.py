@@ -1,0 +1,129 @@
+"""The Celery app: `celery -A worker …`, with the settings that runs of minutes to hours need."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celery import Celery, signals
+
+from recipes.document import read_file
+from recipes.faults import RecipeError
+from recipes.load import find
+from storage.runs import Runs
+from storage.state import RunRecord
+from worker.request import RequestError, RunRequest
+from worker.services import connect_redis
+from worker.settings import Settings, queue_of, settings
+
+TASK = "worker.run"
+PRIORITIES = {"high": 0, "normal": 3, "low": 9}  # Redis serves the lowest number first
+KEY_PREFIX = "autoseq:"
+
+
+def make_app(config: Settings) -> Celery:
+    """The app on the servers of `config`."""
+    made = Celery(
+        "autosequence", broker=config.redis_url.get_secret_value(), backend=config.redis_url.get_secret_value()
+    )
+    timeout_s = config.visibility_timeout_s
+    made.conf.update(
+        imports=("worker.tasks",),
+        task_default_queue=queue_of(config.served_model),
+        task_routes=(route,),
+        task_serializer="json",
+        accept_content=["json"],
+        # A message is done with when its run is: a worker that dies gives it back.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_track_started=True,
+        result_extended=True,
+        result_expires=config.keep_progress_s,
+        # One run at a time, in one child that is spawned: CUDA can't be used after a fork.
+        worker_pool="prefork",
+        worker_concurrency=1,
+        worker_pool_start_method="spawn",
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_proc_alive_timeout=900,
+        worker_soft_shutdown_timeout=45,
+        # True, the default from Celery 6 on, loses the run when Redis restarts.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        # The shortest visibility timeout of any consumer holds for all, and it is read in three places.
+        visibility_timeout=timeout_s,
+        broker_transport_options={
+            "visibility_timeout": timeout_s,
+            # Sweep for messages of dead workers often: the default takes up to 100 s on top of the timeout.
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "queue_order_strategy": "priority",
+            "global_keyprefix": KEY_PREFIX,
+            # kombu's own socket_timeout is None: a dead connection would hang for ever.
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+        result_backend_transport_options={"visibility_timeout": timeout_s, "global_keyprefix": KEY_PREFIX},
+    )
+    return made
+
+
+def route(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], *_: object, **__: object) -> dict[str, Any] | None:
+    """The queue of the model a run wants, and its priority. What can't be read goes to a worker, which says why."""
+    if name != TASK:
+        return None
+    config = settings()
+    try:
+        request = RunRequest.parse("", args, kwargs)
+        wanted = wanted_model(request, config)
+    except (RequestError, RecipeError):
+        return {"queue": queue_of(config.served_model)}
+    return {"queue": queue_of(wanted), "priority": PRIORITIES[request.priority]}
+
+
+def wanted_model(request: RunRequest, config: Settings) -> str:
+    """The model a request's recipe names, before the recipe is checked. Raises RecipeError when it can't be read."""
+    recipe = request.recipe
+    data = read_file(find(recipe, config.recipes)).data if isinstance(recipe, str) else recipe
+    model = request.overrides.get("model", data.get("model"))
+    return model if isinstance(model, str) else config.served_model
+
+
+@signals.before_task_publish.connect(weak=False)
+def record_run(sender: str, headers: Mapping[str, Any], body: Sequence[Any], routing_key: str, **_: object) -> None:
+    """Write a run's record before its message, however it is published: it is known whatever becomes of the message."""
+    if sender != TASK:
+        return
+    args, kwargs, *_rest = body
+    try:
+        request = RunRequest.parse(headers["id"], args, kwargs)
+    except RequestError:
+        return  # the worker refuses it with the same words
+    with connect_redis(settings()) as redis:
+        write_record(Runs(redis), request, queue=routing_key, model=routing_key.removeprefix(queue_of("")))
+
+
+def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> bool:
+    """The run's record, and its key if it has one. False when the run is there already, or another owns the key."""
+    if request.idempotency_key and runs.claim_key(request.idempotency_key, request.run_id) != request.run_id:
+        return False
+    name = request.recipe if isinstance(request.recipe, str) else request.recipe.get("name", "")
+    return runs.create(
+        RunRecord(
+            run_id=request.run_id,
+            document=request.recipe,
+            overrides=request.overrides,
+            name=str(name),
+            model=model,
+            queue=queue,
+            priority=request.priority,
+            idempotency_key=request.idempotency_key,
+            submitted_at=time.time(),
+        )
+    )
+
+
+app = make_app(settings())

@@ -1,0 +1,164 @@
+"""What one worker process has, and how it serves a run with it: Redis, the bucket, the model."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from recipes.card import ModelFolderError
+from recipes.faults import RecipeError
+from storage.errors import RunTaken, StorageError
+from storage.journal import Journal, Manifest
+from storage.objects import probe
+from storage.progress import Progress
+from storage.runs import Runs
+from worker.engine import Engine
+from worker.inputs import InputError, Sources
+from worker.job import Job, resolve, restore, store
+from worker.lease import Heartbeat, Lease, LeaseLost
+from worker.outcome import RunCancelled, RunFailed
+from worker.report import ProgressReporter
+from worker.request import RunRequest
+from worker.result import result_of
+from worker.run import UploadLimits, run
+from worker.services import ServiceDown, check_redis, connect_redis, connect_store
+from worker.settings import Settings
+
+# What the user got wrong, or what is wrong here: it would be the same tomorrow, so the run fails with these words.
+FATAL = (RecipeError, InputError, ModelFolderError, StorageError)
+RENEWALS_A_TIMEOUT = 4
+LEASE_POLL_S = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """How a run's message reached this process."""
+
+    tag: str | None
+    """The broker's name for the message; None when none is under way."""
+    celery_state: Callable[[int, int], None]
+    """Tells Celery (step, steps)."""
+
+
+class Host:
+    """Serves runs, one at a time."""
+
+    def __init__(self, config: Settings) -> None:
+        self.config = config
+        self.redis = connect_redis(config, outage_timeout_s=config.outage_timeout_s)
+        self.runs = Runs(self.redis, ttl_s=config.keep_progress_s)
+        self.objects = connect_store(config)
+        self.engine = Engine(config)
+
+    def journal(self, run_id: str) -> Journal:
+        """The run's folder in the bucket."""
+        return Journal(self.objects, self.config.s3_prefix, run_id)
+
+    def open(self) -> None:
+        """Check, before any run is taken, that everything a run needs is there, and announce the model.
+
+        Raises:
+            ServiceDown: Redis or S3 can't be used.
+            ModelFolderError: the model can't be.
+        """
+        check_redis(self.redis)
+        card = self.engine.card()
+        try:
+            self.objects.ensure_bucket()
+            probe(self.objects)
+        except StorageError as error:
+            raise ServiceDown(f"S3 can't be used: {error}; it is set by AUTOSEQ_S3_…") from error
+        self.runs.announce(card.name, json.dumps(asdict(card)))
+
+    def serve(self, request: RunRequest, delivery: Delivery) -> dict[str, Any]:
+        """Bring one run to its end, from wherever it stands, and return its result.
+
+        Raises:
+            RunFailed, RunCancelled: how else it ended; Redis says the same.
+            LeaseLost: another worker has the run: nothing is to be said of it here.
+        """
+        self._raise_if_ended(request.run_id)
+        journal = self.journal(request.run_id)
+        progress = Progress(self.redis, request.run_id, ttl_s=self.config.keep_progress_s)
+        try:
+            manifest = journal.manifest() or self._lead(request, delivery, journal, progress)
+        except RunCancelled:
+            progress.finish("cancelled")
+            raise
+        except RunTaken as error:
+            raise LeaseLost(str(error)) from error
+        except FATAL as error:
+            progress.finish("failed", error=str(error))
+            raise RunFailed(str(error)) from error
+        result = result_of(manifest, journal)
+        progress.finish("succeeded", manifest=result["manifest"])
+        return result
+
+    def _raise_if_ended(self, run_id: str) -> None:
+        """A message may come again after the run's end, or after it was cancelled while it waited."""
+        state = self.runs.state(run_id)
+        if state and state.state == "cancelled":
+            raise RunCancelled(f"run {run_id} was cancelled")
+        if state and state.state == "failed":
+            raise RunFailed(state.error or "the run failed before")
+
+    def _lead(self, request: RunRequest, delivery: Delivery, journal: Journal, progress: Progress) -> Manifest:
+        """Run as the one worker that may."""
+        lease = Lease(self.redis, request.run_id, ttl_s=self.config.visibility_timeout_s)
+        interval_s = self.config.visibility_timeout_s / RENEWALS_A_TIMEOUT
+        heartbeat = Heartbeat(lease, self.redis, delivery_tag=delivery.tag, interval_s=interval_s)
+        self._wait_for(lease)
+        try:
+            reporter = ProgressReporter(
+                progress,
+                journal,
+                celery_state=delivery.celery_state,
+                preview_interval_s=self.config.preview_interval_s,
+            )
+
+            def loading(done_bytes: int, total_bytes: int) -> None:
+                heartbeat.beat()
+                reporter.loading(done_bytes, total_bytes)
+
+            model = self.engine.model(loading)
+            return run(
+                self._job(request, journal),
+                model=model,
+                journal=journal,
+                reporter=reporter,
+                guard=lambda: self._guard(request.run_id, heartbeat),
+                uploads=UploadLimits(
+                    pending_bytes=self.config.pending_upload_bytes,
+                    outage_timeout_s=self.config.outage_timeout_s,
+                    on_wait=lambda _error, _pause_s: heartbeat.beat(),
+                ),
+            )
+        finally:
+            lease.release()
+
+    def _wait_for(self, lease: Lease) -> None:
+        """Take the lease; one that a dead worker left lapses by itself. Raises LeaseLost when its owner is alive."""
+        deadline = time.monotonic() + self.config.visibility_timeout_s
+        while not lease.acquire():
+            if time.monotonic() > deadline:
+                raise LeaseLost("another worker holds the run's lease and renews it")
+            time.sleep(LEASE_POLL_S)
+
+    def _job(self, request: RunRequest, journal: Journal) -> Job:
+        """What an earlier delivery stored, else what is asked for, stored."""
+        job = restore(request.run_id, journal)
+        if job is None:
+            sources = Sources(
+                folder=self.config.recipes if isinstance(request.recipe, str) else None,
+                store=self.objects,
+                buckets=[self.config.s3_bucket, *self.config.s3_input_buckets],
+            )
+            job = resolve(request, self.engine.card(), recipes=self.config.recipes, sources=sources)
+            store(job, journal)
+        return job
+
+    def _guard(self, run_id: str, heartbeat: Heartbeat) -> None:
+        heartbeat.beat()
+        if self.runs.cancel_requested(run_id):
+            raise RunCancelled(f"run {run_id} was cancelled")

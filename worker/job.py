@@ -1,0 +1,62 @@
+"""A run that is ready: what was asked for, resolved to a recipe and input images that are stored with the run."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from recipes.canonical import fingerprint, to_json
+from recipes.card import ModelCard
+from recipes.faults import Fault, RecipeError
+from recipes.load import find, load
+from recipes.recipe import ImageItem, Recipe
+from storage import keys
+from storage.errors import ObjectMissing
+from storage.journal import Journal
+from worker.inputs import InputImage, Sources, checked, with_references
+from worker.request import RunRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run with everything it is made from."""
+
+    run_id: str
+    recipe: Recipe
+    """Resolved: every default filled in, images referred to as the run's own inputs and pinned to their hashes."""
+    inputs: tuple[InputImage, ...]
+
+    @property
+    def recipe_sha256(self) -> str:
+        """What the run's outcome is decided by."""
+        return fingerprint(self.recipe, [image.sha256 for image in self.inputs])
+
+
+def resolve(request: RunRequest, card: ModelCard, *, recipes: Path, sources: Sources) -> Job:
+    """What `request` asks for, on the model of `card`. Raises RecipeError or InputError."""
+    source = find(request.recipe, recipes) if isinstance(request.recipe, str) else request.recipe
+    recipe = load(source, overrides=request.overrides, card=card)
+    if recipe.model not in (None, card.name):
+        message = f"{recipe.model!r} is not served by this worker; allowed: {card.name!r}"
+        raise RecipeError([Fault(path=("model",), message=message)])
+    recipe = replace(recipe, model=card.name)
+    images = sources.fetch(recipe)
+    references = [keys.input_image(index, image.extension) for index, image in enumerate(images)]
+    return Job(run_id=request.run_id, recipe=with_references(recipe, images, references), inputs=images)
+
+
+def store(job: Job, journal: Journal) -> None:
+    """Put the job's inputs and then its recipe into the run's folder. Raises RunTaken when others are there."""
+    for index, image in enumerate(job.inputs):
+        journal.put_once(keys.input_image(index, image.extension), image.data, content_type=image.content_type)
+    journal.put_once(keys.RECIPE, to_json(job.recipe), content_type="application/json")
+
+
+def restore(run_id: str, journal: Journal) -> Job | None:
+    """The job that is stored in the run's folder; None when none is, or not wholly."""
+    try:
+        recipe = load(json.loads(journal.get(keys.RECIPE)))
+    except ObjectMissing:
+        return None
+    references = [item.image for item in recipe.context if isinstance(item, ImageItem)]
+    images = tuple(checked(reference, journal.get(reference)) for reference in references)
+    return Job(run_id=run_id, recipe=recipe, inputs=images)

@@ -1,0 +1,135 @@
+"""Tells Redis, and Celery's own state, how a run goes."""
+
+import base64
+import io
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL.Image import Image
+
+from core.events import Denoised, Event, StepStarted, TextDelta, TextReady
+from core.plan import Draw, Read, Step, Write
+from storage.journal import Commit, Journal
+from storage.progress import Progress
+from worker.job import Job
+from worker.pace import Pace
+
+DELTA_INTERVAL_S = 0.1
+"""The least time between two events of one text or one image: people read no faster."""
+PREVIEW_QUALITY = 70
+
+
+class Rate:
+    """Lets something happen at most once in `interval_s`."""
+
+    def __init__(self, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval_s = interval_s
+        self._clock = clock
+        self._last = clock()
+
+    def is_due(self) -> bool:
+        """Whether it may happen now; then it counts as having happened."""
+        now = self._clock()
+        if now - self._last < self._interval_s:
+            return False
+        self._last = now
+        return True
+
+
+class ProgressReporter:
+    """Implements Reporter for one run.
+
+    Args:
+        progress: where it goes.
+        journal: whose objects the events point to.
+        celery_state: told (step, steps) as Celery's own progress.
+        preview_interval_s: the least time between two previews of an image under way.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        journal: Journal,
+        *,
+        celery_state: Callable[[int, int], None],
+        preview_interval_s: float,
+    ) -> None:
+        self._progress = progress
+        self._journal = journal
+        self._celery_state = celery_state
+        self._deltas = Rate(DELTA_INTERVAL_S)
+        self._previews = Rate(preview_interval_s)
+        self._unsent = ""
+        self._pace: Pace | None = None
+        self._steps = 0
+
+    def loading(self, done_bytes: int, total_bytes: int) -> None:
+        """The model's weights are being read."""
+        if self._deltas.is_due() or done_bytes == total_bytes:
+            self._progress.event("loading", done=done_bytes, total=total_bytes)
+
+    def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
+        recipe = job.recipe
+        self._pace = Pace(steps, recipe, done=committed)
+        self._steps = len(steps)
+        self._progress.started(name=recipe.name, model=recipe.model or "", steps=len(steps), done=committed)
+
+    def event(self, event: Event) -> None:
+        match event:
+            case StepStarted(step=step):
+                self._tell(step, "step", kind=type(step).__name__.lower(), **_about(step))
+                self._celery_state(step.number, self._steps)
+            case TextDelta(step=step, text=text):
+                self._unsent += text
+                if self._deltas.is_due():
+                    self._send_text(step)
+            case TextReady(step=step):
+                self._send_text(step)
+            case Denoised(step=step, done=done, total=total):
+                if self._previews.is_due():
+                    self._tell(
+                        step, "denoised", done / total, done=done, total=total, preview=_data_uri(event.preview())
+                    )
+                elif done == total or self._deltas.is_due():
+                    self._tell(step, "denoised", done / total, done=done, total=total)
+            case _:
+                pass  # what a step made is told once it is stored, by `committed`
+
+    def committed(self, commit: Commit) -> None:
+        for made in commit.artifacts:
+            self._progress.artifact(
+                step=made.step,
+                role=made.role,
+                key=self._journal.folder + made.key,
+                url=self._journal.url(made.key),
+                size=made.size,
+                sha256=made.sha256,
+            )
+
+    def _send_text(self, step: Step) -> None:
+        if self._unsent:
+            self._tell(step, "text", delta=self._unsent)
+            self._unsent = ""
+
+    def _tell(self, step: Step, event_type: str, part: float = 0.0, **fields: Any) -> None:
+        fraction = self._pace.fraction(step.number, part) if self._pace else None
+        eta_s = self._pace.eta_s(fraction) if self._pace and fraction is not None else None
+        self._progress.event(event_type, step=step.number, fraction=fraction, eta_s=eta_s, **fields)
+
+
+def _about(step: Step) -> dict[str, Any]:
+    match step:
+        case Read(role=role) | Write(role=role):
+            return {"role": role}
+        case Draw(index=index):
+            return {"role": "image", "index": index}
+        case _:
+            return {}
+
+
+def _data_uri(preview: Image) -> str:
+    """A JPEG of a few kB, as a web page takes it."""
+    data = io.BytesIO()
+    preview.save(data, "JPEG", quality=PREVIEW_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

@@ -1,0 +1,58 @@
+"""What someone asked for: the arguments of the task `worker.run`, however they came."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+Priority: TypeAlias = Literal["high", "normal", "low"]
+
+
+class RequestError(ValueError):
+    """A run was asked for in a way that can't be understood."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """One run as it was asked for; its recipe is not yet checked."""
+
+    run_id: str
+    recipe: str | Mapping[str, Any]
+    """A name the worker knows, or the recipe itself."""
+    overrides: Mapping[str, Any]
+    priority: Priority = "normal"
+    idempotency_key: str | None = None
+
+    @staticmethod
+    def parse(run_id: str, args: Sequence[object], kwargs: Mapping[str, object]) -> "RunRequest":
+        """The request in a task's arguments. Raises RequestError."""
+        names = ("recipe", "overrides", "priority", "idempotency_key")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        unknown = sorted(set(given) - set(names))
+        if len(args) > len(names) or unknown:
+            raise RequestError(f"worker.run takes {', '.join(names)}; got {', '.join(unknown) or 'too many arguments'}")
+        recipe, overrides = given.get("recipe"), given.get("overrides") or {}
+        priority, key = given.get("priority") or "normal", given.get("idempotency_key")
+        if not isinstance(recipe, str | Mapping) or not recipe:
+            raise RequestError("recipe: must be the name of a recipe the worker has, or a recipe as a JSON object")
+        if not isinstance(overrides, Mapping):
+            raise RequestError('overrides: must be a JSON object of recipe fields, as in {"num_images": 5}')
+        if priority not in get_args(Priority):
+            raise RequestError(f"priority: {priority!r} is none of {', '.join(get_args(Priority))}")
+        if not isinstance(key, str | None):
+            raise RequestError("idempotency_key: must be a text")
+        return RunRequest(
+            run_id=run_id,
+            recipe=recipe,
+            overrides=overrides,
+            priority=cast("Priority", priority),
+            idempotency_key=key or None,
+        )
+
+    def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments that give this request again."""
+        given: dict[str, Any] = {"recipe": self.recipe, "priority": self.priority}
+        if self.overrides:
+            given["overrides"] = dict(self.overrides)
+        if self.idempotency_key:
+            given["idempotency_key"] = self.idempotency_key
+        return given

@@ -1,0 +1,123 @@
+"""One run, from a resolved recipe to its manifest: `run` is the whole story, the rest is named by it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from core.events import Event, Forgotten, ImageReady, ItemRead, TextReady
+from core.plan import Step, plan
+from core.protocol import UnifiedModel
+from core.sequence import run_sequence
+from recipes.canonical import to_document
+from storage import keys
+from storage.errors import StoreUnavailable
+from storage.journal import Commit, Journal, Manifest
+from storage.page import render_page
+from storage.uploader import Uploader
+from worker.job import Job
+from worker.outcome import RunCancelled
+from worker.products import pending_step, restored_item
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes."""
+
+    def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
+        """The run starts, or goes on after its first `committed` steps."""
+        ...
+
+    def event(self, event: Event) -> None:
+        """Something happened in the sequence."""
+        ...
+
+    def committed(self, commit: Commit) -> None:
+        """A step and its objects are stored for good. Called from the uploader's thread."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadLimits:
+    """How far uploads may lag behind the sequence."""
+
+    pending_bytes: int
+    outage_timeout_s: float
+    on_wait: Callable[[StoreUnavailable, float], None] | None = None
+    """Told of each failed try and the pause after it, in seconds; what it raises ends the run."""
+
+
+def run(
+    job: Job,
+    *,
+    model: UnifiedModel,
+    journal: Journal,
+    reporter: Reporter,
+    guard: Callable[[], None],
+    uploads: UploadLimits,
+) -> Manifest:
+    """Run `job` from where its journal stands, and return its manifest.
+
+    Args:
+        job: the resolved run, stored.
+        model: what computes.
+        journal: the run's folder: what was committed before is kept, what is missing is made.
+        reporter: who is told.
+        guard: called between any two events; it raises what is to end the run here.
+        uploads: how far the uploads may lag behind.
+
+    Raises:
+        RunTaken: another worker committed this run differently.
+        StorageError: the store stayed away or refused.
+    """
+    steps = plan(job.recipe)
+    commits = journal.commits()
+    reporter.begin(job, steps, len(commits))
+    inputs = [image.decode() for image in job.inputs]
+    done = [restored_item(commit, journal) for commit in commits]
+    with _uploader(job, journal, reporter, uploads) as uploader:
+        for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
+            guard()
+            reporter.event(event)
+            if isinstance(event, ItemRead | TextReady | ImageReady | Forgotten):
+                uploader.submit(pending_step(job, event))
+    return complete(job, journal)
+
+
+@contextmanager
+def _uploader(job: Job, journal: Journal, reporter: Reporter, limits: UploadLimits) -> Iterator[Uploader]:
+    """The run's uploader; at the end everything that was made is committed, unless the run is no longer ours."""
+    uploader = Uploader(
+        journal,
+        recipe_sha256=job.recipe_sha256,
+        on_commit=reporter.committed,
+        max_pending_bytes=limits.pending_bytes,
+        outage_timeout_s=limits.outage_timeout_s,
+        on_wait=limits.on_wait,
+    )
+    try:
+        yield uploader
+    except RunCancelled:
+        uploader.close()  # what was made until now is kept
+        raise
+    except BaseException:
+        uploader.abort()
+        raise
+    uploader.close()
+
+
+def complete(job: Job, journal: Journal) -> Manifest:
+    """Write the run's page and then, last of all, its manifest."""
+    artifacts = tuple(artifact for commit in journal.commits() for artifact in commit.artifacts)
+    manifest = Manifest(
+        run_id=job.run_id,
+        name=job.recipe.name,
+        recipe_sha256=job.recipe_sha256,
+        model=job.recipe.model or "",
+        seed=job.recipe.seed,
+        steps=len(plan(job.recipe)),
+        artifacts=artifacts,
+    )
+    if job.recipe.output.page:
+        journal.put(keys.PAGE, render_page(manifest, to_document(job.recipe)), content_type="text/html; charset=utf-8")
+    journal.write_manifest(manifest)
+    return manifest

@@ -1,0 +1,58 @@
+"""The servers a process talks to, opened from the settings."""
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from storage.s3 import S3Settings, S3Store
+from worker.settings import Settings
+
+LONGEST_PAUSE_S = 2.0
+
+
+class ServiceDown(RuntimeError):  # noqa: N818 (it says what happened)
+    """Redis or S3 can't be reached or refuses us: says which, where, and why; never with a password."""
+
+
+def connect_redis(config: Settings, *, outage_timeout_s: float = 2.0) -> Redis:
+    """A client of the Redis that holds the queue and the progress; connects when it is first used.
+
+    A call that finds Redis away is tried again for about `outage_timeout_s`.
+    """
+    retries = 3 + int(outage_timeout_s / LONGEST_PAUSE_S)
+    return Redis.from_url(
+        config.redis_url.get_secret_value(),
+        decode_responses=True,
+        socket_timeout=30,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=25,
+        retry=Retry(ExponentialBackoff(cap=LONGEST_PAUSE_S, base=0.05), retries=retries),
+    )
+
+
+def check_redis(redis: Redis) -> None:
+    """Raises ServiceDown when Redis does not answer."""
+    try:
+        redis.ping()
+    except RedisError as error:
+        place = redis.connection_pool.connection_kwargs
+        where = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
+        raise ServiceDown(f"Redis at {where} can't be used: {error}; it is set by AUTOSEQ_REDIS_URL") from error
+
+
+def connect_store(config: Settings) -> S3Store:
+    """The bucket that holds the runs."""
+    return S3Store(
+        S3Settings(
+            bucket=config.s3_bucket,
+            endpoint=config.s3_endpoint,
+            access_key=config.s3_access_key.get_secret_value() if config.s3_access_key else None,
+            secret_key=config.s3_secret_key.get_secret_value() if config.s3_secret_key else None,
+            region=config.s3_region,
+            public_url=config.s3_public_url,
+            url_ttl_s=config.s3_url_expires_s,
+            checksums=config.s3_send_checksums,
+        )
+    )

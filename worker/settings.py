@@ -1,0 +1,80 @@
+"""Every setting of the worker and its clients, from the environment (AUTOSEQ_…), `.env` or `.autoseq/env`."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Where Redis and S3 are, what this worker serves, and how long things may take."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTOSEQ_", env_file=(".env", ".autoseq/env"), extra="ignore", frozen=True
+    )
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """Broker, results and progress: a database of its own. rediss:// for TLS; the password is part of the URL."""
+
+    s3_endpoint: str | None = None
+    """The S3 server; unset for AWS."""
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr | None = None
+    """Unset: boto3's own ways of finding credentials."""
+    s3_secret_key: SecretStr | None = None
+    s3_bucket: str = "autosequence"
+    s3_prefix: str = "runs"
+    """Runs are put under <prefix>/<run id>/ in the bucket."""
+    s3_public_url: str | None = None
+    """Where the bucket can be read without a signature; unset, links are signed and expire."""
+    s3_url_expires_s: Annotated[int, Gt(0), Field(le=604_800)] = 604_800
+    """How long a signed link is valid; S3 allows a week at most."""
+    s3_input_buckets: tuple[str, ...] = ()
+    """Other buckets from which recipes may take input images."""
+    s3_send_checksums: bool = True
+    """Send a SHA-256 with every object, which the server verifies; off for servers that reject it."""
+
+    model: str = str(PROJECT / "models" / "tiny-bagel")
+    """The folder of the model this worker serves, in the official BAGEL layout; `scripted` is one without weights."""
+    model_name: str | None = None
+    """What recipes call it; unset, the folder's name."""
+    device: str | None = None
+    """cuda, cuda:1, cpu …; unset, a GPU when there is one."""
+    dtype: Annotated[str | None, Field(pattern="^(float32|bfloat16)$")] = None
+    """Unset: bfloat16 on a GPU, float32 on a CPU."""
+    gpus: tuple[int, ...] = ()
+    """GPUs to spread one model over, when it does not fit on one."""
+    recipes: Path = PROJECT / "recipes"
+    """Where a recipe that is given by name alone is looked up."""
+
+    visibility_timeout_s: Annotated[int, Ge(5)] = 90
+    """A message whose worker shows no progress for this long is given to another."""
+    outage_timeout_s: Annotated[float, Gt(0)] = 600.0
+    """How long a run waits for S3 or Redis to come back before it fails."""
+    pending_upload_bytes: Annotated[int, Gt(0)] = 256 * 2**20
+    """How much may wait in memory to be uploaded while the next step is being generated."""
+    preview_interval_s: Annotated[float, Gt(0)] = 1.0
+    """The least time between two previews of an image under way."""
+    keep_progress_s: Annotated[int, Gt(0)] = 7 * 86_400
+    """How long the progress and the result of a run stay in Redis. Its objects in S3 are kept."""
+
+    @property
+    def served_model(self) -> str:
+        """The name of the model this worker serves, and the default model of clients that share these settings."""
+        return self.model_name or Path(self.model).name.lower()
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
+
+
+def queue_of(model: str) -> str:
+    """The queue of the runs that want `model`."""
+    return f"model.{model}"

@@ -1,0 +1,81 @@
+"""The task `worker.run`: what a message asks for is served, and what went wrong becomes Celery's word for it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from celery import Task, signals
+from celery.exceptions import Ignore, Reject
+from redis.exceptions import RedisError
+
+from recipes.card import ModelFolderError
+from storage.errors import InvalidName
+from storage.progress import Progress
+from worker.app import TASK, app, write_record
+from worker.host import Delivery, Host
+from worker.lease import LeaseLost
+from worker.outcome import RunCancelled, RunEnded, RunFailed
+from worker.request import RequestError, RunRequest
+from worker.services import ServiceDown
+from worker.settings import queue_of, settings
+
+if TYPE_CHECKING:
+    RunTask: TypeAlias = Task[..., Any]
+
+
+@lru_cache(maxsize=1)
+def host() -> Host:
+    """This process's Redis, bucket and model."""
+    return Host(settings())
+
+
+@app.task(name=TASK, bind=True, throws=(RunFailed, RunCancelled))
+def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Run a recipe to its end and return where everything is; RunRequest.parse says what it takes."""
+    run_id = str(self.request.id)
+    try:
+        request = RunRequest.parse(run_id, args, kwargs)
+    except RequestError as error:
+        Progress(host().redis, run_id).finish("failed", error=str(error))
+        raise RunFailed(str(error)) from error
+    return _serve(self, request)
+
+
+def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
+    here = host()
+    run_id = request.run_id
+    # A message that was published without our app, or while Redis lost its data, has no record yet.
+    write_record(here.runs, request, queue=queue_of(here.config.served_model), model=here.config.served_model)
+    if request.idempotency_key:
+        owner = here.runs.claim_key(request.idempotency_key, run_id)
+        if owner != run_id:
+            return {"run_id": owner, "state": "duplicate", "manifest": here.journal(owner).address("manifest.json")}
+
+    def celery_state(step: int, steps: int) -> None:
+        task.update_state(state="PROGRESS", meta={"step": step, "steps": steps})
+
+    tag = (task.request.properties or {}).get("delivery_tag")
+    try:
+        return here.serve(request, Delivery(tag=tag, celery_state=celery_state))
+    except LeaseLost as error:
+        # Its new owner answers for the run; a state written here would be taken for the run's own.
+        raise Ignore(str(error)) from error
+    except RedisError as error:
+        # Nothing can be said of the run now; its message goes back, and whoever gets it goes on from the last commit.
+        raise Reject(str(error), requeue=True) from error
+    except RunEnded:
+        raise
+    except Exception as error:
+        words = f"internal error: {type(error).__name__}: {error}"
+        Progress(here.redis, run_id, ttl_s=here.config.keep_progress_s).finish("failed", error=words)
+        raise
+
+
+@signals.worker_init.connect(weak=False)
+def check_services(**_: object) -> None:
+    """Refuse to start where no run could succeed, in the worker's parent process, before a message is taken."""
+    try:
+        host().open()
+    except (ServiceDown, ModelFolderError, InvalidName) as error:
+        raise SystemExit(f"autosequence: this worker can't start: {error}") from error
