@@ -109,11 +109,15 @@ class Level(nn.Module):
         return x
 
 
-class Encoder(nn.Module):
-    """Pixels (1, 3, H, W) in -1..1 -> mean of the latents' posterior (1, C, h, w)."""
+class LatentEncoder(nn.Module):
+    """Pixels (3, H, W) in -1..1 -> latents (C, h, w) of about unit variance.
+
+    They are the posterior's mean, so that reading an image is deterministic.
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
+        self.config = config
         widths = [config.channels * factor for factor in config.multipliers]
         self.conv_in = nn.Conv2d(3, config.channels, 3, padding=1)
         entry = [config.channels, *widths]
@@ -126,18 +130,19 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.conv_in(pixels)
+        x = self.conv_in(pixels[None])
         for level in self.down:
             x = level(x)
         moments: Tensor = self.conv_out(functional.silu(self.norm_out(self.mid(x))))
-        return moments.chunk(2, dim=1)[0]
+        return (moments[0].chunk(2)[0] - self.config.shift) * self.config.scale
 
 
-class ImageDecoder(nn.Module):
-    """Latents (1, C, h, w) -> pixels (1, 3, H, W), about -1..1."""
+class LatentDecoder(nn.Module):
+    """Latents (C, h, w) -> pixels (3, H, W), about -1..1."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
+        self.config = config
         widths = [config.channels * factor for factor in config.multipliers]
         entry = [*widths[1:], widths[-1]]
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
@@ -149,30 +154,11 @@ class ImageDecoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(latents))
+        x = latents / self.config.scale + self.config.shift
+        x = self.mid(self.conv_in(x[None]))
         for level in reversed(self.up):
             x = level(x)
-        pixels: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
-        return pixels
-
-
-class Autoencoder(nn.Module):
-    """Encoder and decoder, with the shift and scale that give latents unit variance."""
-
-    def __init__(self, config: AutoencoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = ImageDecoder(config)
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (3, H, W) in -1..1 -> latents (C, h, w); the posterior's mean, so that reading is deterministic."""
-        mean: Tensor = self.encoder(pixels[None])[0]
-        return (mean - self.config.shift) * self.config.scale
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents (C, h, w) -> pixels (3, H, W), about -1..1."""
-        pixels: Tensor = self.decoder((latents / self.config.scale + self.config.shift)[None])[0]
+        pixels: Tensor = self.conv_out(functional.silu(self.norm_out(x)))[0]
         return pixels
 
 

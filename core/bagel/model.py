@@ -194,7 +194,7 @@ class Bagel:
     def picture(self, tokens: Tensor, rows: int, shrunk: int = 1) -> Image:
         """The image of latent tokens (L, C) in a grid of `rows` rows, `shrunk` by that factor before it is decoded."""
         latents = shrink(unpatchify(tokens, self.network.config.latent_patch, rows), shrunk)
-        pixels = self.network.autoencoder.decode(latents.to(self.network.dtype))
+        pixels: Tensor = self.network.latent_decoder(latents.to(self.network.dtype))
         return to_image(to_uint8(pixels))
 
     def _preview(self, tokens: Tensor, rows: int) -> Image:

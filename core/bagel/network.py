@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from core.bagel.autoencoder import Autoencoder, LatentEmbedder
+from core.bagel.autoencoder import LatentDecoder, LatentEmbedder, LatentEncoder
 from core.bagel.config import BagelConfig
 from core.bagel.context import Window
 from core.bagel.decoder import Decoder
@@ -26,7 +26,10 @@ class Pack:
 
 
 class Network(nn.Module):
-    """The modules, each of which accelerate may place on its own device; `device` is where inputs start from."""
+    """The modules, each of which accelerate may place on its own device; `device` is where inputs start from.
+
+    A module's input follows it to its device only when the module itself is called, so nothing here calls a method.
+    """
 
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
@@ -39,7 +42,8 @@ class Network(nn.Module):
         self.llm2vae = nn.Linear(width, config.latent_width)
         self.latents = LatentEmbedder(config)
         self.vision = VisionEmbedder(config)
-        self.autoencoder = Autoencoder(config.autoencoder)
+        self.latent_encoder = LatentEncoder(config.autoencoder)
+        self.latent_decoder = LatentDecoder(config.autoencoder)
 
     def read_text(self, ids: Sequence[int], window: Window) -> Tensor:
         """Read a text block; returns the hidden state of its last token (D,)."""

@@ -10,7 +10,7 @@ from core.bagel.network import Network
 from core.bagel.weights import Checkpoint, DeviceMap, Progress, fill
 
 # Modules whose insides add up tensors, so that each has to be on one device.
-WHOLE = ["DecoderLayer", "VisionEmbedder", "LatentEmbedder", "Autoencoder"]
+WHOLE = ["DecoderLayer", "VisionEmbedder", "LatentEmbedder", "LatentEncoder", "LatentDecoder"]
 HEADROOM = 0.85
 """The share of a device's free memory that weights may take; the rest is for the context and for activations."""
 

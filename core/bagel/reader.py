@@ -72,7 +72,7 @@ class Reader:
         """An image of a fitting size as latent tokens (L, C), and their table positions (L,)."""
         config = self.network.config
         pixels = to_pixels(image).to(self.network.device, self.network.dtype)
-        latents = self.network.autoencoder.encode(pixels)
+        latents: Tensor = self.network.latent_encoder(pixels)
         rows, columns = latents.shape[1] // config.latent_patch, latents.shape[2] // config.latent_patch
         return patchify(latents, config.latent_patch), self.grid(rows, columns, config.latent_side)
 

@@ -16,6 +16,7 @@ from core.bagel.network import Network
 from recipes.card import ModelFolderError
 
 MODEL_FILE, AUTOENCODER_FILE = "ema.safetensors", "ae.safetensors"
+AUTOENCODER_MODULES = ("latent_encoder.", "latent_decoder.")
 NAMED_FAULTS = 4
 
 DeviceMap: TypeAlias = dict[str, str | int]
@@ -25,7 +26,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 # Where our modules sit in the checkpoint; the experts' names are handled in stored_name.
 _PREFIXES = (
-    ("autoencoder.", ""),
+    ("latent_encoder.", "encoder."),
+    ("latent_decoder.", "decoder."),
     ("decoder.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
     ("latents.", ""),
@@ -76,7 +78,7 @@ class Checkpoint:
 
     def __getitem__(self, name: str) -> Stored:
         """The stored tensor of our parameter `name`. Raises KeyError."""
-        tensors = self.autoencoder if name.startswith("autoencoder.") else self.model
+        tensors = self.autoencoder if name.startswith(AUTOENCODER_MODULES) else self.model
         return tensors[stored_name(name)]
 
     def sized(self, config: BagelConfig) -> BagelConfig:
