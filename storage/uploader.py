@@ -5,8 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from storage.errors import StoreUnavailable
 from storage.journal import Artifact, Commit, Journal, Role, StepKind
@@ -123,18 +122,6 @@ class Uploader:
         """Drop what waits, and return once the thread has ended; a step under way is committed or not."""
         self._stopped.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close; abort when the work itself failed, whose error then goes on."""
-        if error is None:
-            self.close()
-        else:
-            self.abort()
 
     def _has_room_for(self, size: int) -> bool:
         return self._pending_bytes == 0 or self._pending_bytes + size <= self._max_pending_bytes

@@ -49,7 +49,12 @@ class _Identity:
     @staticmethod
     def load(file: Path) -> "_Identity":
         """The identity in `file`; a new one where there is none, new ports where someone has taken the old."""
-        known = json.loads(file.read_text()) if file.exists() else {}
+        try:
+            known = json.loads(file.read_text()) if file.exists() else {}
+        except ValueError as error:
+            raise LocalServiceError(
+                f"{file}: not as it was written ({error}); delete it, and new credentials are made"
+            ) from error
         identity = _Identity(
             redis_port=_free_ports(1, known.get("redis_port")),
             redis_password=known.get("redis_password") or secrets.token_hex(24),

@@ -3,13 +3,16 @@
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from storage.errors import RunTaken, StoreRefused, StoreUnavailable
 from storage.journal import Commit, Journal
 from storage.objects import MemoryStore, ObjectStore
+from storage.s3 import S3Store
 from storage.uploader import PendingObject, PendingStep, Uploader
+from worker.local import LocalServices
 
 
 def text_step(step: int, text: str = "words", encode: Callable[[], bytes] | None = None) -> PendingStep:
@@ -105,6 +108,27 @@ def test_an_outage_delays_and_changes_nothing(
     uploader.close()
     assert journal.commits() == tuple(committed)
     assert [commit.step for commit in committed] == [1, 2]
+
+
+def test_a_killed_server_delays_and_loses_nothing(data_dir: Path, committed: list[Commit]) -> None:
+    away = threading.Event()
+    with LocalServices.start(data_dir) as services:
+        journal = Journal(S3Store(services.s3_settings), "runs", "r1")
+        uploader = Uploader(
+            journal,
+            recipe_sha256="cafe",
+            on_commit=committed.append,
+            on_wait=lambda _error, _wait_s: away.set(),
+        )
+        uploader.submit(text_step(1))
+        services.kill_s3()
+        for step in range(2, 6):
+            uploader.submit(text_step(step))
+        assert away.wait(20)
+        services.restart_s3()
+        uploader.close()
+        assert [commit.step for commit in committed] == [1, 2, 3, 4, 5]
+        assert journal.commits() == tuple(committed)
 
 
 def test_an_outage_beyond_patience_ends_it(troubled: TroubledStore, committed: list[Commit]) -> None:

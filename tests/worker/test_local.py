@@ -163,6 +163,13 @@ def test_a_server_that_fails_is_told_with_the_end_of_its_log(tmp_path: Path) -> 
         server.stop()
 
 
+def test_a_damaged_identity_is_named(data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / "services.json").write_text("{")
+    with pytest.raises(LocalServiceError, match=r"services\.json: not as it was written"):
+        LocalServices.start(data_dir)
+
+
 def test_a_missing_package_is_named(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.setenv("PATH", str(data_dir))
