@@ -103,6 +103,7 @@ class LocalServices:
         """Stop both servers; their data stays."""
         self._s3.stop()
         self._redis.stop()
+        _remove_sockets(self._identity)
         self._lock.close()
         atexit.unregister(self.stop)
 
@@ -227,6 +228,14 @@ def _s3_server(data_dir: Path, identity: _Identity, lock_fd: int) -> ServerProce
     filers = ("WEED_JWT_FILER_SIGNING_KEY", "WEED_JWT_FILER_SIGNING_READ_KEY")
     env = dict.fromkeys((*inner, *filers), identity.s3_inner_key)
     return ServerProcess("weed mini", command, log=data_dir / "s3.log", cwd=data_dir / "s3", env=env, lock_fd=lock_fd)
+
+
+def _remove_sockets(identity: _Identity) -> None:
+    """Remove what weed leaves in /tmp, a place that can't be set, when it is killed."""
+    ports = range(identity.s3_port, identity.s3_port + S3_PORTS)
+    for port in (*ports, *(port + GRPC_OFFSET for port in ports)):
+        for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - weed's choice, not ours
+            left.unlink(missing_ok=True)
 
 
 def _locked(file: Path) -> IO[str]:

@@ -116,6 +116,13 @@ def test_data_and_credentials_outlive_crashes_and_restarts(data_dir: Path) -> No
             assert client.get("kept") == b"value"
 
 
+def test_nothing_is_left_outside_the_folder(data_dir: Path) -> None:
+    with LocalServices.start(data_dir) as services:
+        ports = ports_of(services)
+        services.kill_s3()
+    assert not [left for left in Path("/tmp").glob("seaweedfs-*.sock") if int(left.stem.split("-")[-1]) in ports]
+
+
 def test_a_taken_port_is_replaced_and_the_data_found(data_dir: Path) -> None:
     with LocalServices.start(data_dir) as services:
         S3Store(services.s3_settings).put("kept", b"object", content_type="text/plain")
