@@ -4,7 +4,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,16 @@ class ModelCard:
         """Tokens of the VAE block and of the ViT block of an image that is `width` by `height` pixels."""
         size = self.vae.size(width, height)
         return self.vae.block_tokens(*size), self.vit.block_tokens(*size)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "ModelCard":
+        """What `to_json` gave."""
+        fields = json.loads(text)
+        rules = {name: ResizeRule(**fields[name]) for name in ("vae", "vit")}
+        return ModelCard(**{**fields, **rules})
 
     @staticmethod
     def read(folder: Path, name: str | None = None) -> "ModelCard":

@@ -54,6 +54,11 @@ def load(
     return recipe
 
 
+def given(source: Path | str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a recipe and its overrides say themselves, before any default: a recipe as data that `load` has checked."""
+    return override(_read(source).data, overrides).data
+
+
 def find(name: str, folder: Path | None = None) -> Path:
     """The file of a shipped recipe by its bare name, `magical-forest`. Raises RecipeError that lists what there is."""
     folder = folder or Path(__file__).parent

@@ -1,5 +1,17 @@
 """The wiring: Celery, one process a GPU, and the ways to enqueue."""
 
-from worker.app import app as celery
+from typing import TYPE_CHECKING
 
-__all__ = ["celery"]
+if TYPE_CHECKING:
+    from celery import Celery
+
+    celery: Celery
+    """The app, where `celery -A worker` looks for it; made when it is first asked for, with the settings of then."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "celery":
+        from worker.app import app  # noqa: PLC0415 (importing this package should cost nothing)
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """The Celery app: `celery -A worker …`, with the settings that runs of minutes to hours need."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from celery import Celery, signals
@@ -18,6 +19,8 @@ from worker.settings import Settings, queue_of, settings
 TASK = "worker.run"
 PRIORITIES = {"high": 0, "normal": 3, "low": 9}  # Redis serves the lowest number first
 KEY_PREFIX = "autoseq:"
+RECORDED = "autoseq_recorded"
+"""Header of a message whose run's record is written already."""
 
 
 def make_app(config: Settings) -> Celery:
@@ -71,35 +74,47 @@ def make_app(config: Settings) -> Celery:
     return made
 
 
-def route(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], *_: object, **__: object) -> dict[str, Any] | None:
+def route(
+    name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any], **_: object
+) -> dict[str, Any] | None:
     """The queue of the model a run wants, and its priority. What can't be read goes to a worker, which says why."""
-    if name != TASK:
+    if name != TASK or options.get("queue"):
         return None
     config = settings()
     try:
-        request = RunRequest.parse("", args, kwargs)
-        wanted = wanted_model(request, config)
+        request = RunRequest.parse("", args or (), kwargs or {})
+        wanted = _wanted_model(request, config)
     except (RequestError, RecipeError):
         return {"queue": queue_of(config.served_model)}
-    return {"queue": queue_of(wanted), "priority": PRIORITIES[request.priority]}
+    with connect_redis(config) as redis:
+        served = Runs(redis).models()
+    model = choose_model(wanted, config, served)
+    queue = queue_of(model if not served or model in served else config.served_model)
+    return {"queue": queue, "priority": PRIORITIES[request.priority]}
 
 
-def wanted_model(request: RunRequest, config: Settings) -> str:
-    """The model a request's recipe names, before the recipe is checked. Raises RecipeError when it can't be read."""
+def choose_model(wanted: str | None, config: Settings, served: Collection[str]) -> str:
+    """The model of a run: the one it names, else the default of `config`, else the only one that workers serve."""
+    if wanted is None and config.served_model not in served and len(served) == 1:
+        return next(iter(served))
+    return wanted or config.served_model
+
+
+def _wanted_model(request: RunRequest, config: Settings) -> str | None:
     recipe = request.recipe
     data = read_file(find(recipe, config.recipes)).data if isinstance(recipe, str) else recipe
     model = request.overrides.get("model", data.get("model"))
-    return model if isinstance(model, str) else config.served_model
+    return model if isinstance(model, str) else None
 
 
 @signals.before_task_publish.connect(weak=False)
 def record_run(sender: str, headers: Mapping[str, Any], body: Sequence[Any], routing_key: str, **_: object) -> None:
     """Write a run's record before its message, however it is published: it is known whatever becomes of the message."""
-    if sender != TASK:
+    if sender != TASK or headers.get(RECORDED):
         return
     args, kwargs, *_rest = body
     try:
-        request = RunRequest.parse(headers["id"], args, kwargs)
+        request = RunRequest.parse(headers["id"], args or (), kwargs or {})
     except RequestError:
         return  # the worker refuses it with the same words
     with connect_redis(settings()) as redis:

@@ -1,9 +1,9 @@
 """What one worker process has, and how it serves a run with it: Redis, the bucket, the model."""
 
-import json
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from recipes.card import ModelFolderError
@@ -11,6 +11,7 @@ from recipes.faults import RecipeError
 from storage.errors import RunTaken, StorageError
 from storage.journal import Journal, Manifest
 from storage.objects import probe
+from storage.patience import Patience
 from storage.progress import Progress
 from storage.runs import Runs
 from worker.engine import Engine
@@ -25,8 +26,12 @@ from worker.run import UploadLimits, run
 from worker.services import ServiceDown, check_redis, connect_redis, connect_store
 from worker.settings import Settings
 
+log = logging.getLogger(__name__)
+
 # What the user got wrong, or what is wrong here: it would be the same tomorrow, so the run fails with these words.
 FATAL = (RecipeError, InputError, ModelFolderError, StorageError)
+START_PATIENCE_S = 20.0
+"""A SeaweedFS that was just started takes this long until it can be written."""
 RENEWALS_A_TIMEOUT = 4
 LEASE_POLL_S = 0.25
 
@@ -64,12 +69,13 @@ class Host:
         """
         check_redis(self.redis)
         card = self.engine.card()
+        patience = Patience(START_PATIENCE_S, on_wait=lambda error, _pause_s: log.warning("waiting for S3: %s", error))
         try:
-            self.objects.ensure_bucket()
-            probe(self.objects)
+            patience(self.objects.ensure_bucket)
+            patience(lambda: probe(self.objects))
         except StorageError as error:
             raise ServiceDown(f"S3 can't be used: {error}; it is set by AUTOSEQ_S3_…") from error
-        self.runs.announce(card.name, json.dumps(asdict(card)))
+        self.runs.announce(card.name, card.to_json())
 
     def serve(self, request: RunRequest, delivery: Delivery) -> dict[str, Any]:
         """Bring one run to its end, from wherever it stands, and return its result.

@@ -10,10 +10,9 @@ from core.plan import Step, plan
 from core.protocol import UnifiedModel
 from core.sequence import run_sequence
 from recipes.canonical import to_document
-from storage import keys
+from storage import keys, page
 from storage.errors import StoreUnavailable
 from storage.journal import Commit, Journal, Manifest
-from storage.page import render_page
 from storage.uploader import Uploader
 from worker.job import Job
 from worker.outcome import RunCancelled
@@ -118,6 +117,7 @@ def complete(job: Job, journal: Journal) -> Manifest:
         artifacts=artifacts,
     )
     if job.recipe.output.page:
-        journal.put(keys.PAGE, render_page(manifest, to_document(job.recipe)), content_type="text/html; charset=utf-8")
+        html = page.render_page(manifest, to_document(job.recipe), page.texts_of(manifest, journal))
+        journal.put(keys.PAGE, html, content_type=page.CONTENT_TYPE)
     journal.write_manifest(manifest)
     return manifest

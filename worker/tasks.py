@@ -20,6 +20,9 @@ from worker.request import RequestError, RunRequest
 from worker.services import ServiceDown
 from worker.settings import queue_of, settings
 
+LOGGED_CHARS = 160
+"""Of a result in Celery's log: enough for the run and its state, too few for the signed links that follow."""
+
 if TYPE_CHECKING:
     RunTask: TypeAlias = Task[..., Any]
 
@@ -30,7 +33,7 @@ def host() -> Host:
     return Host(settings())
 
 
-@app.task(name=TASK, bind=True, throws=(RunFailed, RunCancelled))
+@app.task(name=TASK, bind=True, throws=(RunFailed, RunCancelled), resultrepr_maxsize=LOGGED_CHARS)
 def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Run a recipe to its end and return where everything is; RunRequest.parse says what it takes."""
     run_id = str(self.request.id)

@@ -1,0 +1,230 @@
+"""Submit, watch, result, cancel: for web backends and scripts. Loads no torch."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from recipes.card import ModelCard
+from recipes.faults import Fault, RecipeError
+from recipes.load import find, given, load
+from recipes.recipe import Recipe
+from storage import keys
+from storage.errors import RunUnknown, StoreRefused, StoreUnavailable
+from storage.follow import START, follow
+from storage.journal import Journal
+from storage.objects import ObjectStore
+from storage.runs import Runs
+from storage.state import ProgressEvent, RunState
+from worker.app import PRIORITIES, RECORDED, TASK, choose_model, make_app, write_record
+from worker.inputs import Sources
+from worker.outcome import RunCancelled, RunFailed
+from worker.request import Priority, RunRequest
+from worker.result import result_of
+from worker.services import ServiceDown, check_redis, connect_redis, connect_store
+from worker.settings import Settings, queue_of, settings
+
+
+class Client:
+    """Talks to the workers through Redis and the bucket of `config`. Safe to share between threads."""
+
+    def __init__(self, config: Settings) -> None:
+        self.config = config
+
+    @cached_property
+    def redis(self) -> Redis:
+        return connect_redis(self.config)
+
+    @cached_property
+    def runs(self) -> Runs:
+        return Runs(self.redis, ttl_s=self.config.keep_progress_s)
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        return connect_store(self.config)
+
+    @cached_property
+    def app(self) -> Celery:
+        return make_app(self.config)
+
+    def submit(
+        self,
+        recipe: Path | str | Mapping[str, Any],
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        priority: Priority = "normal",
+        idempotency_key: str | None = None,
+        run_id: str | None = None,
+    ) -> str:
+        """Check a recipe, upload its images, and queue it.
+
+        Args:
+            recipe: a file (a Path), the name of a shipped recipe (a str), or a recipe as JSON-like data.
+            overrides: fields to change, as in {"num_images": 5, "image.num_timesteps": 20}.
+            priority: which runs wait for which.
+            idempotency_key: submitting again with the same key gives the first run, and queues nothing.
+            run_id: a name for the run; a new random one by default. A run id that is there already is that run.
+
+        Returns:
+            The run's id, which is also the Celery task's.
+
+        Raises:
+            RecipeError, InputError: what is wrong with the recipe or its images; nothing was queued.
+            ServiceDown: Redis or S3 can't be used; nothing was queued.
+        """
+        check_redis(self.redis)
+        source = find(recipe, self.config.recipes) if isinstance(recipe, str) else recipe
+        checked = self.check(source, overrides)
+        run_id = keys.check_run_id(run_id or str(uuid.uuid4()))
+        if idempotency_key:
+            run_id = self.runs.claim_key(idempotency_key, run_id)
+        if self.runs.state(run_id) is not None:
+            return run_id
+        request = RunRequest(
+            run_id=run_id,
+            recipe=self._with_uploads(given(source, overrides), checked, source, run_id),
+            overrides={},
+            priority=priority,
+            idempotency_key=idempotency_key,
+        )
+        self._publish(request, checked.model or self.config.served_model)
+        return run_id
+
+    def check(self, source: Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """The recipe with the model it will run on and that model's defaults, as far as workers have announced them.
+
+        Raises:
+            RecipeError: also when no worker serves the model.
+            ServiceDown: Redis can't be used.
+        """
+        check_redis(self.redis)
+        cards = self.models()
+        model = choose_model(load(source, overrides=overrides).model, self.config, cards)
+        if cards and model not in cards:
+            message = f"{model!r} is served by no worker; allowed: {', '.join(sorted(cards))}"
+            raise RecipeError([Fault(path=("model",), message=message)])
+        return replace(load(source, overrides=overrides, card=cards.get(model)), model=model)
+
+    def watch(self, run_id: str, *, after: str = START, timeout_s: float | None = None) -> Iterator[ProgressEvent]:
+        """The run's events after the event id `after`, to its end: `storage.follow.follow` says what it may raise."""
+        return follow(self.redis, run_id, after=after, timeout_s=timeout_s)
+
+    def result(self, run_id: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait for the run's end and return where everything is, as the Celery task does.
+
+        Raises:
+            RunFailed, RunCancelled: how else it ended.
+            RunUnknown: there is no such run.
+            TimeoutError: it has no end yet.
+        """
+        journal = self.journal(run_id)
+        try:
+            *_, last = self.watch(run_id, timeout_s=timeout_s)
+        except RunUnknown:
+            # Redis forgets a run after a while, the bucket does not.
+            if journal.manifest() is None:
+                raise
+        else:
+            if last.type == "failed":
+                raise RunFailed(str(last.data.get("error")))
+            if last.type == "cancelled":
+                raise RunCancelled(f"run {run_id} was cancelled")
+        manifest = journal.manifest()
+        if manifest is None:
+            raise RunUnknown(f"run {run_id}: succeeded, but its manifest is not in {journal.address('')}")
+        return result_of(manifest, journal)
+
+    def state(self, run_id: str) -> RunState:
+        """The run at a glance. Raises RunUnknown."""
+        state = self.runs.state(keys.check_run_id(run_id))
+        if state is None:
+            raise RunUnknown(f"run {run_id}: there is no such run, or it ended long ago")
+        return state
+
+    def recent(self, limit: int = 20) -> list[RunState]:
+        """The runs submitted last, the newest first."""
+        return self.runs.recent(limit)
+
+    def cancel(self, run_id: str) -> bool:
+        """Stop a run: a waiting one at once, a running one within a step or a token. False when it had ended before.
+
+        Raises RunUnknown.
+        """
+        return self.runs.request_cancel(run_id)
+
+    def models(self) -> dict[str, ModelCard]:
+        """The models that workers have announced, by name."""
+        return {name: ModelCard.from_json(card) for name, card in self.runs.models().items()}
+
+    def journal(self, run_id: str) -> Journal:
+        """The run's folder in the bucket."""
+        return Journal(self.objects, self.config.s3_prefix, run_id)
+
+    def _with_uploads(
+        self, data: dict[str, Any], checked: Recipe, source: Path | Mapping[str, Any], run_id: str
+    ) -> dict[str, Any]:
+        """The recipe as data, its images put into the run's folder and referred to there."""
+        folder = source.parent if isinstance(source, Path) else None
+        buckets = [self.config.s3_bucket, *self.config.s3_input_buckets]
+        items = [item for item in data["context"] if "image" in item]
+        if not items:
+            return {**data, "model": checked.model}
+        try:
+            images = Sources(folder=folder, store=self.objects, buckets=buckets).fetch(checked)
+            journal = self.journal(run_id)
+            for index, (item, image) in enumerate(zip(items, images, strict=True)):
+                name = keys.input_image(index, image.extension)
+                journal.put_once(name, image.data, content_type=image.content_type)
+                item.update(image=journal.address(name), sha256=image.sha256)
+        except (StoreUnavailable, StoreRefused) as error:
+            raise ServiceDown(f"the recipe's images can't be uploaded: {error}; S3 is set by AUTOSEQ_S3_…") from error
+        return {**data, "model": checked.model}
+
+    def _publish(self, request: RunRequest, model: str) -> None:
+        """Queue the run, its record first."""
+        queue = queue_of(model)
+        try:
+            if not write_record(self.runs, request, queue=queue, model=model):
+                return  # the same run was submitted at the same moment
+            self.app.send_task(
+                TASK,
+                kwargs=request.kwargs(),
+                task_id=request.run_id,
+                queue=queue,
+                priority=PRIORITIES[request.priority],
+                headers={RECORDED: True},
+            )
+        except (RedisError, OperationalError) as error:
+            raise ServiceDown(f"run {request.run_id} can't be queued: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _default() -> Client:
+    return Client(settings())
+
+
+def submit(recipe: Path | str | Mapping[str, Any], **options: Any) -> str:
+    """`Client.submit` with the settings of the environment."""
+    return _default().submit(recipe, **options)
+
+
+def watch(run_id: str, **options: Any) -> Iterator[ProgressEvent]:
+    """`Client.watch` with the settings of the environment."""
+    return _default().watch(run_id, **options)
+
+
+def result(run_id: str, **options: Any) -> dict[str, Any]:
+    """`Client.result` with the settings of the environment."""
+    return _default().result(run_id, **options)
+
+
+def cancel(run_id: str) -> bool:
+    """`Client.cancel` with the settings of the environment."""
+    return _default().cancel(run_id)
