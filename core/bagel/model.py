@@ -16,7 +16,7 @@ from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import to_image
 from core.bagel.network import Network
-from core.bagel.placement import MemoryLimits, load_network
+from core.bagel.placement import MemoryLimits, choose_device, load_network
 from core.bagel.reader import Reader, items_of
 from core.bagel.sample import Sampler
 from core.bagel.tokenizer import BagelTokenizer, TextStream
@@ -67,12 +67,10 @@ class Bagel:
 
         Raises:
             ModelFolderError: the folder is not a BAGEL checkpoint, or its parts do not fit each other.
-            ValueError: there is no such dtype.
+            ValueError: there is no such dtype, or no such device.
         """
         folder = Path(folder)
-        if device is None:
-            cuda = f"cuda:{gpus[0]}" if gpus else "cuda"
-            device = cuda if torch.cuda.is_available() else "cpu"
+        device = choose_device(device, gpus or ())
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")

@@ -18,6 +18,21 @@ MemoryLimits = Mapping[str | int, str | int]
 """GPU number, "cpu" or "disk" -> bytes, or a text such as "20GiB"."""
 
 
+def choose_device(device: str | None, gpus: Sequence[int]) -> str:
+    """Where to compute: `device`, else the first of `gpus`, else the GPU there is, else the CPU.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    count = torch.cuda.device_count()
+    known = ["cpu", "cuda"][: 1 + bool(count)] + [f"cuda:{index}" for index in range(count)]
+    wanted = device or (f"cuda:{gpus[0]}" if gpus else known[min(count, 1)])
+    for name in (wanted, *(f"cuda:{gpu}" for gpu in gpus)):
+        if name not in known:
+            raise ValueError(f"there is no device {name!r} here; there is {', '.join(known)}")
+    return wanted
+
+
 def load_network(
     config: BagelConfig,
     checkpoint: Checkpoint,
@@ -58,11 +73,14 @@ def load_network(
 
 
 def _limits(device: str, size: int, gpus: Sequence[int]) -> MemoryLimits | None:
-    """What each device may hold, or None when all of `size` bytes fits the one `device`."""
-    if len(gpus) < 2 and size <= HEADROOM * _free_bytes(device):  # noqa: PLR2004 - two is several
+    """What each device may hold, or None when all of `size` bytes goes to the one `device`."""
+    several = len(gpus) > 1
+    if not several and size <= HEADROOM * _free_bytes(device):
         return None
-    devices = list(gpus) or [torch.device(device).index or 0] * (device != "cpu")
-    on_gpus: dict[str | int, str | int] = {gpu: int(HEADROOM * _free_bytes(f"cuda:{gpu}")) for gpu in devices}
+    used = [f"cuda:{gpu}" for gpu in gpus] if several else [device] * (device != "cpu")
+    on_gpus: dict[str | int, str | int] = {
+        torch.device(gpu).index or 0: int(HEADROOM * _free_bytes(gpu)) for gpu in used
+    }
     return {**on_gpus, "cpu": int(HEADROOM * _free_bytes("cpu")), "disk": size}
 
 
@@ -76,9 +94,12 @@ def _free_bytes(device: str) -> int:
 def _spread(network: Network, checkpoint: Checkpoint, limits: MemoryLimits, on_progress: Progress | None) -> None:
     # Imported here: it is slow to import, and seldom needed. It has no type stubs.
     from accelerate import dispatch_model, infer_auto_device_map  # type: ignore[import-untyped]  # noqa: PLC0415
+    from accelerate.utils import get_balanced_memory  # type: ignore[import-untyped]  # noqa: PLC0415
 
+    memory = {place: limit for place, limit in limits.items() if place != "disk"}  # accelerate balances devices only
+    balanced = get_balanced_memory(network, memory, no_split_module_classes=WHOLE, dtype=network.dtype)
     device_map: DeviceMap = infer_auto_device_map(
-        network, max_memory=dict(limits), no_split_module_classes=WHOLE, dtype=network.dtype
+        network, {**limits, **balanced}, no_split_module_classes=WHOLE, dtype=network.dtype
     )
     on_disk = fill(network, checkpoint, device_map, on_progress)
     gpus = [place for place in device_map.values() if isinstance(place, int)]

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,6 +146,12 @@ def test_loading_tells_how_far_it_is() -> None:
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(ValueError, match="'float16' is not one of float32, bfloat16"):
         Bagel.load(MODELS["random"], device="cpu", dtype="float16")
+
+
+@pytest.mark.parametrize("place", [{"device": "tpu"}, {"device": "cuda:99"}, {"gpus": [99]}, {"gpus": [98, 99]}])
+def test_a_device_that_is_not_here_is_refused(place: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"there is no device '(tpu|cuda:9\d)' here; there is cpu"):
+        Bagel.load(MODELS["random"], **place)
 
 
 def outcome(model: Bagel) -> tuple[str, Tensor]:
