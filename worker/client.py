@@ -17,14 +17,14 @@ from recipes.faults import Fault, RecipeError
 from recipes.load import find, given, load
 from recipes.recipe import Recipe
 from storage import keys
-from storage.errors import RunUnknown, StoreRefused, StoreUnavailable
+from storage.errors import RunTaken, RunUnknown, StoreRefused, StoreUnavailable
 from storage.follow import START, follow
 from storage.journal import Journal
 from storage.objects import ObjectStore
 from storage.runs import Runs
 from storage.state import ProgressEvent, RunState
 from worker.app import PRIORITIES, RECORDED, TASK, choose_model, make_app, write_record
-from worker.inputs import Sources
+from worker.inputs import InputError, Sources
 from worker.outcome import RunCancelled, RunFailed
 from worker.request import Priority, RunRequest
 from worker.result import result_of
@@ -183,6 +183,8 @@ class Client:
                 name = keys.input_image(index, image.extension)
                 journal.put_once(name, image.data, content_type=image.content_type)
                 item.update(image=journal.address(name), sha256=image.sha256)
+        except RunTaken:
+            raise InputError(f"run {run_id}: its folder in S3 holds other images already; use another run id") from None
         except (StoreUnavailable, StoreRefused) as error:
             raise ServiceDown(f"the recipe's images can't be uploaded: {error}; S3 is set by AUTOSEQ_S3_…") from error
         return {**data, "model": checked.model}

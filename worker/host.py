@@ -87,8 +87,9 @@ class Host:
         self._raise_if_ended(request.run_id)
         journal = self.journal(request.run_id)
         progress = Progress(self.redis, request.run_id, ttl_s=self.config.keep_progress_s)
+        patience = Patience(self.config.outage_timeout_s)
         try:
-            manifest = journal.manifest() or self._lead(request, delivery, journal, progress)
+            manifest = patience(journal.manifest) or self._lead(request, delivery, journal, progress)
         except RunCancelled:
             progress.finish("cancelled")
             raise
@@ -114,31 +115,33 @@ class Host:
         lease = Lease(self.redis, request.run_id, ttl_s=self.config.visibility_timeout_s)
         interval_s = self.config.visibility_timeout_s / RENEWALS_A_TIMEOUT
         heartbeat = Heartbeat(lease, self.redis, delivery_tag=delivery.tag, interval_s=interval_s)
+        uploads = UploadLimits(
+            pending_bytes=self.config.pending_upload_bytes,
+            outage_timeout_s=self.config.outage_timeout_s,
+            on_wait=lambda _error, _pause_s: heartbeat.beat(),
+        )
+        reporter = ProgressReporter(
+            progress,
+            journal,
+            celery_state=delivery.celery_state,
+            preview_interval_s=self.config.preview_interval_s,
+        )
+
+        def loading(done_bytes: int, total_bytes: int) -> None:
+            heartbeat.beat()
+            reporter.loading(done_bytes, total_bytes)
+
         self._wait_for(lease)
         try:
-            reporter = ProgressReporter(
-                progress,
-                journal,
-                celery_state=delivery.celery_state,
-                preview_interval_s=self.config.preview_interval_s,
-            )
-
-            def loading(done_bytes: int, total_bytes: int) -> None:
-                heartbeat.beat()
-                reporter.loading(done_bytes, total_bytes)
-
-            model = self.engine.model(loading)
+            patience = Patience(uploads.outage_timeout_s, on_wait=uploads.on_wait)
+            job = patience(lambda: self._job(request, journal))  # before the model: a wrong recipe fails at once
             return run(
-                self._job(request, journal),
-                model=model,
+                job,
+                model=self.engine.model(loading),
                 journal=journal,
                 reporter=reporter,
                 guard=lambda: self._guard(request.run_id, heartbeat),
-                uploads=UploadLimits(
-                    pending_bytes=self.config.pending_upload_bytes,
-                    outage_timeout_s=self.config.outage_timeout_s,
-                    on_wait=lambda _error, _pause_s: heartbeat.beat(),
-                ),
+                uploads=uploads,
             )
         finally:
             lease.release()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from core.events import Event, Forgotten, ImageReady, ItemRead, TextReady
@@ -13,6 +14,7 @@ from recipes.canonical import to_document
 from storage import keys, page
 from storage.errors import StoreUnavailable
 from storage.journal import Commit, Journal, Manifest
+from storage.patience import Patience
 from storage.uploader import Uploader
 from worker.job import Job
 from worker.outcome import RunCancelled
@@ -68,18 +70,19 @@ def run(
         RunTaken: another worker committed this run differently.
         StorageError: the store stayed away or refused.
     """
+    patience = Patience(uploads.outage_timeout_s, on_wait=uploads.on_wait)
     steps = plan(job.recipe)
-    commits = journal.commits()
+    commits = patience(journal.commits)
     reporter.begin(job, steps, len(commits))
     inputs = [image.decode() for image in job.inputs]
-    done = [restored_item(commit, journal) for commit in commits]
+    done = [patience(partial(restored_item, commit, journal)) for commit in commits]
     with _uploader(job, journal, reporter, uploads) as uploader:
         for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
             guard()
             reporter.event(event)
             if isinstance(event, ItemRead | TextReady | ImageReady | Forgotten):
                 uploader.submit(pending_step(job, event))
-    return complete(job, journal)
+    return patience(partial(complete, job, journal))
 
 
 @contextmanager
@@ -105,7 +108,7 @@ def _uploader(job: Job, journal: Journal, reporter: Reporter, limits: UploadLimi
 
 
 def complete(job: Job, journal: Journal) -> Manifest:
-    """Write the run's page and then, last of all, its manifest."""
+    """Write the run's page and then, last of all, its manifest; the same again leaves the same."""
     artifacts = tuple(artifact for commit in journal.commits() for artifact in commit.artifacts)
     manifest = Manifest(
         run_id=job.run_id,
