@@ -77,8 +77,8 @@ class Bagel:
         card = ModelCard.read(folder, name)
         checkpoint = Checkpoint(folder)
         config = checkpoint.sized(BagelConfig.read(folder))
-        if (config.stride_px, config.vision.patch_px) != (card.vae.stride_px, card.vit.stride_px):
-            raise ModelFolderError(f"{folder}: the strides of its image transforms are not the sides of its patches")
+        _check_sizes(folder, config, card)
+        tokenizer = BagelTokenizer.read(folder, config.decoder.vocab_size)
         network = load_network(
             config,
             checkpoint,
@@ -88,7 +88,6 @@ class Bagel:
             max_memory=max_memory,
             on_progress=on_progress,
         )
-        tokenizer = BagelTokenizer.read(folder, config.decoder.vocab_size)
         return Bagel(card, network, tokenizer)
 
     @property
@@ -198,3 +197,17 @@ class Bagel:
     def _preview(self, tokens: Tensor, rows: int) -> Image:
         longest = max(rows, len(tokens) // rows) * self._card.stride_px
         return self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX))
+
+
+def _check_sizes(folder: Path, config: BagelConfig, card: ModelCard) -> None:
+    """Raises ModelFolderError when images are resized to sizes that make no whole patches, or too many of them."""
+    views = (
+        ("vae", card.vae, config.stride_px, config.latent_side),
+        ("vit", card.vit, config.vision.patch_px, config.vision_side),
+    )
+    for name, rule, patch_px, side in views:
+        if rule.stride_px != patch_px or rule.max_px > side * patch_px:
+            raise ModelFolderError(
+                f"{folder / 'config.json'}: {name}_transform has stride {rule.stride_px} and max_size {rule.max_px}, "
+                f"the weights are made for stride {patch_px} and at most {side * patch_px}"
+            )

@@ -148,6 +148,20 @@ def test_an_unknown_dtype_is_refused() -> None:
         Bagel.load(MODELS["random"], device="cpu", dtype="float16")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vae_transform": {"max_size": 272, "min_size": 32, "stride": 16}}, "stride 16 and at most 256"),
+        ({"vit_transform": {"max_size": 70, "min_size": 28, "stride": 10}}, "stride 14 and at most 140"),
+    ],
+)
+def test_images_too_large_for_the_weights_are_refused(folder: Path, change: dict[str, Any], said: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelFolderError, match=said):
+        Bagel.load(folder, device="cpu")
+
+
 @pytest.mark.parametrize("place", [{"device": "tpu"}, {"device": "cuda:99"}, {"gpus": [99]}, {"gpus": [98, 99]}])
 def test_a_device_that_is_not_here_is_refused(place: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"there is no device '(tpu|cuda:9\d)' here; there is cpu"):
