@@ -85,7 +85,7 @@ def _example_photo() -> Image.Image:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m core.demo", description="Automatic interleaved sequences on BAGEL.")
+    parser = argparse.ArgumentParser(prog="python -m core.demo", description="Automatic sequences on BAGEL.")
     parser.add_argument("--model_path", type=Path, required=True, help="a model folder in the official BAGEL layout")
     parser.add_argument("--demo", choices=["auto_generation", "auto_editing", "all"], default="all")
     parser.add_argument("--gpu_ids", default="", help="GPUs to spread the model over, as 0,1")

@@ -9,8 +9,8 @@ from core.events import Event, Forgotten, ImageReady, TextReady
 from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
 from core.sequence import PLANNING_PROMPT, derive_seed, run_sequence
 from recipes.defaults import image_defaults, text_defaults
-from recipes.rules import check
 from recipes.recipe import ContextItem, ImageItem, ImageSettings, Mode, Recipe, TextItem, TextSettings
+from recipes.rules import check
 
 
 class AutoInterleavedInferencer:

@@ -6,6 +6,6 @@ import os
 # run take up to a hundred times longer; a short spin costs nothing when the cores are free. Read when torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-from core.bagel.model import Bagel  # noqa: E402 (the line above has to come first)
+from core.bagel.model import Bagel
 
 __all__ = ["Bagel"]
