@@ -23,11 +23,21 @@ RECORDED = "autoseq_recorded"
 """Header of a message whose run's record is written already."""
 
 
+class App(Celery):
+    """Celery with our own way of starting a worker."""
+
+    @cached_property
+    def Worker(self) -> type:  # noqa: N802 (Celery's name)
+        from worker.boot import QuietWorker  # noqa: PLC0415 (a client starts no worker, and this import is slow)
+
+        worker: type = self.subclass_with_self(QuietWorker, name="Worker")
+        return worker
+
+
 def make_app(config: Settings) -> Celery:
     """The app on the servers of `config`."""
-    made = Celery(
-        "autosequence", broker=config.redis_url.get_secret_value(), backend=config.redis_url.get_secret_value()
-    )
+    url = config.redis_url.get_secret_value()
+    made = App("autosequence", broker=url, backend=url)
     timeout_s = config.visibility_timeout_s
     made.conf.update(
         imports=("worker.tasks",),
