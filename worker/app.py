@@ -34,10 +34,14 @@ class App(Celery):
         return worker
 
 
-def make_app(config: Settings) -> Celery:
-    """The app on the servers of `config`."""
+def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
+    """The app on the servers of `config`.
+
+    One that `reads_results` subscribes to those of every task it sends: too much for who sends many and reads none.
+    """
     url = config.redis_url.get_secret_value()
-    made = App("autosequence", broker=url, backend=url)
+    # Not as the current app: whoever imports our client may have an app of their own.
+    made = App("autosequence", broker=url, backend=url if reads_results else "disabled", set_as_current=False)
     timeout_s = config.visibility_timeout_s
     made.conf.update(
         imports=("worker.tasks",),

@@ -2,10 +2,12 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -33,14 +35,32 @@ from worker.settings import Settings, queue_of, settings
 
 
 class Client:
-    """Talks to the workers through Redis and the bucket of `config`. Safe to share between threads."""
+    """Talks to the workers through Redis and the bucket of `config`. Safe to share between threads.
+
+    Close it at its end, or use it as a context manager.
+    """
 
     def __init__(self, config: Settings) -> None:
         self.config = config
+        self._opened = ExitStack()
+
+    def close(self) -> None:
+        """Close every connection that was opened."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @cached_property
     def redis(self) -> Redis:
-        return connect_redis(self.config)
+        redis = connect_redis(self.config)
+        self._opened.callback(redis.close)
+        return redis
 
     @cached_property
     def runs(self) -> Runs:
@@ -48,11 +68,15 @@ class Client:
 
     @cached_property
     def objects(self) -> ObjectStore:
-        return connect_store(self.config)
+        store = connect_store(self.config)
+        self._opened.callback(store.close)
+        return store
 
     @cached_property
     def app(self) -> Celery:
-        return make_app(self.config)
+        app = make_app(self.config, reads_results=False)
+        self._opened.callback(app.pool.force_close_all)  # type: ignore[attr-defined]  # the stubs name another pool
+        return app
 
     def submit(
         self,

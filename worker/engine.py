@@ -45,7 +45,7 @@ class Engine:
     def _load(self, on_progress: Callable[[int, int], None] | None) -> UnifiedModel:
         settings = self._settings
         if settings.model == SCRIPTED:
-            return ScriptedModel()
+            return ScriptedModel(delay_s=settings.scripted_delay_s)
         from core.bagel import Bagel  # noqa: PLC0415 (torch is loaded in the process that computes, and in no other)
 
         return Bagel.load(

@@ -56,6 +56,11 @@ class Host:
         self.objects = connect_store(config)
         self.engine = Engine(config)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self.redis.close()
+        self.objects.close()
+
     def journal(self, run_id: str) -> Journal:
         """The run's folder in the bucket."""
         return Journal(self.objects, self.config.s3_prefix, run_id)

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     recipes: Path = PROJECT / "recipes"
     """Where a recipe that is given by name alone is looked up."""
 
+    scripted_delay_s: Annotated[float, Ge(0)] = 0.0
+    """How long the `scripted` model takes for each token and each denoising step."""
+
     visibility_timeout_s: Annotated[int, Ge(5)] = 90
     """A message whose worker shows no progress for this long is given to another."""
     outage_timeout_s: Annotated[float, Gt(0)] = 600.0
