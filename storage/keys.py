@@ -17,6 +17,14 @@ RUNS = "autoseq:runs"
 """Sorted set: run ids by the time of their submission."""
 OPEN_RUNS = "autoseq:runs:open"
 """Sorted set: the run ids that have no final state yet, by the time of their submission."""
+LEASES = "autoseq:leases"
+"""Sorted set: the run ids that some worker runs, by when its lease lapses (milliseconds of the server's clock)."""
+LINES = "autoseq:lines"
+"""Set: every line in which runs have waited (see `line`)."""
+STARTED = "autoseq:started"
+"""Hash: line -> when the latest run that was started from it had joined it (milliseconds of the server's clock)."""
+RECONCILER = "autoseq:reconciler"
+"""Which worker looks after runs that lost their worker or their message."""
 BROKER_CLAIMS = "autoseq:unacked_index"
 """Sorted set of the broker (its global_keyprefix is autoseq:): the messages under way, by their last sign of life."""
 MODELS = "autoseq:models"
@@ -27,6 +35,7 @@ MANIFEST = "manifest.json"
 PAGE = "index.html"
 COMMITS = "commits/"
 
+_WAITING = "autoseq:waiting:"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
@@ -64,6 +73,16 @@ def run_record(run_id: str) -> str:
 def run_lease(run_id: str) -> str:
     """Who may write the run."""
     return f"{run_state(run_id)}:lease"
+
+
+def line(queue: str, priority: int) -> str:
+    """The name of one first-in, first-out line of the broker: a queue at a priority."""
+    return f"{queue}|{priority}"
+
+
+def waiting(line: str) -> str:
+    """Sorted set: the run ids whose message is in a line, by when they joined it (ms of the server's clock)."""
+    return f"{_WAITING}{line}"
 
 
 def idempotency(key: str) -> str:

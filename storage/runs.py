@@ -12,17 +12,20 @@ from storage.errors import RunUnknown
 from storage.progress import Progress
 from storage.state import RunRecord, RunState
 
-# KEYS: record, state, events, all runs, runs without an end.
-# ARGV: run id, record, submitted at, how many runs are listed, event, then field, value, ... of the hash.
+# KEYS: record, state, events, all runs, runs without an end, lines, waiting in the line.
+# ARGV: run id, record, submitted at, how many runs are listed, line, event, then field, value, ... of the hash.
 # Returns 1, or 0 when the run is there already.
 _CREATE: Final = """
 if redis.call('SET', KEYS[1], ARGV[2], 'NX') == false then return 0 end
 redis.call('DEL', KEYS[2], KEYS[3])
-redis.call('HSET', KEYS[2], 'state', 'queued', 'fraction', '0', 'events', '1', unpack(ARGV, 6))
-redis.call('XADD', KEYS[3], '*', 'event', ARGV[5])
+redis.call('HSET', KEYS[2], 'state', 'queued', 'fraction', '0', 'events', '1', 'line', ARGV[5], unpack(ARGV, 7))
+redis.call('XADD', KEYS[3], '*', 'event', ARGV[6])
 redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[4]))
 redis.call('ZADD', KEYS[5], ARGV[3], ARGV[1])
+local now = redis.call('TIME')
+redis.call('SADD', KEYS[6], ARGV[5])
+redis.call('ZADD', KEYS[7], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
 return 1
 """
 
@@ -75,8 +78,14 @@ class Runs:
         event = json.dumps(told, ensure_ascii=False)
         return bool(
             self._create(
-                keys=[*(key(run_id) for key in of_run), keys.RUNS, keys.OPEN_RUNS],
-                args=[run_id, record.to_json(), at, keys.MAX_RECENT, event, *flat],
+                keys=[
+                    *(key(run_id) for key in of_run),
+                    keys.RUNS,
+                    keys.OPEN_RUNS,
+                    keys.LINES,
+                    keys.waiting(record.line),
+                ],
+                args=[run_id, record.to_json(), at, keys.MAX_RECENT, record.line, event, *flat],
             )
         )
 

@@ -77,6 +77,8 @@ class RunRecord:
     model: str = ""
     queue: str = ""
     priority: str = "normal"
+    line: str = ""
+    """Where in the broker its message waits (keys.line)."""
     idempotency_key: str | None = None
     submitted_at: float
 

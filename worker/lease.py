@@ -8,11 +8,36 @@ from redis import Redis
 
 from storage import keys
 
-# One round trip each, and never on a lease that someone else holds by now.
-_RENEW = (
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
-)
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
+# Time is the server's, so that a worker whose clock is off neither keeps a run too long nor loses it too soon.
+# KEYS: lease, all leases, state, when each line was last started from. ARGV: token, time to live in ms, run id.
+# Returns 1 when the lease is ours now, 0 when another has it. A lease that lapsed without a new owner is taken again:
+# a pause, or a Redis that lost its data, costs nothing when nobody else went on with the run.
+_TAKE = """
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[3])
+local line = redis.call('HGET', KEYS[3], 'line')
+if line then
+  local waiting = 'autoseq:waiting:' .. line
+  local joined = redis.call('ZSCORE', waiting, ARGV[3])
+  if joined then
+    redis.call('ZREM', waiting, ARGV[3])
+    local latest = redis.call('HGET', KEYS[4], line)
+    if not latest or tonumber(joined) > tonumber(latest) then redis.call('HSET', KEYS[4], line, joined) end
+  end
+end
+return 1
+"""
+
+# KEYS: lease, all leases. ARGV: token, run id.
+_RELEASE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('ZREM', KEYS[2], ARGV[2])
+return redis.call('DEL', KEYS[1])
+"""
 
 
 class LeaseLost(Exception):  # noqa: N818 (it says what happened)
@@ -23,24 +48,25 @@ class Lease:
     """The right to write one run, for `ttl_s` seconds from the last renewal."""
 
     def __init__(self, redis: Redis, run_id: str, *, ttl_s: float) -> None:
-        self._redis = redis
-        self._key = keys.run_lease(run_id)
         self._run_id = run_id
         self._ttl_ms = int(ttl_s * 1000)
         self._token = secrets.token_hex(16)
+        self._keys = [keys.run_lease(run_id), keys.LEASES, keys.run_state(run_id), keys.STARTED]
+        self._take = redis.register_script(_TAKE)
+        self._release = redis.register_script(_RELEASE)
 
     def acquire(self) -> bool:
         """Take the lease. False when another worker holds it."""
-        return bool(self._redis.set(self._key, self._token, nx=True, px=self._ttl_ms))
+        return bool(self._take(keys=self._keys, args=[self._token, self._ttl_ms, self._run_id]))
 
     def renew(self) -> None:
         """Hold the lease for its whole time again. Raises LeaseLost."""
-        if not self._redis.eval(_RENEW, 1, self._key, self._token, self._ttl_ms):
-            raise LeaseLost(f"run {self._run_id}: its lease lapsed and another worker may own it")
+        if not self.acquire():
+            raise LeaseLost(f"run {self._run_id}: its lease lapsed and another worker owns it")
 
     def release(self) -> None:
         """Give the lease back, when it is still ours."""
-        self._redis.eval(_RELEASE, 1, self._key, self._token)
+        self._release(keys=self._keys[:2], args=[self._token, self._run_id])
 
 
 class Heartbeat:
@@ -51,6 +77,7 @@ class Heartbeat:
         redis: the broker's database.
         delivery_tag: the broker's name for the message under way; None when there is none.
         interval_s: how often to renew.
+        clock: seconds.
     """
 
     def __init__(
