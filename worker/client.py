@@ -74,9 +74,7 @@ class Client:
 
     @cached_property
     def app(self) -> Celery:
-        app = make_app(self.config, reads_results=False)
-        self._opened.callback(app.pool.force_close_all)  # type: ignore[attr-defined]  # the stubs name another pool
-        return app
+        return make_app(self.config, reads_results=False)
 
     def submit(
         self,
@@ -219,14 +217,17 @@ class Client:
         try:
             if not write_record(self.runs, request, queue=queue, model=model):
                 return  # the same run was submitted at the same moment
-            self.app.send_task(
-                TASK,
-                kwargs=request.kwargs(),
-                task_id=request.run_id,
-                queue=queue,
-                priority=PRIORITIES[request.priority],
-                headers={RECORDED: True},
-            )
+            # A connection of its own: Celery's pools are shared by the whole process, and no one could close them.
+            with self.app.connection_for_write() as connection:
+                self.app.send_task(
+                    TASK,
+                    kwargs=request.kwargs(),
+                    task_id=request.run_id,
+                    queue=queue,
+                    priority=PRIORITIES[request.priority],
+                    headers={RECORDED: True},
+                    connection=connection,
+                )
         except (RedisError, OperationalError) as error:
             raise ServiceDown(f"run {request.run_id} can't be queued: {error}") from error
 
