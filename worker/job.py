@@ -1,8 +1,10 @@
 """A run that is ready: what was asked for, resolved to a recipe and input images that are stored with the run."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from recipes.canonical import fingerprint, to_json
 from recipes.card import ModelCard
@@ -34,14 +36,21 @@ class Job:
 def resolve(request: RunRequest, card: ModelCard, *, recipes: Path, sources: Sources) -> Job:
     """What `request` asks for, on the model of `card`. Raises RecipeError or InputError."""
     source = find(request.recipe, recipes) if isinstance(request.recipe, str) else request.recipe
-    recipe = load(source, overrides=request.overrides, card=card)
+    return prepare(source, request.overrides, card=card, sources=sources, run_id=request.run_id)
+
+
+def prepare(
+    source: Path | Mapping[str, Any], overrides: Mapping[str, Any], *, card: ModelCard, sources: Sources, run_id: str
+) -> Job:
+    """The job of a recipe on the model of `card`. Raises RecipeError or InputError."""
+    recipe = load(source, overrides=overrides, card=card)
     if recipe.model not in (None, card.name):
         message = f"{recipe.model!r} is not served by this worker; allowed: {card.name!r}"
         raise RecipeError([Fault(path=("model",), message=message)])
     recipe = replace(recipe, model=card.name)
     images = sources.fetch(recipe)
     references = [keys.input_image(index, image.extension) for index, image in enumerate(images)]
-    return Job(run_id=request.run_id, recipe=with_references(recipe, images, references), inputs=images)
+    return Job(run_id=run_id, recipe=with_references(recipe, images, references), inputs=images)
 
 
 def store(job: Job, journal: Journal) -> None:

@@ -63,7 +63,7 @@ class _Identity:
             s3_secret_key=known.get("s3_secret_key") or secrets.token_hex(24),
             s3_inner_key=known.get("s3_inner_key") or secrets.token_hex(24),
         )
-        _write_private(file, json.dumps(asdict(identity), indent=1))
+        write_private(file, json.dumps(asdict(identity), indent=1))
         return identity
 
 
@@ -192,7 +192,7 @@ def _redis_server(data_dir: Path, identity: _Identity, lock_fd: int) -> ServerPr
     if binary is None:
         raise LocalServiceError(f"redis-server is missing: {INSTALL}")
     config = data_dir / "redis.conf"
-    _write_private(
+    write_private(
         config,
         f"bind 127.0.0.1\nport {identity.redis_port}\nrequirepass {identity.redis_password}\nprotected-mode yes\n"
         f'dir "{data_dir / "redis"}"\nappendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\n'
@@ -213,7 +213,7 @@ def _s3_server(data_dir: Path, identity: _Identity, lock_fd: int) -> ServerProce
         raise LocalServiceError(f"weed (SeaweedFS) is missing: {INSTALL}")
     config = data_dir / "s3.json"
     keys = {"accessKey": identity.s3_access_key, "secretKey": identity.s3_secret_key}
-    _write_private(
+    write_private(
         config, json.dumps({"identities": [{"name": "autosequence", "credentials": [keys], "actions": ["Admin"]}]})
     )
     s3, master, volume, filer, admin = range(identity.s3_port, identity.s3_port + S3_PORTS)
@@ -279,7 +279,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _write_private(file: Path, text: str) -> None:
+def write_private(file: Path, text: str) -> None:
     """Write so that no one else can read it, at no moment."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as opened:  # noqa: PTH123 - pathlib opens no descriptors

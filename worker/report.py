@@ -1,17 +1,17 @@
-"""Tells Redis, and Celery's own state, how a run goes."""
+"""Tells Redis, or a screen, and Celery's own state how a run goes."""
 
 import base64
 import io
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from PIL.Image import Image
 
 from core.events import Denoised, Event, StepStarted, TextDelta, TextReady
 from core.plan import Draw, Read, Step, Write
+from recipes.recipe import TextItem
 from storage.journal import Commit, Journal
-from storage.progress import Progress
 from worker.job import Job
 from worker.pace import Pace
 
@@ -37,6 +37,24 @@ class Rate:
         return True
 
 
+class ProgressWriter(Protocol):
+    """Where progress goes: storage's Progress, or a screen. Whether it was taken is nothing to its teller."""
+
+    def started(self, *, name: str, model: str, steps: int, done: int = 0) -> object: ...
+
+    def event(
+        self,
+        type: str,  # noqa: A002 - the field's name
+        *,
+        step: int | None = None,
+        fraction: float | None = None,
+        eta_s: float | None = None,
+        **fields: Any,
+    ) -> object: ...
+
+    def artifact(self, *, step: int, role: str, key: str, url: str, size: int, sha256: str) -> object: ...
+
+
 class ProgressReporter:
     """Implements Reporter for one run.
 
@@ -49,7 +67,7 @@ class ProgressReporter:
 
     def __init__(
         self,
-        progress: Progress,
+        progress: ProgressWriter,
         journal: Journal,
         *,
         celery_state: Callable[[int, int], None],
@@ -120,6 +138,8 @@ class ProgressReporter:
 
 def _about(step: Step) -> dict[str, Any]:
     match step:
+        case Read(role=role, item=TextItem(text=text)):
+            return {"role": role, "text": text}
         case Read(role=role) | Write(role=role):
             return {"role": role}
         case Draw(index=index):
