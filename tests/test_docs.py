@@ -1,0 +1,167 @@
+"""The documentation says what the program does: its recipes load, its Python runs, its names exist."""
+
+import contextlib
+import io
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from recipes.card import ModelCard
+from recipes.defaults import image_defaults
+from recipes.fields import allowed
+from recipes.load import load
+from recipes.recipe import ImageSettings, OutputSettings, Recipe, TextSettings
+from storage import progress
+from worker.cli import app
+from worker.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "models" / "README.md"]
+GUIDE = PAGES[1].read_text()
+TEXT = "\n".join(page.read_text() for page in PAGES) + (ROOT / ".env.example").read_text()
+
+NOT_YET = {"variations_per_image", "select", "retry"}
+SETTING = re.compile(r"AUTOSEQ_[A-Z0-9_]+")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def section(title: str) -> str:
+    """The guide's words under a heading of the second level."""
+    return re.split(r"^## ", GUIDE.split(f"\n## {title}\n")[1], flags=re.MULTILINE)[0]
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def rows(text: str) -> list[list[str]]:
+    """The tables' rows, cell by cell, heads and rulers left out."""
+    lines = re.findall(r"^\|(.+)\|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in lines if not line.startswith("-")]
+
+
+@pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page.read_text(), "yaml")])
+def test_every_recipe_loads(text: str) -> None:
+    card = ModelCard.read(ROOT / "models" / "tiny-bagel")
+    assert load(text, card=card).name == re.findall(r"^name: (.+)$", text, re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page.read_text(), "python")])
+def test_all_python_compiles(text: str) -> None:
+    compile(text, "<docs>", "exec")
+
+
+def test_the_python_api_does_what_the_guide_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for text in blocks(section("Python API"), "python"):
+            exec(text, names)  # one program in several blocks, as the reader types them
+    assert [type(output).__name__ for output in names["outputs"]] == ["str", "Image", "str", "str", "Image"]
+    assert "<think>" in printed.getvalue()
+    assert {path.name for path in tmp_path.glob("*.png")} == {"2.png", "5.png", "picture-0.png", "picture-1.png"}
+
+
+def in_yaml(value: object) -> str:
+    """A default as a recipe has it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(list(value) if isinstance(value, tuple) else value)
+
+
+KINDS: dict[str, Any] = {"": Recipe, "text": TextSettings, "image": ImageSettings, "output": OutputSettings}
+FIELDS = {f"{group}.{field.name}".lstrip("."): field for group, kind in KINDS.items() for field in fields(kind)}
+
+
+def documented_fields() -> dict[str, list[str]]:
+    """Field -> the cells behind it, from the four tables in the order of KINDS."""
+    groups = iter(KINDS)
+    found: dict[str, list[str]] = {}
+    for first, *rest in rows(section("The recipe, field by field")):
+        if first == "field":
+            group = next(groups)
+        else:
+            found[f"{group}.{first.strip('`')}".lstrip(".")] = rest
+    return found
+
+
+def test_the_guide_has_every_field_of_a_recipe() -> None:
+    assert documented_fields().keys() == FIELDS.keys() - NOT_YET
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS.keys() - NOT_YET))
+def test_the_guide_has_a_fields_bounds_and_default(name: str) -> None:
+    bounds, default, *_ = documented_fields()[name]
+    assert bounds == allowed(tuple(name.split(".")))
+    if FIELDS[name].default is MISSING:
+        assert default == "must be given"
+    elif name in KINDS:
+        assert default in {"the model's", "see below"}
+    elif name == "image.cfg_img_scale":  # the guide has what holds for generation
+        assert float(default) == image_defaults(None, "generation")["cfg_img_scale"]
+    else:
+        assert default == in_yaml(FIELDS[name].default)
+
+
+def test_the_guide_has_the_defaults_of_editing() -> None:
+    cells = {name: rest[2] for name, rest in documented_fields().items() if name.startswith("image.") and rest[2]}
+    said = {name.removeprefix("image."): cell for name, cell in cells.items()}
+    official = {"cfg_img_scale": ImageSettings.cfg_img_scale}
+    values = {**image_defaults(None, "editing"), **official}
+    assert said == {name: in_yaml(value) for name, value in values.items()}
+
+
+def test_the_guide_has_every_event() -> None:
+    told = re.findall(r"^    ([a-z]+)(?:  |$)", str(progress.__doc__), re.MULTILINE)
+    cells = [first.strip("`") for first, *_ in rows(section("What happens to a run"))]
+    assert set(told) | {"gap"} <= set(cells)
+    assert len(told) == 11
+
+
+def test_settings_and_their_documentation_are_the_same() -> None:
+    real = {f"AUTOSEQ_{name.upper()}" for name in Settings.model_fields}
+    assert set(SETTING.findall(TEXT)) == real
+    assert {name for first, *_ in rows(section("Deployment")) for name in SETTING.findall(first)} == real
+
+
+def test_every_command_that_is_named_exists_and_every_command_is_named() -> None:
+    real = set(typer.main.get_group(app).commands)
+    assert set(re.findall(r"\bautoseq ([a-z]+)\b", TEXT)) == real
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        path, _, anchor = link.partition("#")
+        if "://" in path:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_names_only_what_exists() -> None:
+    code = " ".join(re.findall(r"`([^`\n]+)`", PAGES[0].read_text()) + blocks(PAGES[0].read_text(), "sh"))
+    names = re.findall(r"(?<![\w.-])[\w.-]+/(?:[\w./-]+)?", code)
+    missing = [name for name in names if not name.startswith(".venv/") and not (ROOT / name).exists()]
+    assert names
+    assert not missing
+    targets = re.findall(r"make ([a-z]+)", PAGES[0].read_text())
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets
+    assert [target for target in targets if f"\n{target}:" not in makefile] == []
+
+
+def test_the_contact_sheet_is_small() -> None:
+    assert (ROOT / "docs" / "contact-sheet.png").stat().st_size < 200_000
