@@ -1,0 +1,303 @@
+"""`autoseq`, the command line: each command reads its arguments, has a noun do the work, and shows what came of it.
+
+Exit codes: 0 all is well; 1 the run failed; 2 bad input or usage; 3 Redis, S3 or a package is not there; 4 the run was
+cancelled; 130 Ctrl-C. Results go to stdout, progress and errors to stderr.
+"""
+
+import os
+from contextlib import nullcontext
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.arguments import (
+    Gpus,
+    Json,
+    Model,
+    Out,
+    Overrides,
+    RecipeArgument,
+    RunArgument,
+    gpu_numbers,
+    parsed,
+    recipe_file,
+    settings_for,
+)
+from worker.boundary import Boundary, ExitCode, complain, print_json, remark
+from worker.request import Priority
+
+# ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that --help and completion are quick
+
+if TYPE_CHECKING:
+    from worker.client import Client
+
+EPILOG = (
+    "Exit codes: 0 all is well, 1 the run failed, 2 bad input or usage, 3 Redis, S3 or a package is not there, "
+    "4 the run was cancelled, 130 Ctrl-C. Settings: AUTOSEQ_… in the environment, in .env or in .autoseq/env."
+)
+MAKE, FOLLOW, CHECK = "Make", "Follow", "Check"
+
+app = typer.Typer(cls=Boundary, no_args_is_help=True, pretty_exceptions_enable=False, epilog=EPILOG)
+
+
+def main() -> None:
+    """The entry point `autoseq`."""
+    app(prog_name="autoseq")
+
+
+@app.callback(invoke_without_command=True)
+def about(*, show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Automatic interleaved text-image sequences on BAGEL: a recipe in, texts and pictures out."""
+    if show_version:
+        typer.echo(f"autoseq {version('autosequence')}")
+        raise typer.Exit
+
+
+@app.command(rich_help_panel=MAKE)
+def demo(
+    recipe: RecipeArgument = "magical-forest",
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
+    out: Out = Path("out"),
+) -> None:
+    """See it all on this machine: Redis, S3, a worker, one recipe; ends with links to the pictures."""
+    from worker import dev
+    from worker.console import screen
+
+    dev.demo(recipe_file(recipe), out=out, keep=keep, console=screen())
+
+
+@app.command("dev", rich_help_panel=MAKE)
+def develop(gpus: Gpus = "") -> None:
+    """Redis, S3 and a worker on this machine until Ctrl-C; the other commands, in this folder, find them."""
+    from worker import dev
+    from worker.console import screen
+
+    dev.dev(gpu_numbers(gpus), console=screen())
+
+
+@app.command("worker", rich_help_panel=MAKE)
+def work(
+    options: Annotated[list[str] | None, typer.Argument(metavar="[-- CELERY OPTIONS]", show_default=False)] = None,
+    *,
+    gpus: Gpus = "",
+    model: Model = None,
+) -> None:
+    """Serve the queue: one worker, or one for each GPU. Options after -- go to `celery worker`."""
+    from worker.fleet import serve
+
+    env = dict(os.environ) if model is None else {**os.environ, "AUTOSEQ_MODEL": str(model)}
+    raise typer.Exit(serve(env, gpus=gpu_numbers(gpus), options=options or []))
+
+
+@app.command(rich_help_panel=MAKE)
+def run(
+    recipe: RecipeArgument,
+    *,
+    out: Out = Path("out"),
+    overrides: Overrides = None,
+    model: Model = None,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe in this process, without services. The same again goes on where it was left."""
+    from worker.album import make_album, print_links
+    from worker.console import RunView, screen
+    from worker.solo import run_here
+
+    try:
+        with RunView(screen(stderr=True)) as view:
+            view.say("reading the model")
+            journal = run_here(
+                recipe_file(recipe), parsed(overrides), out=out, config=settings_for(model), show=view.show
+            )
+    except KeyboardInterrupt:
+        remark("stopped; the same command goes on after the last finished step")
+        raise
+    album = make_album(journal, out / journal.run_id)
+    if as_json:
+        print_json(album.to_data())
+    else:
+        print_links(screen(), album)
+
+
+@app.command(rich_help_panel=MAKE)
+def submit(
+    recipe: RecipeArgument,
+    *,
+    overrides: Overrides = None,
+    follow: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
+    priority: Annotated[Priority, typer.Option(help="Which runs wait for which.")] = "normal",
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same run.")] = None,
+    run_id: Annotated[str | None, typer.Option(help="A name for the run, instead of a random one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Queue a recipe for a worker and print the run's id."""
+    with _client() as client:
+        run_id = client.submit(
+            recipe_file(recipe),
+            overrides=parsed(overrides),
+            priority=priority,
+            idempotency_key=idempotency_key,
+            run_id=run_id,
+        )
+        if as_json:
+            print_json({"run_id": run_id})
+        else:
+            typer.echo(run_id)
+        if follow:
+            _follow(client, run_id, as_json=as_json, stderr=True)
+        elif not client.models():
+            remark("no worker has announced itself yet; the run waits for one: autoseq worker")
+
+
+@app.command(rich_help_panel=FOLLOW)
+def watch(
+    run: RunArgument,
+    *,
+    after: Annotated[str, typer.Option(metavar="ID", help="Only what came after this event.")] = "0-0",
+    as_json: Json = False,
+) -> None:
+    """Follow a run to its end, from its beginning. Ctrl-C stops watching, not the run."""
+    with _client() as client:
+        _follow(client, run, after=after, as_json=as_json)
+
+
+@app.command("list", rich_help_panel=FOLLOW)
+def list_runs(
+    *, limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 20, as_json: Json = False
+) -> None:
+    """The runs submitted last, the newest first."""
+    with _client() as client:
+        states = client.recent(limit)
+    if as_json:
+        print_json([asdict(state) for state in states])
+        return
+    from worker.console import screen
+    from worker.tables import run_table
+
+    screen().print(run_table(states) if states else "There are no runs.")
+
+
+@app.command(rich_help_panel=FOLLOW)
+def show(run: RunArgument, *, as_json: Json = False) -> None:
+    """A run's state, its texts, and links to its pictures."""
+    from worker.console import screen
+    from worker.lookup import look_up
+    from worker.tables import artifact_table, state_table
+
+    with _client() as client:
+        found = look_up(client, run)
+        if as_json:
+            print_json(found.to_data())
+            return
+        screen().print(state_table(found.state))
+        if found.artifacts:
+            screen().print()
+            screen().print(artifact_table(found.artifacts, found.journal))
+
+
+@app.command(rich_help_panel=FOLLOW)
+def cancel(run: RunArgument) -> None:
+    """Stop a run; what it has made is kept."""
+    with _client() as client:
+        typer.echo("cancelled" if client.cancel(run) else f"nothing to cancel: the run has {client.state(run).state}")
+
+
+@app.command(rich_help_panel=CHECK)
+def validate(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipe files or shipped recipes' names.")],
+    *,
+    model: Model = None,
+    as_json: Json = False,
+) -> None:
+    """Check recipes and their images, offline: every fault with its place and what is allowed."""
+    from worker.verdict import known_card, verdict_on
+
+    card = known_card(settings_for(model), required=model is not None)
+    verdicts = [verdict_on(recipe, card) for recipe in recipes]
+    if as_json:
+        print_json([asdict(verdict) for verdict in verdicts])
+    else:
+        for verdict in verdicts:
+            if verdict.ok:
+                typer.echo(f"{verdict.recipe}: ok")
+            for fault in verdict.faults:
+                complain(fault)
+    if not all(verdict.ok for verdict in verdicts):
+        raise typer.Exit(ExitCode.BAD_INPUT)
+
+
+@app.command(rich_help_panel=CHECK)
+def plan(recipe: RecipeArgument, *, overrides: Overrides = None, model: Model = None, as_json: Json = False) -> None:
+    """Every step of a recipe before it runs: tokens, KV memory and forward passes."""
+    from worker.console import screen
+    from worker.estimate import estimate
+    from worker.tables import cost_note, cost_table
+
+    found = estimate(recipe_file(recipe), parsed(overrides), settings_for(model))
+    if as_json:
+        print_json(found.to_data())
+    else:
+        screen().print(cost_table(found), "", cost_note(found), sep="\n")
+
+
+@app.command(rich_help_panel=CHECK)
+def schema() -> None:
+    """The JSON Schema of recipes, for editors."""
+    from recipes.schema import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+@app.command(rich_help_panel=CHECK)
+def doctor() -> None:
+    """Is everything there that a run needs? One line for each thing, with what helps."""
+    from worker.client import Client
+    from worker.doctor import examine
+
+    healthy = True
+    with Client(settings_for()) as client:
+        for finding in examine(client):
+            healthy &= finding.problem is None
+            mark = typer.style("problem", fg="red") if finding.problem else typer.style("ok     ", fg="green")
+            typer.echo(f"{mark}  {finding.what}: {finding.problem or finding.fact}")
+    if not healthy:
+        raise typer.Exit(ExitCode.RUN_FAILED)
+
+
+def _client() -> "Client":
+    """A client of the servers in the settings. Raises ServiceDown when Redis does not answer."""
+    from worker.client import Client
+    from worker.services import check_redis
+
+    client = Client(settings_for())
+    check_redis(client.redis)
+    return client
+
+
+def _follow(client: "Client", run_id: str, *, after: str = "0-0", as_json: bool, stderr: bool = False) -> None:
+    """Show a run until its end, and leave with what that means."""
+    from worker.console import RunView, screen
+
+    ended = "succeeded"
+    view = RunView(screen(stderr=stderr), hint=" (autoseq worker starts one)")
+    try:
+        with nullcontext() if as_json else view:
+            for event in client.watch(run_id, after=after):
+                ended = event.type
+                if as_json:
+                    print_json({"id": event.id, **event.data})
+                else:
+                    view.show(event)
+    except KeyboardInterrupt:
+        remark(f"the run goes on; autoseq watch {run_id} shows it again, autoseq cancel {run_id} stops it")
+        raise
+    meaning = {"failed": ExitCode.RUN_FAILED, "cancelled": ExitCode.CANCELLED}
+    raise typer.Exit(meaning.get(ended, ExitCode.OK))
+
+
+if __name__ == "__main__":
+    main()

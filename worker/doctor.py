@@ -1,0 +1,101 @@
+"""`autoseq doctor`: is everything there that a run needs, and if not, what helps?"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from recipes.card import ModelFolderError
+from storage.errors import StorageError
+from storage.objects import probe
+from worker.client import Client
+from worker.engine import Engine
+from worker.services import ServiceDown, check_redis, connect_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was checked."""
+
+    what: str
+    problem: str | None = None
+    """What is wrong, and what helps."""
+    fact: str = ""
+    """What there is, when nothing is wrong."""
+
+
+def examine(client: Client) -> Iterator[Finding]:
+    """Check one thing after the other."""
+    for what, check in (
+        ("Redis answers", _redis),
+        ("Redis keeps its data", _persistence),
+        ("Redis forgets nothing", _eviction),
+        ("the bucket can be used", _bucket),
+        ("the bucket keeps writers apart", _conditional_puts),
+        ("the model folder", _model),
+        ("workers", _workers),
+    ):
+        yield _finding(what, check, client)
+
+
+def _finding(what: str, check: Callable[[Client], str], client: Client) -> Finding:
+    try:
+        return Finding(what=what, fact=check(client))
+    except (_Problem, ServiceDown, RedisError, StorageError, ModelFolderError) as error:
+        return Finding(what=what, problem=str(error))
+
+
+class _Problem(Exception):  # noqa: N818 (it says what it is)
+    """Something is there but not as it must be."""
+
+
+def _redis(client: Client) -> str:
+    check_redis(client.redis)
+    return f"version {client.redis.info("server")['redis_version']}"
+
+
+def _persistence(client: Client) -> str:
+    if not client.redis.info("persistence")["aof_enabled"]:
+        raise _Problem("appendonly is off: a restart would lose queued runs; set `appendonly yes`")
+    return "appendonly is on"
+
+
+def _eviction(client: Client) -> str:
+    policy = client.redis.info("memory")["maxmemory_policy"]
+    if policy != "noeviction":
+        raise _Problem(f"maxmemory-policy is {policy}: a full Redis would drop runs; set `maxmemory-policy noeviction`")
+    return "maxmemory-policy is noeviction"
+
+
+def _bucket(client: Client) -> str:
+    store = connect_store(client.config)
+    try:
+        store.ensure_bucket()
+        store.put("doctor", b"a put with its checksum", content_type="text/plain")
+        store.delete("doctor")
+    except StorageError as error:
+        raise _Problem(f"{error}; S3 is set by AUTOSEQ_S3_…") from error
+    finally:
+        store.close()
+    return store.address("")
+
+
+def _conditional_puts(client: Client) -> str:
+    probe(client.objects)
+    return "conditional puts hold"
+
+
+def _model(client: Client) -> str:
+    try:
+        card = Engine(client.config).card()
+    except ModelFolderError as error:
+        raise _Problem(f"{error}; the model is set by AUTOSEQ_MODEL") from error
+    return f"{card.name}, images up to {card.max_side_px} px"
+
+
+def _workers(client: Client) -> str:
+    check_redis(client.redis)
+    served = sorted(client.models())
+    if not served:
+        raise _Problem("none has announced a model; start one with `autoseq worker`")
+    return f"have announced {', '.join(served)}"

@@ -1,0 +1,102 @@
+"""`autoseq plan`: what each step of a recipe will cost, with the model's own tokenizer where it is here."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.cost import StepCost, costs
+from core.plan import Draw, Forget, Read, Step, Write, plan
+from recipes.card import ModelFolderError
+from recipes.recipe import TextItem
+from worker.engine import Engine
+from worker.inputs import Sources
+from worker.job import prepare
+from worker.settings import Settings
+
+CHARS_A_TOKEN = 4
+"""About, in English."""
+BYTES_A_VALUE = 2
+"""Of the KV cache in bfloat16, as on a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The steps of a recipe and their costs."""
+
+    recipe: str
+    model: str
+    exact: bool
+    """Whether the model's own tokenizer counted the given texts; those yet to be written count with their limit."""
+    costs: tuple[StepCost, ...]
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        steps = [
+            {
+                "step": cost.step.number,
+                "kind": type(cost.step).__name__.lower(),
+                "what": described(cost.step),
+                "new_tokens": cost.new_tokens,
+                "context_tokens": cost.context_tokens,
+                "kv_bytes": cost.kv_values * BYTES_A_VALUE,
+                "forward_passes": cost.forward_passes,
+            }
+            for cost in self.costs
+        ]
+        return {"recipe": self.recipe, "model": self.model, "exact_tokens": self.exact, "steps": steps}
+
+
+def estimate(file: Path, overrides: Mapping[str, Any], config: Settings) -> Estimate:
+    """The cost of the recipe in `file` on the model of `config`, without loading its weights.
+
+    Raises RecipeError, InputError, ModelFolderError.
+    """
+    card = Engine(config).card()
+    job = prepare(file, overrides, card=card, sources=Sources(folder=file.parent), run_id="")
+    count, exact = token_counter(Path(config.model))
+    found = costs(
+        plan(job.recipe),
+        job.recipe,
+        card,
+        count_tokens=count,
+        input_sizes=[image.decode().size for image in job.inputs],
+    )
+    return Estimate(recipe=job.recipe.name, model=card.name, exact=exact, costs=found)
+
+
+def token_counter(model: Path) -> tuple[Callable[[str], int], bool]:
+    """What counts the tokens of a text for the model in the folder `model`, and whether that is exact.
+
+    Raises ModelFolderError when the folder's tokenizer can't be read.
+    """
+    file = model / "tokenizer.json"
+    if not file.is_file() or importlib.util.find_spec("tokenizers") is None:
+        return _about, False
+    from tokenizers import Tokenizer  # noqa: PLC0415 - comes with the model extra, which a web backend lacks
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises just that for whatever it can't parse
+        raise ModelFolderError(f"{file}: not a tokenizer: {error}") from error
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), True
+
+
+def _about(text: str) -> int:
+    return -(-len(text) // CHARS_A_TOKEN)
+
+
+def described(step: Step) -> str:
+    """A step in a few words."""
+    match step:
+        case Read(role=role, item=TextItem(text=text)):
+            return f"read {role}: {text}"
+        case Read(role=role):
+            return f"read {role}: an image"
+        case Write(role=role):
+            return f"write {role}"
+        case Draw(index=index):
+            return f"draw image {index + 1}"
+        case Forget(dropped=dropped):
+            return f"forget the items of steps {', '.join(map(str, dropped))}"

@@ -1,0 +1,125 @@
+"""What the command line shows of runs and plans at rest."""
+
+import time
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from storage.journal import Artifact, Journal
+from storage.state import RunState
+from worker.console import HOUR_S, MINUTE_S, STATE_STYLES, clean, duration
+from worker.estimate import BYTES_A_VALUE, Estimate, described
+
+DAY_S = 24 * HOUR_S
+MIB = 2**20
+SHOWN_CHARS = 48
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was, roughly."""
+    for unit_s, name in ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "min")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s:.0f} {name} ago"
+    return "just now"
+
+
+def run_table(states: Sequence[RunState]) -> Table:
+    """Runs, one a line."""
+    table = _table("run", "recipe", "state", "done", "submitted")
+    table.columns[0].no_wrap = True
+    for state in states:
+        submitted = ago(time.time() - state.submitted_at) if state.submitted_at else ""
+        shown = Text(state.state, style=STATE_STYLES[state.state])
+        table.add_row(Text(state.run_id), Text(clean(state.name)), shown, f"{state.fraction:.0%}", submitted)
+    return table
+
+
+def state_table(state: RunState) -> Table:
+    """One run at a glance."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    took = duration(state.finished_at - state.started_at) if state.finished_at and state.started_at else ""
+    facts = (
+        ("run", state.run_id),
+        ("recipe", clean(state.name)),
+        ("model", state.model),
+        ("state", state.state),
+        ("step", f"{state.step} of {state.steps} ({state.fraction:.0%})" if state.steps else ""),
+        ("took", took),
+        ("error", clean(state.error or "")),
+        ("manifest", state.manifest),
+    )
+    for name, fact in facts:
+        if fact:
+            table.add_row(name, Text(fact, style=STATE_STYLES[state.state] if name == "state" else ""))
+    return table
+
+
+def artifact_table(artifacts: Sequence[Artifact], journal: Journal) -> Table:
+    """What a run has made: the words, and links to the pictures."""
+    table = _table("step", "what", "bytes", "")
+    table.columns[2].justify = "right"
+    for made in artifacts:
+        what = made.role if made.index is None else f"image {made.index + 1}"
+        if made.kind == "text":
+            shown = Text(clean(journal.get(made.key).decode()))
+        else:
+            shown = Text(journal.url(made.key), style=f"link {journal.url(made.key)}")
+        table.add_row(str(made.step), what, f"{made.size:,}", shown)
+    return table
+
+
+def cost_table(estimate: Estimate) -> Table:
+    """A plan, one step a line, and its totals."""
+    table = _table("step", "what", "new tokens", "in context", "KV cache", "passes")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    about = "" if estimate.exact else "~"
+    for cost in estimate.costs:
+        table.add_row(
+            str(cost.step.number),
+            Text(_short(described(cost.step))),
+            f"{about}{cost.new_tokens:,}",
+            f"{about}{cost.context_tokens:,}",
+            _memory(cost.kv_values),
+            f"{cost.forward_passes:,}",
+        )
+    table.add_row(
+        "",
+        "in all, or the most at once",
+        f"{about}{sum(cost.new_tokens for cost in estimate.costs):,}",
+        f"{about}{max(cost.context_tokens for cost in estimate.costs):,}",
+        _memory(max(cost.kv_values for cost in estimate.costs)),
+        f"{sum(cost.forward_passes for cost in estimate.costs):,}",
+        style="bold",
+    )
+    return table
+
+
+def cost_note(estimate: Estimate) -> str:
+    """How the numbers of `cost_table` are to be read."""
+    counted = (
+        "counted with the model's tokenizer" if estimate.exact else "estimated, as the model's tokenizer isn't here"
+    )
+    return (
+        f"{estimate.recipe} on {estimate.model}. Given texts are {counted}; texts the model writes count with their "
+        f"longest. KV cache at {BYTES_A_VALUE} bytes a value (bfloat16)."
+    )
+
+
+def _memory(kv_values: int) -> str:
+    return f"{kv_values * BYTES_A_VALUE / MIB:,.1f} MiB"
+
+
+def _short(text: str) -> str:
+    words = " ".join(clean(text).split())
+    return words if len(words) <= SHOWN_CHARS else f"{words[: SHOWN_CHARS - 1]}…"
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
