@@ -16,6 +16,8 @@ Events, in the order in which a run has them, with their fields beside `type`, `
 """
 
 import json
+import secrets
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,17 +29,22 @@ from storage.state import State
 
 # KEYS: state, events, cancel flag, record, runs without an end.
 # ARGV: run id, time to live, stream length, the state it must have (or ''), new state (or ''), fraction (or ''),
-#       event (JSON object, or ''), then field, value, ... of the hash.
-# Returns 1; 0 when the run has another state than it must have, or a final one: then nothing was written.
+#       event (JSON object, or ''), writer, number of this write, then field, value, ... of the hash.
+# Returns 1; 0 when the run has another state than it must have, or a final one: then nothing was written. A write that
+# is repeated because its answer was lost is known by its number, and not made twice.
 _WRITE: Final = """
 local final = {succeeded = true, failed = true, cancelled = true}
+if redis.call('HGET', KEYS[1], 'writer') == ARGV[8] then
+  if tonumber(ARGV[9]) <= tonumber(redis.call('HGET', KEYS[1], 'written')) then return 1 end
+end
 local state = redis.call('HGET', KEYS[1], 'state')
 if (state and final[state]) or (ARGV[4] ~= '' and state ~= ARGV[4]) then return 0 end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'state', ARGV[5]) end
 local fraction = redis.call('HGET', KEYS[1], 'fraction') or '0'
 if ARGV[6] ~= '' and tonumber(ARGV[6]) > tonumber(fraction) then fraction = ARGV[6] end
 redis.call('HSET', KEYS[1], 'fraction', fraction)
-for i = 8, #ARGV, 2 do
+redis.call('HSET', KEYS[1], 'writer', ARGV[8], 'written', ARGV[9])
+for i = 10, #ARGV, 2 do
   if ARGV[i] == 'started_at' then redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
   else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
@@ -81,6 +88,9 @@ class Progress:
         self._ttl_s = ttl_s
         self._max_events = max_events
         self._clock = clock
+        self._writer = secrets.token_hex(8)
+        self._lock = threading.Lock()  # writes are numbered in the order in which they are made
+        self._written = 0
         self._script = redis.register_script(_WRITE)
         of_run = (keys.run_state, keys.run_events, keys.run_cancel, keys.run_record)
         self._keys = [*(key(run_id) for key in of_run), keys.OPEN_RUNS]
@@ -141,8 +151,10 @@ class Progress:
         flat = [str(part) for field in fields.items() for part in field]
         limits: tuple[str | int, ...] = (self.run_id, self._ttl_s, self._max_events)
         share = "" if fraction is None else f"{min(max(fraction, 0.0), 1.0):.6f}"
-        args: list[str | int] = [*limits, only_from or "", state or "", share, event, *flat]
-        return bool(self._script(keys=self._keys, args=args))
+        args: list[str | int] = [*limits, only_from or "", state or "", share, event]
+        with self._lock:
+            self._written += 1
+            return bool(self._script(keys=self._keys, args=[*args, self._writer, self._written, *flat]))
 
 
 def _position(step: int | None, eta_s: float | None) -> dict[str, str]:

@@ -36,6 +36,31 @@ if state == 'queued' or state == 'running' then redis.call('SET', KEYS[2], '1') 
 return state
 """
 
+# KEYS: state. ARGV: how many steps are committed.
+# Returns how many times the run was started since it last got a step further.
+_ATTEMPT: Final = """
+local before = redis.call('HGET', KEYS[1], 'attempt_steps')
+if before and tonumber(before) >= tonumber(ARGV[1]) then return redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
+redis.call('HSET', KEYS[1], 'attempts', 1, 'attempt_steps', ARGV[1])
+return 1
+"""
+
+# KEYS: state, cancel flag, record, events, runs without an end, lines, waiting in the line.
+# ARGV: run id, line. Returns 1 when the run waits again; 0 when it has no end yet, or succeeded.
+_REOPEN: Final = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state ~= 'failed' and state ~= 'cancelled' then return 0 end
+redis.call('HSET', KEYS[1], 'state', 'queued', 'error', '', 'finished_at', '', 'line', ARGV[2])
+redis.call('HDEL', KEYS[1], 'attempts', 'attempt_steps')
+redis.call('DEL', KEYS[2])
+for _, key in ipairs({KEYS[1], KEYS[3], KEYS[4]}) do redis.call('PERSIST', key) end
+local now = redis.call('TIME')
+redis.call('ZADD', KEYS[5], now[1] + now[2] / 1000000, ARGV[1])
+redis.call('SADD', KEYS[6], ARGV[2])
+redis.call('ZADD', KEYS[7], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
+return 1
+"""
+
 # KEYS: idempotency key. ARGV: run id, time to live. Returns the run id that owns it.
 _CLAIM: Final = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return ARGV[1] end
@@ -59,6 +84,8 @@ class Runs:
         self._create = redis.register_script(_CREATE)
         self._cancel = redis.register_script(_CANCEL)
         self._claim = redis.register_script(_CLAIM)
+        self._attempt = redis.register_script(_ATTEMPT)
+        self._reopen = redis.register_script(_REOPEN)
 
     def claim_key(self, key: str, run_id: str) -> str:
         """The run id that owns an idempotency key: `run_id` itself, unless another came first.
@@ -121,6 +148,29 @@ class Runs:
     def cancel_requested(self, run_id: str) -> bool:
         """Whether someone asked for the run to stop."""
         return bool(self._redis.exists(keys.run_cancel(run_id)))
+
+    def count_attempt(self, run_id: str, committed: int) -> int:
+        """Note that the run is started with so many steps `committed`; how often in a row without a new one."""
+        return cast("int", self._attempt(keys=[keys.run_state(run_id)], args=[committed]))
+
+    def forgive_attempt(self, run_id: str) -> None:
+        """The attempt under way was given up for no fault of the run's."""
+        self._redis.hincrby(keys.run_state(run_id), "attempts", -1)
+
+    def reopen(self, run_id: str) -> bool:
+        """Let a failed or cancelled run wait again, to go on after its last committed step. Publish its message then.
+
+        False when it waits or runs already, or succeeded. Raises RunUnknown.
+        """
+        record = self.record(run_id)
+        of_run = (keys.run_state, keys.run_cancel, keys.run_record, keys.run_events)
+        indexes = [keys.OPEN_RUNS, keys.LINES, keys.waiting(record.line)]
+        reopened = self._reopen(keys=[*(key(run_id) for key in of_run), *indexes], args=[run_id, record.line])
+        if reopened:
+            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).queued(
+                name=record.name, model=record.model
+            )
+        return bool(reopened)
 
     def announce(self, name: str, card: str) -> None:
         """A worker serves the model `name`; `card` is what clients need to know of it, as JSON."""

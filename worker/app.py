@@ -10,6 +10,7 @@ from celery import Celery, signals
 from recipes.document import read_file
 from recipes.faults import RecipeError
 from recipes.load import find
+from storage import keys
 from storage.runs import Runs
 from storage.state import RunRecord
 from worker.request import RequestError, RunRequest
@@ -149,6 +150,7 @@ def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> 
             model=model,
             queue=queue,
             priority=request.priority,
+            line=keys.line(queue, PRIORITIES[request.priority]),
             idempotency_key=request.idempotency_key,
             submitted_at=time.time(),
         )

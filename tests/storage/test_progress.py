@@ -1,7 +1,7 @@
 """Progress goes one way: fractions never fall, an end is an end, and each write is one round trip."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -147,3 +147,24 @@ def test_progress_goes_on_after_redis_forgot_the_script(
     redis_client.script_flush()
     assert progress.advance(1, 0.5)
     assert state_of(runs, run_id).fraction == 0.5
+
+
+def test_a_write_that_is_repeated_because_its_answer_was_lost_is_made_once(
+    progress: Progress, redis_client: redis.Redis, run_id: str
+) -> None:
+    progress.started(name="forest", model="tiny", steps=3)
+
+    class Repeating:
+        """A script that is sent twice, as a client does whose connection broke before the answer."""
+
+        def __init__(self, script: Callable[..., object]) -> None:
+            self.script = script
+
+        def __call__(self, **arguments: object) -> object:
+            self.script(**arguments)
+            return self.script(**arguments)
+
+    progress._script = Repeating(progress._script)  # type: ignore[assignment]  # between the client and the server
+    assert progress.event("step", step=1)
+    assert progress.event("step", step=2)
+    assert [event.get("step") for event in events_of(redis_client, run_id)] == [None, 1, 2]

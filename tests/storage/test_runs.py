@@ -130,3 +130,27 @@ def test_models_are_announced(runs: Runs) -> None:
     name = f"tiny-{secrets.token_hex(4)}"
     runs.announce(name, '{"stride_px": 16}')
     assert runs.models()[name] == '{"stride_px": 16}'
+
+
+def test_attempts_are_counted_until_a_step_is_committed(runs: Runs, run_id: str) -> None:
+    runs.create(record_of(run_id))
+    assert [runs.count_attempt(run_id, 0) for _ in range(3)] == [1, 2, 3]
+    assert [runs.count_attempt(run_id, 4) for _ in range(2)] == [1, 2]
+    runs.forgive_attempt(run_id)
+    assert runs.count_attempt(run_id, 4) == 2
+
+
+def test_a_failed_run_can_be_reopened_and_a_succeeded_one_can_not(
+    runs: Runs, redis_client: redis.Redis, run_id: str
+) -> None:
+    runs.create(record_of(run_id))
+    assert not runs.reopen(run_id)
+    Progress(redis_client, run_id).finish("failed", error="S3 was away")
+    assert runs.reopen(run_id)
+    state = runs.state(run_id)
+    assert state is not None
+    assert (state.state, state.error, state.finished_at) == ("queued", None, None)
+    assert redis_client.ttl(keys.run_record(run_id)) == -1
+    assert run_id in {one.run_id for one in runs.unfinished()}
+    Progress(redis_client, run_id).finish("succeeded")
+    assert not runs.reopen(run_id)
