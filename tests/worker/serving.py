@@ -1,0 +1,160 @@
+"""Builders for the tests of serving: settings, recipes, real worker processes, and runs without any disturbance."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.events import Event
+from core.plan import Step
+from core.scripted import CARD, ScriptedModel
+from storage.journal import Commit, Journal, Manifest
+from storage.objects import MemoryStore, ObjectStore
+from worker.inputs import Sources
+from worker.job import Job, resolve, store
+from worker.local import LocalServices
+from worker.request import RunRequest
+from worker.run import UploadLimits, run
+from worker.settings import PROJECT, Settings
+
+PREFIX = "served"
+DEADLINE_S = 60.0
+"""Far more than anything here takes: only what hangs meets it."""
+UPLOADS = UploadLimits(pending_bytes=2**20, outage_timeout_s=DEADLINE_S)
+
+
+def env_of(services: LocalServices, database: int, **settings: object) -> dict[str, str]:
+    """The environment of a worker or client with a Redis database of its own."""
+    env = {**services.env(), "AUTOSEQ_MODEL": "scripted", "AUTOSEQ_S3_PREFIX": PREFIX}
+    env["AUTOSEQ_REDIS_URL"] = f"{services.redis_url.rpartition('/')[0]}/{database}"
+    return env | {f"AUTOSEQ_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def config_of(env: Mapping[str, str]) -> Settings:
+    """The settings that a process with the environment `env` has."""
+    return Settings(_env_file=None, **{name.removeprefix("AUTOSEQ_").lower(): value for name, value in env.items()})
+
+
+def recipe(**fields: object) -> dict[str, Any]:
+    """A recipe of six steps."""
+    return {"name": "test", "context": [{"text": "A cat"}], "num_images": 2, "think": True, "seed": 5, **fields}
+
+
+def long_recipe() -> dict[str, Any]:
+    """Takes a minute on the slowed scripted model, so that it can be met while it runs."""
+    return recipe(num_images=8, image={"num_timesteps": 1000})
+
+
+def some_steps_recipe() -> dict[str, Any]:
+    """Takes a few seconds on the slowed scripted model, most of them after its first image."""
+    return recipe(num_images=4, image={"num_timesteps": 250})
+
+
+def request(run_id: str, document: str | Mapping[str, Any] | None = None) -> RunRequest:
+    return RunRequest(run_id=run_id, recipe=document or recipe(), overrides={})
+
+
+class Silent:
+    """A Reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.began_after: int | None = None
+        self.events: list[Event] = []
+        self.commits: list[Commit] = []
+
+    def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
+        del job, steps
+        self.began_after = committed
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def committed(self, commit: Commit) -> None:
+        self.commits.append(commit)
+
+
+def make_run(
+    asked: RunRequest,
+    objects: ObjectStore,
+    *,
+    prefix: str = PREFIX,
+    model: ScriptedModel | None = None,
+    reporter: Silent | None = None,
+    guard: Callable[[], None] = lambda: None,
+    uploads: UploadLimits = UPLOADS,
+) -> Manifest:
+    """The run that `asked` describes, in this process and on the scripted model."""
+    journal = Journal(objects, prefix, asked.run_id)
+    job = resolve(asked, CARD, recipes=PROJECT / "recipes", sources=Sources())
+    store(job, journal)
+    reporter = reporter or Silent()
+    return run(job, model=model or ScriptedModel(), journal=journal, reporter=reporter, guard=guard, uploads=uploads)
+
+
+def objects_of(objects: ObjectStore, run_id: str, *, prefix: str = PREFIX) -> dict[str, bytes]:
+    """All that a run left, by name within its folder."""
+    folder = f"{prefix}/{run_id}/"
+    return {key.removeprefix(folder): objects.get(key) for key in objects.list(folder)}
+
+
+def undisturbed(asked: RunRequest) -> dict[str, bytes]:
+    """The objects that the run leaves when nothing happens to it."""
+    objects = MemoryStore()
+    make_run(asked, objects)
+    return objects_of(objects, asked.run_id)
+
+
+def eventually(holds: Callable[[], object], what: str) -> None:
+    """Wait until `holds()`; fail when it never does."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline, f"not seen: {what}"
+        time.sleep(0.02)
+
+
+class WorkerProcess:
+    """`celery -A worker worker`, as anyone starts it."""
+
+    def __init__(self, env: Mapping[str, str], log: Path) -> None:
+        self.env = {**os.environ, **env}
+        self.log = log
+        self.config = config_of(env)
+        command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--loglevel", "INFO"]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(command, env=self.env, cwd=PROJECT, stdout=output, stderr=output)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_until_ready(self) -> None:
+        eventually(lambda: " ready." in self.output or self.process.poll() is not None, "a worker that is ready")
+        assert self.process.poll() is None, self.output
+
+    def kill_child(self) -> None:
+        """End the process that computes, as the kernel does when memory runs out."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for child in children:
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Let it finish what it does; its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(DEADLINE_S)
+
+
+def celery_call(env: Mapping[str, str], **kwargs: object) -> str:
+    """`celery -A worker call worker.run`; the id of the run."""
+    command = [sys.executable, "-m", "celery", "-A", "worker", "call", "worker.run", "--kwargs", json.dumps(kwargs)]
+    done = subprocess.run(
+        command, env={**os.environ, **env}, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
