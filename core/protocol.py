@@ -89,3 +89,7 @@ class UnifiedModel(Protocol):
     def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
         """The image that follows `context`: a Denoising after each step, then one Drawn."""
         ...
+
+    def forget(self) -> None:
+        """Drop what is cached of the last context, and the memory it takes; the next call reads it again."""
+        ...

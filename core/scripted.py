@@ -77,6 +77,10 @@ class ScriptedModel:
             yield Denoising(done=done, total=total, preview=lambda: image.resize((64, 64)))
         yield Drawn(image=image)
 
+    def forget(self) -> None:
+        """Count everything as new again."""
+        self._cached = ()
+
     def _read(self, context: Context, settings: TextSettings | ImageSettings, seed: int) -> random.Random:
         """Count what is new in `context`, and seed the output with all of it."""
         kept = 0

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from celery import Celery, signals
+from kombu import Connection
 
 from recipes.document import read_file
 from recipes.faults import RecipeError
@@ -155,6 +156,30 @@ def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> 
             submitted_at=time.time(),
         )
     )
+
+
+def publish(through: Celery, request: RunRequest, queue: str, connection: Connection | None = None) -> None:
+    """Put a run's message into its queue; the record is written already."""
+    through.send_task(
+        TASK,
+        kwargs=request.kwargs(),
+        task_id=request.run_id,
+        queue=queue,
+        priority=PRIORITIES[request.priority],
+        headers={RECORDED: True},
+        connection=connection,
+    )
+
+
+def publish_again(record: RunRecord) -> None:
+    """Put the message of a run that lost it, or its worker, into its queue once more."""
+    publish(app, RunRequest.of(record), record.queue)
+
+
+def broker_list(line: str) -> str:
+    """The Redis list in which the broker keeps the messages of a line: kombu's name for a queue at a priority."""
+    queue, _, priority = line.rpartition("|")
+    return KEY_PREFIX + queue + (f"\x06\x16{priority}" if int(priority) else "")
 
 
 app = make_app(settings())

@@ -38,6 +38,7 @@ EPILOG = (
     "Exit codes: 0 all is well, 1 the run failed, 2 bad input or usage, 3 Redis, S3 or a package is not there, "
     "4 the run was cancelled, 130 Ctrl-C. Settings: AUTOSEQ_… in the environment, in .env or in .autoseq/env."
 )
+NO_WORKER = "none has announced itself yet (autoseq worker starts one)"
 MAKE, FOLLOW, CHECK = "Make", "Follow", "Check"
 
 app = typer.Typer(cls=Boundary, no_args_is_help=True, pretty_exceptions_enable=False, epilog=EPILOG)
@@ -150,7 +151,7 @@ def submit(
         if follow:
             _follow(client, run_id, as_json=as_json, stderr=True)
         elif not client.models():
-            remark("no worker has announced itself yet; the run waits for one: autoseq worker")
+            remark(f"the run waits for a worker; {NO_WORKER}")
 
 
 @app.command(rich_help_panel=FOLLOW)
@@ -186,17 +187,17 @@ def show(run: RunArgument, *, as_json: Json = False) -> None:
     """A run's state, its texts, and links to its pictures."""
     from worker.console import screen
     from worker.lookup import look_up
-    from worker.tables import artifact_table, state_table
+    from worker.tables import artifact_lines, state_lines
 
     with _client() as client:
         found = look_up(client, run)
         if as_json:
             print_json(found.to_data())
             return
-        screen().print(state_table(found.state))
+        screen().print(state_lines(found.state), soft_wrap=True)
         if found.artifacts:
             screen().print()
-            screen().print(artifact_table(found.artifacts, found.journal))
+            screen().print(artifact_lines(found.artifacts, found.journal), soft_wrap=True)
 
 
 @app.command(rich_help_panel=FOLLOW)
@@ -283,7 +284,7 @@ def _follow(client: "Client", run_id: str, *, after: str = "0-0", as_json: bool,
     from worker.console import RunView, screen
 
     ended = "succeeded"
-    view = RunView(screen(stderr=stderr), hint=" (autoseq worker starts one)")
+    view = RunView(screen(stderr=stderr), hint="" if client.models() else f"; {NO_WORKER}")
     try:
         with nullcontext() if as_json else view:
             for event in client.watch(run_id, after=after):

@@ -25,7 +25,7 @@ from storage.journal import Journal
 from storage.objects import ObjectStore
 from storage.runs import Runs
 from storage.state import ProgressEvent, RunState
-from worker.app import PRIORITIES, RECORDED, TASK, choose_model, make_app, write_record
+from worker.app import choose_model, make_app, publish, write_record
 from worker.inputs import InputError, Sources
 from worker.outcome import RunCancelled, RunFailed
 from worker.request import Priority, RunRequest
@@ -181,6 +181,21 @@ class Client:
         """
         return self.runs.request_cancel(run_id)
 
+    def resume(self, run_id: str) -> bool:
+        """Queue a failed or cancelled run again, to go on after its last committed step. False when there is no need.
+
+        Raises RunUnknown, ServiceDown.
+        """
+        if not self.runs.reopen(run_id):
+            return False
+        record = self.runs.record(run_id)
+        try:
+            with self.app.connection_for_write() as connection:
+                publish(self.app, RunRequest.of(record), record.queue, connection)
+        except OperationalError as error:
+            raise ServiceDown(f"run {run_id} can't be queued: {error}") from error
+        return True
+
     def models(self) -> dict[str, ModelCard]:
         """The models that workers have announced, by name."""
         return {name: ModelCard.from_json(card) for name, card in self.runs.models().items()}
@@ -219,15 +234,7 @@ class Client:
                 return  # the same run was submitted at the same moment
             # A connection of its own: Celery's pools are shared by the whole process, and no one could close them.
             with self.app.connection_for_write() as connection:
-                self.app.send_task(
-                    TASK,
-                    kwargs=request.kwargs(),
-                    task_id=request.run_id,
-                    queue=queue,
-                    priority=PRIORITIES[request.priority],
-                    headers={RECORDED: True},
-                    connection=connection,
-                )
+                publish(self.app, request, queue, connection)
         except (RedisError, OperationalError) as error:
             raise ServiceDown(f"run {request.run_id} can't be queued: {error}") from error
 

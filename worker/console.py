@@ -81,7 +81,7 @@ class RunView:
         self._bars = Progress(SpinnerColumn(), label, BarColumn(BAR_COLUMNS), note, console=console)
         self._run = self._bars.add_task("starting", total=None, note="")
         self._part = self._bars.add_task("", total=None, note="", visible=False)
-        self._live = Live(get_renderable=self._picture, console=console, transient=True, refresh_per_second=8)
+        self._live = Live(get_renderable=self.picture, console=console, transient=True, refresh_per_second=8)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -183,14 +183,14 @@ class RunView:
 
     def _line(self, number: int, words: str, *, link: str | None = None) -> None:
         """Print one line that stays: what a step read, wrote or drew."""
-        role = self._roles.get(number, "")
+        role = self._roles.get(number, "image")  # an image's step may lie before what the stream still has
         if not self._console.is_terminal:
             self._console.print(Text(f"[{number}/{self._steps}] {role}: {' '.join(clean(words).split())}"))
             return
         shown = Text(clean(words), style=f"link {link}" if link else "")
         self._console.print(_row(Text(str(number), style="dim"), Text(role, style="cyan"), shown))
 
-    def _picture(self) -> RenderableType:
+    def picture(self) -> RenderableType:
         """What moves below the lines that stay."""
         if self._writing is None:
             return self._bars

@@ -51,7 +51,7 @@ class _Problem(Exception):  # noqa: N818 (it says what it is)
 
 def _redis(client: Client) -> str:
     check_redis(client.redis)
-    return f"version {client.redis.info("server")['redis_version']}"
+    return f"version {client.redis.info('server')['redis_version']}"
 
 
 def _persistence(client: Client) -> str:

@@ -1,13 +1,17 @@
 """This process's model: loaded once, on first use, and kept. The one door to torch."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from core.protocol import UnifiedModel
 from core.scripted import CARD, ScriptedModel
 from recipes.card import ModelCard
+from worker.outcome import RunFailed
 from worker.settings import Settings
 
+T = TypeVar("T")
 SCRIPTED = "scripted"
 """The model setting that means a model without weights."""
 
@@ -56,3 +60,43 @@ class Engine:
             gpus=settings.gpus or None,
             on_progress=on_progress,
         )
+
+    def with_memory_freed_once(self, call: Callable[[], T]) -> T:
+        """`call()`, and once more with the caches emptied when the device runs out of memory.
+
+        Raises RunFailed, with the sizes, when it does so again; the model stays loaded and other runs go on.
+        """
+        try:
+            return call()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            first = str(error)
+        self._free_memory()
+        try:
+            return call()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._free_memory()
+            raise RunFailed(
+                f"out of memory on the device, twice: {first}; a smaller image.width and image.height or "
+                "max_context_items takes less"
+            ) from error
+
+    def _free_memory(self) -> None:
+        """Give what the model cached for its last context, and what torch keeps for later, back to the device."""
+        if self._model is not None:
+            self._model.forget()
+        if "torch" in sys.modules:
+            import torch  # noqa: PLC0415 (loaded already, by the model)
+
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    import torch  # noqa: PLC0415 (loaded already, by the model)
+
+    return isinstance(error, torch.OutOfMemoryError)

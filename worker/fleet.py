@@ -68,8 +68,8 @@ class WorkerFleet:
 
     def wait(self) -> int:
         """Wait for all to end; the worst of their exit codes, a signal's as the shell has it."""
-        while not self.ended():
-            time.sleep(POLL_S)
+        for process in self._processes:
+            process.wait()
         return max(128 - code if (code := process.returncode) < 0 else code for process in self._processes)
 
     def check(self) -> None:
@@ -82,12 +82,14 @@ class WorkerFleet:
         """Ask them to end, and make them after `timeout_s`: the run under way loses its current step, no more."""
         self.send(signal.SIGTERM)
         deadline = time.monotonic() + timeout_s
-        while not self.ended() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-        for process in self._processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # it leads its session: its own child goes with it
-                process.wait()
+        try:
+            while not self.ended() and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+        finally:  # also when a second Ctrl-C won't wait
+            for process in self._processes:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # it leads its session: its own child goes with it
+                    process.wait()
 
     def _tail(self) -> str:
         if self.log is None:

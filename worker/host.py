@@ -1,7 +1,6 @@
 """What one worker process has, and how it serves a run with it: Redis, the bucket, the model."""
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,11 @@ from storage.patience import Patience
 from storage.progress import Progress
 from storage.runs import Runs
 from worker.engine import Engine
+from worker.guard import DrainFlag, Guard
 from worker.inputs import InputError, Sources
 from worker.job import Job, resolve, restore, store
 from worker.lease import Heartbeat, Lease, LeaseLost
-from worker.outcome import RunCancelled, RunFailed
+from worker.outcome import RunCancelled, RunFailed, RunHandedBack
 from worker.report import ProgressReporter
 from worker.request import RunRequest
 from worker.result import result_of
@@ -32,8 +32,7 @@ log = logging.getLogger(__name__)
 FATAL = (RecipeError, InputError, ModelFolderError, StorageError)
 START_PATIENCE_S = 20.0
 """A SeaweedFS that was just started takes this long until it can be written."""
-RENEWALS_A_TIMEOUT = 4
-LEASE_POLL_S = 0.25
+RENEWALS_A_LEASE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +54,7 @@ class Host:
         self.runs = Runs(self.redis, ttl_s=config.keep_progress_s)
         self.objects = connect_store(config)
         self.engine = Engine(config)
+        self.drain = DrainFlag.inherited()
 
     def close(self) -> None:
         """Close the connections."""
@@ -89,25 +89,17 @@ class Host:
 
         Raises:
             RunFailed, RunCancelled: how else it ended; Redis says the same.
+            RunHandedBack: this worker shuts down; what was made is committed, and the run waits again.
             LeaseLost: another worker has the run: nothing is to be said of it here.
         """
         self._raise_if_ended(request.run_id)
-        journal = self.journal(request.run_id)
-        progress = Progress(self.redis, request.run_id, ttl_s=self.config.keep_progress_s)
-        patience = Patience(self.config.outage_timeout_s)
+        lease = Lease(self.redis, request.run_id, ttl_s=self.config.lease_s)
+        if not lease.acquire():
+            raise LeaseLost(f"run {request.run_id}: another worker has it")
         try:
-            manifest = patience(journal.manifest) or self._lead(request, delivery, journal, progress)
-        except RunCancelled:
-            progress.finish("cancelled")
-            raise
-        except RunTaken as error:
-            raise LeaseLost(str(error)) from error
-        except FATAL as error:
-            progress.finish("failed", error=str(error))
-            raise RunFailed(str(error)) from error
-        result = result_of(manifest, journal)
-        progress.finish("succeeded", manifest=result["manifest"])
-        return result
+            return self._bring_to_its_end(request, delivery, lease)
+        finally:
+            lease.release()
 
     def _raise_if_ended(self, run_id: str) -> None:
         """A message may come again after the run's end, or after it was cancelled while it waited."""
@@ -117,11 +109,35 @@ class Host:
         if state and state.state == "failed":
             raise RunFailed(state.error or "the run failed before")
 
-    def _lead(self, request: RunRequest, delivery: Delivery, journal: Journal, progress: Progress) -> Manifest:
-        """Run as the one worker that may."""
-        lease = Lease(self.redis, request.run_id, ttl_s=self.config.visibility_timeout_s)
-        interval_s = self.config.visibility_timeout_s / RENEWALS_A_TIMEOUT
-        heartbeat = Heartbeat(lease, self.redis, delivery_tag=delivery.tag, interval_s=interval_s)
+    def _bring_to_its_end(self, request: RunRequest, delivery: Delivery, lease: Lease) -> dict[str, Any]:
+        """As the one worker that may: make what is missing, and say how it ended."""
+        journal = self.journal(request.run_id)
+        progress = Progress(self.redis, request.run_id, ttl_s=self.config.keep_progress_s)
+        heartbeat = Heartbeat(
+            lease, self.redis, delivery_tag=delivery.tag, interval_s=self.config.lease_s / RENEWALS_A_LEASE
+        )
+        patience = Patience(self.config.outage_timeout_s, on_wait=lambda _error, _pause_s: heartbeat.beat())
+        try:
+            manifest = patience(journal.manifest) or self._make(request, delivery, journal, progress, heartbeat)
+        except RunCancelled:
+            progress.finish("cancelled")
+            raise
+        except RunHandedBack:
+            self.runs.forgive_attempt(request.run_id)
+            progress.queued()
+            raise
+        except RunTaken as error:
+            raise LeaseLost(str(error)) from error
+        except (*FATAL, RunFailed) as error:
+            progress.finish("failed", error=str(error))
+            raise RunFailed(str(error)) from error
+        result = result_of(manifest, journal)
+        progress.finish("succeeded", manifest=result["manifest"])
+        return result
+
+    def _make(
+        self, request: RunRequest, delivery: Delivery, journal: Journal, progress: Progress, heartbeat: Heartbeat
+    ) -> Manifest:
         uploads = UploadLimits(
             pending_bytes=self.config.pending_upload_bytes,
             outage_timeout_s=self.config.outage_timeout_s,
@@ -138,28 +154,26 @@ class Host:
             heartbeat.beat()
             reporter.loading(done_bytes, total_bytes)
 
-        self._wait_for(lease)
-        try:
-            patience = Patience(uploads.outage_timeout_s, on_wait=uploads.on_wait)
-            job = patience(lambda: self._job(request, journal))  # before the model: a wrong recipe fails at once
-            return run(
-                job,
-                model=self.engine.model(loading),
-                journal=journal,
-                reporter=reporter,
-                guard=lambda: self._guard(request.run_id, heartbeat),
-                uploads=uploads,
-            )
-        finally:
-            lease.release()
+        patience = Patience(uploads.outage_timeout_s, on_wait=uploads.on_wait)
+        self._count_attempt(request.run_id, patience, journal)
+        job = patience(lambda: self._job(request, journal))  # before the model: a wrong recipe fails at once
+        model = self.engine.model(loading)
 
-    def _wait_for(self, lease: Lease) -> None:
-        """Take the lease; one that a dead worker left lapses by itself. Raises LeaseLost when its owner is alive."""
-        deadline = time.monotonic() + self.config.visibility_timeout_s
-        while not lease.acquire():
-            if time.monotonic() > deadline:
-                raise LeaseLost("another worker holds the run's lease and renews it")
-            time.sleep(LEASE_POLL_S)
+        def attempt() -> Manifest:
+            guard = Guard(request.run_id, runs=self.runs, heartbeat=heartbeat, drain=self.drain, config=self.config)
+            return run(job, model=model, journal=journal, reporter=reporter, guard=guard, uploads=uploads)
+
+        return self.engine.with_memory_freed_once(attempt)
+
+    def _count_attempt(self, run_id: str, patience: Patience, journal: Journal) -> None:
+        """Raises RunFailed for a run that was started again and again without getting a step further."""
+        state = self.runs.state(run_id)
+        committed = len(patience(journal.commits)) if state and state.started_at else 0
+        if self.runs.count_attempt(run_id, committed) > self.config.max_attempts:
+            raise RunFailed(
+                f"parked: the worker died {self.config.max_attempts} times in a row after step {committed} of this run "
+                "without committing another; `autoseq resume` tries it again"
+            )
 
     def _job(self, request: RunRequest, journal: Journal) -> Job:
         """What an earlier delivery stored, else what is asked for, stored."""
@@ -173,8 +187,3 @@ class Host:
             job = resolve(request, self.engine.card(), recipes=self.config.recipes, sources=sources)
             store(job, journal)
         return job
-
-    def _guard(self, run_id: str, heartbeat: Heartbeat) -> None:
-        heartbeat.beat()
-        if self.runs.cancel_requested(run_id):
-            raise RunCancelled(f"run {run_id} was cancelled")

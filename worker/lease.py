@@ -32,10 +32,13 @@ end
 return 1
 """
 
-# KEYS: lease, all leases. ARGV: token, run id.
+# KEYS: lease, all leases, state. ARGV: token, run id.
+# A run without an end stays in the index, as lapsed: whatever stopped its worker, it is found there.
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('ZREM', KEYS[2], ARGV[2])
+local state = redis.call('HGET', KEYS[3], 'state')
+if state == 'queued' or state == 'running' then redis.call('ZADD', KEYS[2], 0, ARGV[2])
+else redis.call('ZREM', KEYS[2], ARGV[2]) end
 return redis.call('DEL', KEYS[1])
 """
 
@@ -65,8 +68,8 @@ class Lease:
             raise LeaseLost(f"run {self._run_id}: its lease lapsed and another worker owns it")
 
     def release(self) -> None:
-        """Give the lease back, when it is still ours."""
-        self._release(keys=self._keys[:2], args=[self._token, self._run_id])
+        """Give the lease back, when it is still ours; a run that has no end yet is for the next worker at once."""
+        self._release(keys=self._keys[:3], args=[self._token, self._run_id])
 
 
 class Heartbeat:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast, get_args
 
+from storage.state import RunRecord
+
 Priority: TypeAlias = Literal["high", "normal", "low"]
 
 
@@ -46,6 +48,17 @@ class RunRequest:
             overrides=overrides,
             priority=cast("Priority", priority),
             idempotency_key=key or None,
+        )
+
+    @staticmethod
+    def of(record: RunRecord) -> "RunRequest":
+        """What a run's record says was asked for."""
+        return RunRequest(
+            run_id=record.run_id,
+            recipe=record.document,
+            overrides=record.overrides,
+            priority=cast("Priority", record.priority),
+            idempotency_key=record.idempotency_key,
         )
 
     def kwargs(self) -> dict[str, Any]:

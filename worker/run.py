@@ -17,7 +17,7 @@ from storage.journal import Commit, Journal, Manifest
 from storage.patience import Patience
 from storage.uploader import Uploader
 from worker.job import Job
-from worker.outcome import RunCancelled
+from worker.outcome import RunStopped
 from worker.products import pending_step, restored_item
 
 
@@ -53,7 +53,7 @@ def run(
     model: UnifiedModel,
     journal: Journal,
     reporter: Reporter,
-    guard: Callable[[], None],
+    guard: Callable[[Event], None],
     uploads: UploadLimits,
 ) -> Manifest:
     """Run `job` from where its journal stands, and return its manifest.
@@ -63,7 +63,7 @@ def run(
         model: what computes.
         journal: the run's folder: what was committed before is kept, what is missing is made.
         reporter: who is told.
-        guard: called between any two events; it raises what is to end the run here.
+        guard: told of each event before anyone else; it raises what is to end the run here.
         uploads: how far the uploads may lag behind.
 
     Raises:
@@ -72,33 +72,40 @@ def run(
     """
     patience = Patience(uploads.outage_timeout_s, on_wait=uploads.on_wait)
     steps = plan(job.recipe)
-    commits = patience(journal.commits)
+    commits = list(patience(journal.commits))
     reporter.begin(job, steps, len(commits))
     inputs = [image.decode() for image in job.inputs]
     done = [patience(partial(restored_item, commit, journal)) for commit in commits]
-    with _uploader(job, journal, reporter, uploads) as uploader:
+    with _uploader(job, journal, reporter, uploads, commits) as uploader:
         for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
-            guard()
+            guard(event)
             reporter.event(event)
             if isinstance(event, ItemRead | TextReady | ImageReady | Forgotten):
                 uploader.submit(pending_step(job, event))
-    return patience(partial(complete, job, journal))
+    return patience(partial(complete, job, journal, commits))
 
 
 @contextmanager
-def _uploader(job: Job, journal: Journal, reporter: Reporter, limits: UploadLimits) -> Iterator[Uploader]:
-    """The run's uploader; at the end everything that was made is committed, unless the run is no longer ours."""
+def _uploader(
+    job: Job, journal: Journal, reporter: Reporter, limits: UploadLimits, commits: list[Commit]
+) -> Iterator[Uploader]:
+    """The run's uploader; at the end everything that was made is in `commits`, unless the run is no longer ours."""
+
+    def committed(commit: Commit) -> None:
+        commits.append(commit)
+        reporter.committed(commit)
+
     uploader = Uploader(
         journal,
         recipe_sha256=job.recipe_sha256,
-        on_commit=reporter.committed,
+        on_commit=committed,
         max_pending_bytes=limits.pending_bytes,
         outage_timeout_s=limits.outage_timeout_s,
         on_wait=limits.on_wait,
     )
     try:
         yield uploader
-    except RunCancelled:
+    except RunStopped:
         uploader.close()  # what was made until now is kept
         raise
     except BaseException:
@@ -107,17 +114,16 @@ def _uploader(job: Job, journal: Journal, reporter: Reporter, limits: UploadLimi
     uploader.close()
 
 
-def complete(job: Job, journal: Journal) -> Manifest:
+def complete(job: Job, journal: Journal, commits: Sequence[Commit]) -> Manifest:
     """Write the run's page and then, last of all, its manifest; the same again leaves the same."""
-    artifacts = tuple(artifact for commit in journal.commits() for artifact in commit.artifacts)
     manifest = Manifest(
         run_id=job.run_id,
         name=job.recipe.name,
         recipe_sha256=job.recipe_sha256,
         model=job.recipe.model or "",
         seed=job.recipe.seed,
-        steps=len(plan(job.recipe)),
-        artifacts=artifacts,
+        steps=len(commits),
+        artifacts=tuple(artifact for commit in commits for artifact in commit.artifacts),
     )
     if job.recipe.output.page:
         html = page.render_page(manifest, to_document(job.recipe), page.texts_of(manifest, journal))

@@ -56,7 +56,19 @@ class Settings(BaseSettings):
     """How long the `scripted` model takes for each token and each denoising step."""
 
     visibility_timeout_s: Annotated[int, Ge(5)] = 90
-    """A message whose worker shows no progress for this long is given to another."""
+    """A message whose worker shows no progress for this long is given to another by the broker itself."""
+    lease_s: Annotated[float, Gt(0)] = 20.0
+    """A run whose worker showed no progress for this long is given to another."""
+    reconcile_interval_s: Annotated[float, Gt(0)] = 2.0
+    """How often one of the workers looks for runs that lost their worker or their message."""
+    max_attempts: Annotated[int, Ge(1)] = 3
+    """A run that was started this often in a row without a new step fails: it seems to kill its workers."""
+    step_timeout_s: Annotated[float, Gt(0)] = 3_600.0
+    """The longest a single step may take."""
+    run_timeout_s: Annotated[float, Gt(0)] = 86_400.0
+    """The longest a run may take from when a worker took it."""
+    drain_timeout_s: Annotated[float, Gt(0)] = 30.0
+    """How long a worker that shuts down goes on with the step under way before it hands the run back."""
     outage_timeout_s: Annotated[float, Gt(0)] = 600.0
     """How long a run waits for S3 or Redis to come back before it fails."""
     pending_upload_bytes: Annotated[int, Gt(0)] = 256 * 2**20

@@ -80,7 +80,7 @@ def run_here(
             model=engine.model(reporter.loading),
             journal=journal,
             reporter=reporter,
-            guard=lambda: None,
+            guard=lambda _event: None,
             uploads=UploadLimits(pending_bytes=config.pending_upload_bytes, outage_timeout_s=config.outage_timeout_s),
         )
     shown.event("succeeded", fraction=1.0, manifest=journal.address("manifest.json"))

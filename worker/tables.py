@@ -28,6 +28,7 @@ def run_table(states: Sequence[RunState]) -> Table:
     """Runs, one a line."""
     table = _table("run", "recipe", "state", "done", "submitted")
     table.columns[0].no_wrap = True
+    table.columns[-1].justify = "right"
     for state in states:
         submitted = ago(time.time() - state.submitted_at) if state.submitted_at else ""
         shown = Text(state.state, style=STATE_STYLES[state.state])
@@ -35,11 +36,8 @@ def run_table(states: Sequence[RunState]) -> Table:
     return table
 
 
-def state_table(state: RunState) -> Table:
-    """One run at a glance."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+def state_lines(state: RunState) -> Text:
+    """One run at a glance, one fact a line."""
     took = duration(state.finished_at - state.started_at) if state.finished_at and state.started_at else ""
     facts = (
         ("run", state.run_id),
@@ -51,24 +49,22 @@ def state_table(state: RunState) -> Table:
         ("error", clean(state.error or "")),
         ("manifest", state.manifest),
     )
-    for name, fact in facts:
-        if fact:
-            table.add_row(name, Text(fact, style=STATE_STYLES[state.state] if name == "state" else ""))
-    return table
+    lines = [
+        Text.assemble((f"{name:<10}", "dim"), (fact, STATE_STYLES[state.state] if name == "state" else ""))
+        for name, fact in facts
+        if fact
+    ]
+    return Text("\n").join(lines)
 
 
-def artifact_table(artifacts: Sequence[Artifact], journal: Journal) -> Table:
-    """What a run has made: the words, and links to the pictures."""
-    table = _table("step", "what", "bytes", "")
-    table.columns[2].justify = "right"
+def artifact_lines(artifacts: Sequence[Artifact], journal: Journal) -> Text:
+    """What a run has made, one artifact a line: its words, or a link to the picture."""
+    lines = []
     for made in artifacts:
         what = made.role if made.index is None else f"image {made.index + 1}"
-        if made.kind == "text":
-            shown = Text(clean(journal.get(made.key).decode()))
-        else:
-            shown = Text(journal.url(made.key), style=f"link {journal.url(made.key)}")
-        table.add_row(str(made.step), what, f"{made.size:,}", shown)
-    return table
+        shown = clean(journal.get(made.key).decode()) if made.kind == "text" else journal.url(made.key)
+        lines.append(Text.assemble((f"{made.step:>3}  ", "dim"), (f"{what:<11}", "cyan"), shown))
+    return Text("\n").join(lines)
 
 
 def cost_table(estimate: Estimate) -> Table:

@@ -12,10 +12,12 @@ from redis.exceptions import RedisError
 from recipes.card import ModelFolderError
 from storage.errors import InvalidName
 from storage.progress import Progress
-from worker.app import TASK, app, write_record
+from worker.app import TASK, app, broker_list, publish_again, write_record
+from worker.guard import DrainFlag
 from worker.host import Delivery, Host
 from worker.lease import LeaseLost
-from worker.outcome import RunCancelled, RunEnded, RunFailed
+from worker.outcome import RunCancelled, RunEnded, RunFailed, RunHandedBack
+from worker.reconcile import Reconciler, Watch
 from worker.request import RequestError, RunRequest
 from worker.services import ServiceDown
 from worker.settings import queue_of, settings
@@ -61,8 +63,8 @@ def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
     tag = (task.request.properties or {}).get("delivery_tag")
     try:
         return here.serve(request, Delivery(tag=tag, celery_state=celery_state))
-    except LeaseLost as error:
-        # Its new owner answers for the run; a state written here would be taken for the run's own.
+    except (LeaseLost, RunHandedBack) as error:
+        # Another worker answers for the run; a state written here would be taken for the run's own.
         raise Ignore(str(error)) from error
     except RedisError as error:
         # Nothing can be said of the run now; its message goes back, and whoever gets it goes on from the last commit.
@@ -75,10 +77,51 @@ def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
         raise
 
 
+class Parent:
+    """What a worker's parent process does beside Celery: it sees that services are there, and looks for lost runs."""
+
+    def __init__(self) -> None:
+        self.drain = DrainFlag.create()
+        here = host()
+        reconciler = Reconciler(
+            here.redis,
+            publish_again,
+            patience_s=here.config.lease_s,
+            broker_list=broker_list,
+        )
+        self.watch = Watch(reconciler, interval_s=here.config.reconcile_interval_s)
+
+
+@lru_cache(maxsize=1)
+def parent() -> Parent:
+    """This process's, when it is a worker's parent."""
+    return Parent()
+
+
 @signals.worker_init.connect(weak=False)
 def check_services(**_: object) -> None:
-    """Refuse to start where no run could succeed, in the worker's parent process, before a message is taken."""
+    """Refuse to start where no run could succeed, before a message is taken."""
     try:
         host().open()
     except (ServiceDown, ModelFolderError, InvalidName) as error:
         raise SystemExit(f"autosequence: this worker can't start: {error}") from error
+    parent()  # before the child is spawned, which learns of the drain flag from its environment
+
+
+@signals.worker_ready.connect(weak=False)
+def look_for_lost_runs(**_: object) -> None:
+    """Now and then, while this worker lives."""
+    parent().watch.start()
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def drain(**_: object) -> None:
+    """Celery tells its parent process alone; the child sees the flag."""
+    parent().drain.raise_()
+
+
+@signals.worker_shutdown.connect(weak=False)
+def leave(**_: object) -> None:
+    """The last look for lost runs is over before the process ends."""
+    parent().watch.stop()
+    parent().drain.remove()

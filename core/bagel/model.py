@@ -40,8 +40,7 @@ class Bagel:
         self.reader = Reader(network, tokenizer, card)
         self._card = card
         self._tokenizer = tokenizer
-        self._context = Cache(network.config.decoder.num_layers)
-        self._texts = Cache(network.config.decoder.num_layers)
+        self.forget()
 
     @staticmethod
     def load(
@@ -99,6 +98,11 @@ class Bagel:
     def tokens_read(self) -> int:
         """Tokens read into the caches since the model was loaded."""
         return self.reader.tokens_read
+
+    def forget(self) -> None:
+        """Drop both caches and the memory they take; the next call reads its context again."""
+        layers = self.network.config.decoder.num_layers
+        self._context, self._texts = Cache(layers), Cache(layers)
 
     @torch.inference_mode()
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
