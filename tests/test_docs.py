@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+from core.plan import plan
 from recipes.card import ModelCard
 from recipes.defaults import image_defaults
 from recipes.fields import allowed
@@ -30,7 +31,9 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    """The fenced blocks of a language; of none, by the empty name."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for name, block in fenced if name == language]
 
 
 def section(title: str) -> str:
@@ -138,6 +141,13 @@ def test_settings_and_their_documentation_are_the_same() -> None:
 def test_every_command_that_is_named_exists_and_every_command_is_named() -> None:
     real = set(typer.main.get_group(app).commands)
     assert set(re.findall(r"\bautoseq ([a-z]+)\b", TEXT)) == real
+
+
+def test_the_plan_in_the_guide_is_that_of_its_recipe() -> None:
+    rules = section("The rules of the sequence")
+    shown = re.findall(r"^(\d+) +(\w+)", blocks(rules, "")[0], re.MULTILINE)
+    steps = plan(load(blocks(rules, "yaml")[0]))
+    assert shown == [(str(step.number), type(step).__name__.lower()) for step in steps]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
