@@ -14,8 +14,8 @@ IDLE_DATABASE, SCRIPTED_DATABASE, TINY_DATABASE = 1, 2, 3
 
 @pytest.fixture(scope="session")
 def scripted_worker(services: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
-    """2 ms for each token and denoising step; a message without a sign of life is given on after 5 s."""
-    env = env_of(services, SCRIPTED_DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5)
+    """2 ms for each token and denoising step; a run without a sign of life is given on after seconds."""
+    env = env_of(services, SCRIPTED_DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3)
     worker = WorkerProcess(env, tmp_path_factory.mktemp("scripted") / "log")
     worker.wait_until_ready()
     yield worker

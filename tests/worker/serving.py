@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from core.plan import Step
 from core.scripted import CARD, ScriptedModel
 from storage.journal import Commit, Journal, Manifest
 from storage.objects import MemoryStore, ObjectStore
+from worker.app import make_app
 from worker.inputs import Sources
 from worker.job import Job, resolve, store
 from worker.local import LocalServices
@@ -37,7 +39,9 @@ def env_of(services: LocalServices, database: int, **settings: object) -> dict[s
 
 def config_of(env: Mapping[str, str]) -> Settings:
     """The settings that a process with the environment `env` has."""
-    return Settings(_env_file=None, **{name.removeprefix("AUTOSEQ_").lower(): value for name, value in env.items()})
+    given: dict[str, Any] = {name.removeprefix("AUTOSEQ_").lower(): value for name, value in env.items()}
+    given["_env_file"] = None
+    return Settings(**given)
 
 
 def recipe(**fields: object) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def make_run(
     prefix: str = PREFIX,
     model: ScriptedModel | None = None,
     reporter: Silent | None = None,
-    guard: Callable[[], None] = lambda: None,
+    guard: Callable[..., None] = lambda *_: None,
     uploads: UploadLimits = UPLOADS,
 ) -> Manifest:
     """The run that `asked` describes, in this process and on the scripted model."""
@@ -148,6 +152,27 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(DEADLINE_S)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CeleryResult:
+    """What Celery keeps of a run that has its end."""
+
+    state: str
+    result: Any
+
+
+def celery_result(worker: WorkerProcess, run_id: str) -> CeleryResult:
+    """What anyone gets who has the Celery app alone."""
+    app = make_app(worker.config)
+    backend: Any = app.backend
+    try:
+        told = app.AsyncResult(run_id)
+        result = told.get(timeout=DEADLINE_S, propagate=False)
+        return CeleryResult(state=told.state, result=result)
+    finally:
+        backend.result_consumer.stop()
+        backend.client.close()
 
 
 def celery_call(env: Mapping[str, str], **kwargs: object) -> str:

@@ -16,8 +16,16 @@ from core.sequence import run_sequence
 from recipes.card import ModelCard
 from recipes.load import find, load
 from storage.s3 import S3Store
-from tests.worker.serving import DEADLINE_S, WorkerProcess, celery_call, objects_of, recipe, request, undisturbed
-from worker.app import make_app
+from tests.worker.serving import (
+    DEADLINE_S,
+    WorkerProcess,
+    celery_call,
+    celery_result,
+    objects_of,
+    recipe,
+    request,
+    undisturbed,
+)
 from worker.client import Client
 from worker.settings import PROJECT
 
@@ -26,17 +34,6 @@ from worker.settings import PROJECT
 def tiny_client(tiny_worker: WorkerProcess) -> Iterator[Client]:
     with Client(tiny_worker.config) as opened:
         yield opened
-
-
-def celery_result(worker: WorkerProcess, run_id: str) -> dict[str, Any]:
-    """What anyone gets who has the Celery app alone."""
-    app = make_app(worker.config)
-    try:
-        result: dict[str, Any] = app.AsyncResult(run_id).get(timeout=DEADLINE_S)
-        return result
-    finally:
-        app.backend.result_consumer.stop()
-        app.backend.client.close()
 
 
 def test_tiny_bagel_draws_the_same_in_a_worker_and_in_this_process(
@@ -49,15 +46,14 @@ def test_tiny_bagel_draws_the_same_in_a_worker_and_in_this_process(
 
     folder = PROJECT / "models" / "tiny-bagel"
     asked = load(find("magical-forest"), overrides={"num_images": 2}, card=ModelCard.read(folder))
-    events = list(run_sequence(asked, Bagel.load(folder, device="cpu")))
-    expected = [event.text if isinstance(event, TextReady) else event.image for event in events if _is_made(event)]
-    assert [_content(data) for data in made] == [item if isinstance(item, str) else item.tobytes() for item in expected]
+    expected = [
+        event.text if isinstance(event, TextReady) else event.image.tobytes()
+        for event in run_sequence(asked, Bagel.load(folder, device="cpu"))
+        if isinstance(event, TextReady | ImageReady)
+    ]
+    assert [_content(data) for data in made] == expected
     assert "loading" in {event.type for event in tiny_client.watch(run_id)}, "the first run loads the model"
     assert tiny_worker.config.served_model == "tiny-bagel"
-
-
-def _is_made(event: object) -> bool:
-    return isinstance(event, TextReady | ImageReady)
 
 
 def _content(data: bytes) -> str | bytes:
@@ -152,7 +148,7 @@ def test_the_parts_of_each_text_are_told_as_they_are_written(client: Client, s3_
 
 def test_a_celery_call_with_a_name_is_enough_to_get_a_result(scripted_worker: WorkerProcess, client: Client) -> None:
     run_id = celery_call(scripted_worker.env, recipe="magical-forest")
-    result = celery_result(scripted_worker, run_id)
+    result = celery_result(scripted_worker, run_id).result
     assert result == client.result(run_id) | _signed(result)
     assert (result["run_id"], result["name"], result["state"]) == (run_id, "magical-forest", "succeeded")
 
@@ -172,12 +168,12 @@ def test_a_celery_call_takes_a_recipe_overrides_a_priority_and_a_key(
         "idempotency_key": "one-call",
     }
     first = celery_call(scripted_worker.env, **asked)
-    result = celery_result(scripted_worker, first)
+    result = celery_result(scripted_worker, first).result
     assert len([artifact for artifact in result["artifacts"] if artifact["kind"] == "image"]) == 3
     assert client.runs.record(first).priority == "high"
     again = celery_call(scripted_worker.env, **asked)
     assert again != first
-    assert celery_result(scripted_worker, again) == {
+    assert celery_result(scripted_worker, again).result == {
         "run_id": first,
         "state": "duplicate",
         "manifest": result["manifest"],
