@@ -110,7 +110,6 @@ def run(
 
     try:
         with RunView(screen(stderr=True)) as view:
-            view.say("reading the model")
             journal = run_here(
                 recipe_file(recipe), parsed(overrides), out=out, config=settings_for(model), show=view.show
             )

@@ -25,17 +25,18 @@ class Finding:
 
 
 def examine(client: Client) -> Iterator[Finding]:
-    """Check one thing after the other."""
-    for what, check in (
-        ("Redis answers", _redis),
-        ("Redis keeps its data", _persistence),
-        ("Redis forgets nothing", _eviction),
-        ("the bucket can be used", _bucket),
-        ("the bucket keeps writers apart", _conditional_puts),
-        ("the model folder", _model),
-        ("workers", _workers),
-    ):
-        yield _finding(what, check, client)
+    """Check one thing after the other; what only Redis could tell, only where it answers."""
+    redis = _finding("Redis answers", _redis, client)
+    yield redis
+    if redis.problem is None:
+        yield _finding("Redis keeps its data", _persistence, client)
+        yield _finding("Redis forgets nothing", _eviction, client)
+        yield _finding("workers", _workers, client)
+    bucket = _finding("the bucket can be used", _bucket, client)
+    yield bucket
+    if bucket.problem is None:
+        yield _finding("the bucket keeps writers apart", _conditional_puts, client)
+    yield _finding("the model folder", _model, client)
 
 
 def _finding(what: str, check: Callable[[Client], str], client: Client) -> Finding:
@@ -94,7 +95,6 @@ def _model(client: Client) -> str:
 
 
 def _workers(client: Client) -> str:
-    check_redis(client.redis)
     served = sorted(client.models())
     if not served:
         raise _Problem("none has announced a model; start one with `autoseq worker`")

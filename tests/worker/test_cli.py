@@ -1,0 +1,371 @@
+"""`autoseq`: what scripts and people get from each command, and what the shell is told."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from recipes.schema import schema_text
+from tests.worker.serving import WorkerProcess, env_of
+from tests.worker.shell import Shell, end_of, lines_until, one_error, said
+from worker.client import Client
+from worker.fleet import command, environment
+from worker.local import LocalServices
+from worker.settings import PROJECT, settings
+
+SHORT = "name: short\ncontext:\n  - text: A cat\nnum_images: 2\nthink: true\n"
+LONG = SHORT + "image:\n  num_timesteps: 1000\n"
+CLOSED = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    """In an empty folder, with the scripted model and no services."""
+    yield Shell(tmp_path, monkeypatch)
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.fixture
+def serving(shell: Shell, scripted_worker: WorkerProcess) -> Shell:
+    """With a worker that serves the scripted model."""
+    shell.use({name: value for name, value in scripted_worker.env.items() if name.startswith("AUTOSEQ_")})
+    return shell
+
+
+@pytest.fixture
+def idle(shell: Shell, idle_client: Client, services: LocalServices) -> Shell:
+    """With services, and no worker."""
+    assert idle_client.recent() == []
+    shell.use(env_of(services, 1))
+    return shell
+
+
+# what needs no service
+
+
+def test_help_says_what_the_exit_codes_mean(shell: Shell) -> None:
+    text = said(shell("--help"))
+    for name in ("demo", "dev", "worker", "run", "submit", "watch", "list", "show", "cancel", "validate", "plan"):
+        assert f"{name} " in text
+    assert "Exit codes" in text
+
+
+def test_the_version_is_printed(shell: Shell) -> None:
+    assert said(shell("--version")).startswith("autoseq 0.")
+
+
+def test_a_mistyped_command_is_corrected(shell: Shell) -> None:
+    result = shell("sumbit")
+    assert result.exit_code == 2
+    assert "Did you mean 'submit'?" in result.stderr
+
+
+def test_help_loads_no_service_and_no_model() -> None:
+    program = (
+        "import sys, worker.cli; print([m for m in ('torch', 'celery', 'redis', 'boto3', 'PIL') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+def test_the_schema_is_the_one_beside_the_recipes(shell: Shell) -> None:
+    assert said(shell("schema")) == schema_text()
+
+
+def test_every_fault_of_every_recipe_is_told(shell: Shell) -> None:
+    shell.recipe("name: Bad Name\ncontext: []\nnum_image: 3\n", "bad.yaml")
+    result = shell("validate", "bad.yaml", "magical-forest", "magic-forest")
+    assert said(result, code=2) == "magical-forest: ok\n"
+    assert result.stderr.count("error: bad.yaml:") == 3
+    assert "bad.yaml:3:1: unknown field 'num_image'" in result.stderr
+    assert "did you mean 'magical-forest'?" in result.stderr
+
+
+def test_validation_reads_the_images(shell: Shell) -> None:
+    shell.recipe("name: mine\ncontext:\n  - image: photo.png\n  - text: Bigger\n")
+    (shell.folder / "photo.png").write_bytes(b"no image")
+    assert "mine.yaml: context[0].image: is no image" in one_error(shell("validate", "mine.yaml"), code=2)
+    Image.new("RGB", (64, 64)).save(shell.folder / "photo.png")
+    assert said(shell("validate", "mine.yaml")) == "mine.yaml: ok\n"
+
+
+def test_validation_leaves_images_in_s3_to_the_worker(shell: Shell) -> None:
+    shell.recipe("name: mine\ncontext:\n  - image: s3://bucket/photo.png\n  - text: Bigger\n")
+    assert said(shell("validate", "mine.yaml")) == "mine.yaml: ok\n"
+
+
+def test_validation_knows_the_sizes_of_a_model_that_is_here(shell: Shell) -> None:
+    shell.recipe(SHORT + "image:\n  width: 100\n  height: 100\n")
+    model = str(PROJECT / "models" / "tiny-bagel")
+    assert "multiple" in shell("validate", "mine.yaml", "--model", model).stderr
+    shell.use({"AUTOSEQ_MODEL": "nowhere"})
+    assert said(shell("validate", "mine.yaml")) == "mine.yaml: ok\n"
+    assert "no such file" in one_error(shell("validate", "mine.yaml", "--model", "nowhere"), code=2)
+
+
+def test_verdicts_come_as_json(shell: Shell) -> None:
+    shell.recipe(SHORT)
+    first, second = json.loads(said(shell("validate", "mine.yaml", "none.yaml", "--json"), code=2))
+    assert first == {"recipe": "mine.yaml", "ok": True, "faults": []}
+    assert second["faults"] == ["none.yaml: no such file; expected a recipe file (YAML)"]
+
+
+def test_a_plan_counts_what_a_recipe_costs(shell: Shell) -> None:
+    model = str(PROJECT / "models" / "tiny-bagel")
+    text = said(shell("plan", "magical-forest", "--model", model, "--set", "num_images=1"))
+    assert "read initial: A magical forest" in text
+    assert "draw image 1" in text
+    assert "counted with the model's tokenizer" in text
+    assert "~" not in text
+
+
+def test_a_plan_without_the_tokenizer_is_marked_as_an_estimate(shell: Shell) -> None:
+    text = said(shell("plan", "magical-forest"))
+    assert "estimated" in text
+    assert "~" in text
+
+
+def test_a_plan_comes_as_json(shell: Shell) -> None:
+    plan = json.loads(said(shell("plan", "edit-photo", "--set", "max_context_items=3", "--json")))
+    kinds = [step["kind"] for step in plan["steps"]]
+    assert kinds == ["read", "read", "draw", "write", "forget", "draw"]
+    assert plan["steps"][-1]["context_tokens"] > plan["steps"][-1]["new_tokens"] > 0
+    assert plan["exact_tokens"] is False
+
+
+def test_a_tokenizer_that_is_none_is_named(shell: Shell) -> None:
+    model = shell.folder / "model"
+    model.mkdir()
+    for name in ("config.json", "llm_config.json", "ema.safetensors"):
+        (model / name).symlink_to(PROJECT / "models" / "tiny-bagel" / name)
+    (model / "tokenizer.json").write_text("{}")
+    assert "tokenizer.json: not a tokenizer" in one_error(shell("plan", "night-sky", "--model", "model"), code=2)
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [("num_images", "is not an override"), ("num_image=3", "num_images"), ("num_images=0", "too small")],
+)
+def test_a_wrong_override_is_bad_input(override: str, why: str, shell: Shell) -> None:
+    assert why in one_error(shell("plan", "magical-forest", "--set", override), code=2)
+
+
+def test_wrong_settings_are_named(shell: Shell) -> None:
+    shell.use({"AUTOSEQ_DTYPE": "float8"})
+    assert "AUTOSEQ_DTYPE: " in one_error(shell("validate", "magical-forest"), code=2)
+
+
+def test_services_that_are_away_are_named(shell: Shell) -> None:
+    shell.use({"AUTOSEQ_REDIS_URL": CLOSED})
+    for arguments in (["list"], ["submit", "magical-forest"]):
+        assert "Redis at 127.0.0.1:1 can't be used" in one_error(shell(*arguments), code=3)
+
+
+@pytest.mark.parametrize("gpus", ["a", "0,,1", "0,0", "-1"])
+def test_wrong_gpu_numbers_are_refused(gpus: str, shell: Shell) -> None:
+    result = shell("worker", f"--gpus={gpus}")
+    assert result.exit_code == 2
+    assert "0,1" in result.stderr
+
+
+# autoseq run
+
+
+def test_a_run_here_leaves_what_s3_would_hold(shell: Shell) -> None:
+    shell.recipe(SHORT)
+    result = shell("run", "mine.yaml", "--set", "seed=3", "--out", "made")
+    (folder,) = (shell.folder / "made").iterdir()
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"recipe.json", "manifest.json", "index.html", "contact-sheet.png", "commits/001.json"} <= found
+    assert f"contact sheet  {(folder / 'contact-sheet.png').as_uri()}" in said(result)
+    assert "[2/6] thinking: " in result.stderr
+    assert "succeeded in" in result.stderr
+    with Image.open(folder / "contact-sheet.png") as sheet:
+        assert sheet.width > 2 * 192
+
+
+def test_a_run_that_is_done_is_not_done_again(shell: Shell) -> None:
+    shell.recipe(SHORT)
+    first = json.loads(said(shell("run", "mine.yaml", "--json")))
+    made = {path: Path(path).stat().st_mtime_ns for path in first["images"]}
+    again = shell("run", "mine.yaml", "--json")
+    assert json.loads(said(again)) == first
+    assert "thinking" not in again.stderr
+    assert {path: Path(path).stat().st_mtime_ns for path in first["images"]} == made
+
+
+def test_a_run_that_was_interrupted_goes_on_where_it_was(shell: Shell) -> None:
+    shell.use({"AUTOSEQ_MODEL": "scripted", "AUTOSEQ_SCRIPTED_DELAY_S": "0.002"})
+    shell.recipe(LONG)
+    process = shell.start("run", "mine.yaml")
+    lines_until(process, "image 1: ")
+    process.send_signal(signal.SIGINT)
+    code, output = end_of(process)
+    assert code == 130
+    assert "the same command goes on after the last finished step" in output
+    shell.use({"AUTOSEQ_MODEL": "scripted"})
+    again = shell("run", "mine.yaml")
+    assert "goes on after step " in again.stderr
+    assert "image 1: " not in again.stderr
+    assert "image 2  " in said(again)
+
+
+def test_a_run_on_real_weights(shell: Shell) -> None:
+    shell.recipe("name: mine\ncontext:\n  - text: A large red circle at the center\nimage:\n  num_timesteps: 6\n")
+    result = shell("run", "mine.yaml", "--model", str(PROJECT / "models" / "tiny-bagel"), "--json")
+    (image,) = json.loads(said(result))["images"]
+    assert "model loaded: 35 MB" in result.stderr
+    with Image.open(image) as drawn:
+        assert drawn.size == (64, 64)
+
+
+def test_a_model_that_is_not_here_is_named(shell: Shell) -> None:
+    assert "nowhere/" in one_error(shell("run", "magical-forest", "--model", "nowhere"), code=2)
+
+
+# with services
+
+
+def test_submit_prints_the_run_id_alone(idle: Shell) -> None:
+    idle.recipe(SHORT)
+    result = idle("submit", "mine.yaml", "--run-id", "first", "--priority", "low")
+    assert said(result) == "first\n"
+    assert "none has announced itself yet" in result.stderr
+    assert json.loads(said(idle("submit", "mine.yaml", "--run-id", "second", "--json"))) == {"run_id": "second"}
+
+
+def test_the_same_key_gives_the_same_run(idle: Shell) -> None:
+    idle.recipe(SHORT)
+    first = said(idle("submit", "mine.yaml", "--idempotency-key", "k"))
+    assert said(idle("submit", "mine.yaml", "--idempotency-key", "k")) == first
+
+
+def test_a_waiting_run_can_be_cancelled(idle: Shell) -> None:
+    idle.recipe(SHORT)
+    run_id = said(idle("submit", "mine.yaml")).strip()
+    assert said(idle("cancel", run_id)) == "cancelled\n"
+    assert said(idle("cancel", run_id)) == "nothing to cancel: the run has cancelled\n"
+    assert said(idle("watch", run_id), code=4).splitlines()[-1] == "cancelled"
+    assert "state     cancelled" in said(idle("show", run_id))
+
+
+def test_there_may_be_no_runs(idle: Shell) -> None:
+    assert said(idle("list")) == "There are no runs.\n"
+    assert json.loads(said(idle("list", "--json"))) == []
+
+
+def test_a_run_no_one_knows_is_bad_input(idle: Shell) -> None:
+    for arguments in (["show", "nope"], ["watch", "nope"], ["cancel", "nope"]):
+        assert "there is no such run" in one_error(idle(*arguments), code=2)
+    assert "run id 'a b'" in one_error(idle("show", "a b"), code=2)
+
+
+def test_doctor_names_what_is_missing(idle: Shell) -> None:
+    lines = said(idle("doctor"), code=1).splitlines()
+    assert [line for line in lines if not line.startswith("ok ")] == [
+        "problem  workers: none has announced a model; start one with `autoseq worker`"
+    ]
+
+
+def test_doctor_says_what_helps(idle: Shell, services: LocalServices) -> None:
+    idle.use({**env_of(services, 1), "AUTOSEQ_S3_SECRET_KEY": "wrong", "AUTOSEQ_MODEL": "nowhere"})
+    text = said(idle("doctor"), code=1)
+    assert "AUTOSEQ_S3_" in text
+    assert "AUTOSEQ_MODEL" in text
+    idle.use({**env_of(services, 1), "AUTOSEQ_REDIS_URL": CLOSED})
+    assert "problem  Redis answers: Redis at 127.0.0.1:1 can't be used" in said(idle("doctor"), code=1)
+
+
+def test_doctor_warns_of_a_redis_that_forgets(idle: Shell, idle_client: Client) -> None:
+    try:
+        idle_client.redis.config_set("maxmemory-policy", "allkeys-lru")
+        idle_client.redis.config_set("appendonly", "no")
+        text = said(idle("doctor"), code=1)
+    finally:
+        idle_client.redis.config_set("maxmemory-policy", "noeviction")
+        idle_client.redis.config_set("appendonly", "yes")
+    assert "set `maxmemory-policy noeviction`" in text
+    assert "set `appendonly yes`" in text
+
+
+def test_a_run_is_followed_listed_and_shown(serving: Shell) -> None:
+    serving.recipe(SHORT)
+    result = serving("submit", "mine.yaml", "--watch", "--set", "name=followed")
+    run_id = said(result).strip()
+    assert "[2/6] thinking: " in result.stderr
+    assert "succeeded in" in result.stderr
+    assert run_id in said(serving("list", "--limit", "1"))
+    shown = said(serving("show", run_id))
+    assert "recipe    followed" in shown
+    assert "  3  image 1    http://" in shown
+    data = json.loads(said(serving("show", run_id, "--json")))
+    assert [made["role"] for made in data["artifacts"]] == ["thinking", "image", "refinement", "thinking", "image"]
+    assert said(serving("doctor")).count("ok ") == 7
+
+
+def test_events_come_as_json_from_where_they_are_wanted(serving: Shell) -> None:
+    serving.recipe(SHORT)
+    lines = said(serving("submit", "mine.yaml", "--watch", "--json")).splitlines()
+    run_id = json.loads(lines[0])["run_id"]
+    events = [json.loads(line) for line in lines[1:]]
+    assert (events[0]["type"], events[-1]["type"]) == ("queued", "succeeded")
+    again = said(serving("watch", run_id, "--json", "--after", events[3]["id"])).splitlines()
+    assert [json.loads(line) for line in again] == events[4:]
+
+
+def test_what_redis_forgot_is_shown_from_the_bucket(serving: Shell, client: Client) -> None:
+    serving.recipe(SHORT)
+    run_id = said(serving("submit", "mine.yaml", "--watch")).strip()
+    client.redis.delete(f"autoseq:run:{run_id}")
+    assert "state     succeeded" in said(serving("show", run_id))
+
+
+def test_a_run_that_fails_says_why(serving: Shell) -> None:
+    serving.recipe("name: mine\ncontext:\n  - image: s3://elsewhere/photo.png\n  - text: Bigger\n")
+    assert "elsewhere" in one_error(serving("submit", "mine.yaml", "--watch"), code=2)
+
+
+def test_ctrl_c_stops_watching_but_not_the_run(serving: Shell, client: Client) -> None:
+    serving.recipe(LONG)
+    run_id = said(serving("submit", "mine.yaml")).strip()
+    process = serving.start("watch", run_id)
+    lines_until(process, "thinking")
+    process.send_signal(signal.SIGINT)
+    code, output = end_of(process)
+    assert code == 130
+    assert f"autoseq watch {run_id}" in output
+    assert client.state(run_id).state == "running"
+    assert said(serving("cancel", run_id)) == "cancelled\n"
+    assert said(serving("watch", run_id), code=4).splitlines()[-1] == "cancelled"
+
+
+# autoseq worker
+
+
+def test_a_worker_for_each_gpu_is_pinned_to_it(shell: Shell, services: LocalServices) -> None:
+    shell.use(env_of(services, 4))
+    process = shell.start("worker", "--gpus", "0,1")
+    lines = lines_until(process, " ready.") + lines_until(process, " ready.")
+    process.send_signal(signal.SIGTERM)
+    assert end_of(process)[0] == 0
+    ready = {line.split()[-2].partition("@")[0] for line in lines if " ready." in line}
+    assert ready == {"gpu0", "gpu1"}
+    assert environment({"A": "b"}, 1) == {"A": "b", "REMAP_SIGTERM": "SIGQUIT", "CUDA_VISIBLE_DEVICES": "1"}
+
+
+def test_options_of_celery_win(shell: Shell) -> None:
+    assert command(0, ["-l", "DEBUG", "--hostname=mine@%h"])[-4:] == ["worker", "-l", "DEBUG", "--hostname=mine@%h"]
+    assert command(None, [])[-2:] == ["--loglevel", "INFO"]
+    assert shell("worker", "--", "--no-such-option").exit_code == 2
+
+
+def test_a_worker_that_can_not_start_says_why(shell: Shell, services: LocalServices) -> None:
+    shell.use(env_of(services, 4))
+    code, output = end_of(shell.start("worker", "--model", "nowhere"))
+    assert code == 1
+    assert "this worker can't start: nowhere/llm_config.json: no such file" in output

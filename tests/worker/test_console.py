@@ -1,0 +1,124 @@
+"""What a run looks like while it is under way: plain lines in a pipe, bars and streaming text in a terminal."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from storage.state import ProgressEvent
+from worker.console import RunView, clean, duration
+
+
+def event(type_: str, at: float = 0.0, fraction: float = 0.0, **fields: Any) -> ProgressEvent:
+    return ProgressEvent(id="1-1", type=type_, data={"type": type_, "at": at, "fraction": fraction, **fields})
+
+
+STORY = (
+    event("queued", name="forest", model="tiny"),
+    event("loading", done=1_000_000, total=2_000_000),
+    event("loading", done=2_000_000, total=2_000_000),
+    event("started", at=10, name="forest", model="tiny", steps=5, done=0),
+    event("step", at=10, step=1, kind="read", role="initial", text="A [red] forest"),
+    event("step", at=10, step=2, kind="write", role="thinking"),
+    event("text", at=11, fraction=0.1, step=2, delta="a green "),
+    event("text", at=11, fraction=0.1, step=2, delta="tree"),
+    event("step", at=12, fraction=0.2, step=3, kind="draw", role="image", index=0),
+    event("artifact", at=12, fraction=0.2, step=2, role="thinking", key="r/2.txt", url="http://s3/2.txt"),
+    event("denoised", at=14, fraction=0.5, step=3, done=3, total=7),
+    event("step", at=15, fraction=0.8, step=4, kind="forget"),
+    event("step", at=15, fraction=0.8, step=5, kind="read", role="refinement", text="Now bigger"),
+    event("artifact", at=16, fraction=0.9, step=3, role="image", key="r/3.png", url="http://s3/3.png"),
+    event("succeeded", at=20, fraction=1.0, manifest="s3://b/manifest.json"),
+)
+
+
+def shown(*events: ProgressEvent, hint: str = "") -> list[str]:
+    """The lines of a pipe."""
+    output = io.StringIO()
+    with RunView(Console(file=output, width=200, highlight=False), hint=hint) as view:
+        for one in events:
+            view.show(one)
+    return output.getvalue().splitlines()
+
+
+def painted(*events: ProgressEvent) -> str:
+    """What a terminal has below the lines that stay, after the last event; those lines before it."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None, record=True)
+    view = RunView(console)
+    for one in events:
+        view.show(one)
+    console.print(view.picture())
+    return console.export_text()
+
+
+def test_a_pipe_gets_a_line_for_each_step() -> None:
+    assert shown(*STORY) == [
+        "waiting for a worker of tiny",
+        "model loaded: 2 MB of weights",
+        "[1/5] initial: A [red] forest",
+        "[2/5] thinking: a green tree",
+        "[4/5] forget: (the oldest items leave the context)",
+        "[5/5] refinement: Now bigger",
+        "[3/5] image 1: r/3.png",
+        "succeeded in 10.0 s",
+    ]
+
+
+def test_a_text_under_way_is_shown_below_the_lines_that_stay() -> None:
+    screen = painted(*STORY[:7])
+    assert "    2 thinking   a green▌" in screen
+    assert "step 2 of 5, 9.0 s left" in screen  # a tenth took one second
+
+
+def test_a_picture_under_way_has_a_bar() -> None:
+    screen = painted(*STORY[:11])
+    assert "    2 thinking   a green tree" in screen
+    assert "3 of 7" in screen
+    assert "step 3 of 5, 4.0 s left" in screen
+
+
+def test_long_words_are_wrapped_below_themselves() -> None:
+    screen = painted(STORY[3], event("step", step=1, kind="read", role="initial", text="word " * 40))
+    rows = [line for line in screen.splitlines() if "word" in line]
+    assert len(rows) > 1
+    assert {row.index("word") for row in rows} == {rows[0].index("word")}
+
+
+def test_loading_shows_how_much() -> None:
+    assert "1 of 2 MB" in painted(*STORY[:2])
+
+
+def test_a_waiting_run_says_what_helps() -> None:
+    assert shown(STORY[0], hint="; start one") == ["waiting for a worker of tiny; start one"]
+
+
+def test_a_resumed_run_says_where_it_goes_on() -> None:
+    again = event("started", at=30, fraction=0.4, name="forest", model="tiny", steps=5, done=2)
+    lines = shown(*STORY[:7], again, event("step", step=3, kind="draw", index=0, fraction=0.4))
+    assert lines[-1] == "goes on after step 2 of 5"
+
+
+def test_what_the_stream_dropped_is_made_up_from_the_state() -> None:
+    state = {"name": "forest", "step": 4, "steps": 5, "fraction": 0.7, "updated_at": 5.0}
+    gap = ProgressEvent(id="1-1", type="gap", data={"type": "gap", **state})
+    assert shown(gap, *STORY[-2:]) == ["goes on after step 3 of 5", "[3/5] image: r/3.png", "succeeded in 15.0 s"]
+
+
+@pytest.mark.parametrize(
+    ("last", "line"),
+    [
+        (event("failed", at=13, error="the model \x1b[31mis missing"), "failed: the model  [31mis missing"),
+        (event("cancelled", at=13), "cancelled"),
+    ],
+)
+def test_another_end_is_told_with_its_reason(last: ProgressEvent, line: str) -> None:
+    assert shown(*STORY[:7], last)[-1] == line
+
+
+def test_nothing_that_a_model_writes_commands_the_terminal() -> None:
+    assert clean(" a\x1b]0;title\x07\nb\u202e ") == "a ]0;title \nb"
+
+
+def test_durations_are_short() -> None:
+    assert [duration(seconds) for seconds in (0.04, 12.34, 65, 3725)] == ["0.0 s", "12.3 s", "1:05", "1:02:05"]
