@@ -34,7 +34,7 @@ class AutoInterleavedInferencer:
 
     def add_to_context(self, item: str | Image) -> None:
         """Append a text or an image to the context."""
-        self.context = self.context.plus(Text(item) if isinstance(item, str) else Picture(item))
+        self.context = self.context.plus(_item(item))
 
     def generate_text(self, *, on_text: Callable[[str], None] | None = None, **settings: Any) -> str:
         """Write the text that follows the context, and append it.
@@ -63,7 +63,7 @@ class AutoInterleavedInferencer:
         Raises:
             ValueError: a size is off the model's grid, or none is given and the context has no image to take it from.
         """
-        image_settings = self._image_settings(settings)
+        image_settings = self._image_settings(settings, self.context)
         for progress in self.model.draw(self.context, image_settings, seed=self._next_seed("noise")):
             if isinstance(progress, Drawn):
                 self.add_to_context(progress.image)
@@ -103,18 +103,18 @@ class AutoInterleavedInferencer:
             on_event: called with each event as it happens.
 
         Raises:
-            ValueError: there is nothing to begin with, or too few refinement prompts with auto_refine off.
+            ValueError: there is nothing to begin with, or too few refinement prompts with auto_refine off; the context
+                is as before.
         """
-        for item in initial_context:
-            self.add_to_context(item)
-        if not self.context.items:
+        context = self.context.plus(*(_item(item) for item in initial_context))
+        if not context.items:
             raise ValueError("the context is empty: add a text or an image first")
         if cfg_img_scale is not None:
             image = {**(image or {}), "cfg_img_scale": cfg_img_scale}
         recipe = Recipe(
             name="python",
             seed=self.seed,
-            context=tuple(_reference(item) for item in self.context.items),
+            context=tuple(_reference(item) for item in context.items),
             num_images=num_images,
             think=think,
             auto_refine=auto_refine,
@@ -122,9 +122,10 @@ class AutoInterleavedInferencer:
             refine_instruction=refine_instruction,
             max_context_items=max_context_items,
             text=self._text_settings(text or {}),
-            image=self._image_settings(image or {}),
+            image=self._image_settings(image or {}, context),
         )
         check(recipe, self.model.card)
+        self.context = context
         return self._run(recipe, on_event)
 
     def _run(self, recipe: Recipe, on_event: Callable[[Event], None] | None) -> list[str | Image]:
@@ -147,21 +148,24 @@ class AutoInterleavedInferencer:
         self.context = Context(system_prompt=system_prompt, items=tuple(made.values()))
         return outputs
 
-    @property
-    def _mode(self) -> Mode:
-        return "editing" if any(isinstance(item, Picture) for item in self.context.items) else "generation"
-
     def _text_settings(self, given: Mapping[str, Any]) -> TextSettings:
         return TextSettings(**{**text_defaults(self.model.card), **given})
 
-    def _image_settings(self, given: Mapping[str, Any]) -> ImageSettings:
-        merged = {**image_defaults(self.model.card, self._mode), **given}
+    def _image_settings(self, given: Mapping[str, Any], context: Context) -> ImageSettings:
+        mode: Mode = "editing" if any(isinstance(item, Picture) for item in context.items) else "generation"
+        merged = {**image_defaults(self.model.card, mode), **given}
+        if mode == "generation":  # rule 1 of the plan: image guidance is off without an image to begin with
+            merged["cfg_img_scale"] = 1.0
         low, high = merged.get("cfg_interval", ImageSettings.cfg_interval)
         return ImageSettings(**{**merged, "cfg_interval": (low, high)})
 
     def _next_seed(self, purpose: str) -> int:
         self._outputs += 1
         return derive_seed(self.seed, self._outputs, 0, purpose)
+
+
+def _item(given: str | Image) -> Item:
+    return Text(given) if isinstance(given, str) else Picture(given)
 
 
 def _reference(item: Item) -> ContextItem:
