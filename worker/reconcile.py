@@ -46,16 +46,16 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. latest, 'LIMIT', 0, A
 """
 
 # KEYS: lease, all leases, state, waiting in the line. ARGV: run id.
-# Returns 1 when the run is to be queued again, by whoever was told so; 0 when it is held, or had its end.
+# Returns the run's state when it is to be queued again, by whoever was told so; nothing when it is held, or ended.
 _REJOIN = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 1 then return false end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
 local state = redis.call('HGET', KEYS[3], 'state')
-if state ~= 'queued' and state ~= 'running' then return 0 end
+if state ~= 'queued' and state ~= 'running' then return false end
 local now = redis.call('TIME')
 redis.call('ZADD', KEYS[4], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
-return 1
+return state
 """
 
 
@@ -126,10 +126,12 @@ class Reconciler:
                 self._redis.zrem(keys.waiting(line), run_id)
             return False
         of_run = [keys.run_lease(run_id), keys.LEASES, keys.run_state(run_id), keys.waiting(record.line)]
-        if not self._rejoin(keys=of_run, args=[run_id]):
+        state = self._rejoin(keys=of_run, args=[run_id])
+        if not state:
             return False
         log.warning("run %s lost its worker or its message; it is queued again", run_id)
-        Progress(self._redis, run_id).queued(name=record.name, model=record.model)
+        if state == "running":
+            Progress(self._redis, run_id).queued(name=record.name, model=record.model)
         self._publish(record)
         return True
 
