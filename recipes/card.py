@@ -92,27 +92,41 @@ class ModelCard:
             read_json(folder, "config.json", required=False),
             read_json(folder, "llm_config.json", required=True),
         )
-        vae = _resize_rule(OFFICIAL_VAE_TRANSFORM, config.get("vae_transform", {}))
-        defaults = config.get("defaults", {})
+        vae = _resize_rule(folder, "vae_transform", OFFICIAL_VAE_TRANSFORM, config)
+        defaults = _object(folder, "defaults", config)
         try:
             head_dim = llm.get("head_dim") or llm["hidden_size"] // llm["num_attention_heads"]
             kv_values = 2 * llm["num_hidden_layers"] * llm["num_key_value_heads"] * head_dim
         except KeyError as missing:
             raise ModelFolderError(f"{folder / 'llm_config.json'}: the key {missing} is missing") from None
+        except (TypeError, ZeroDivisionError) as error:
+            raise ModelFolderError(f"{folder / 'llm_config.json'}: its sizes are no whole numbers: {error}") from error
         return ModelCard(
             name=name or folder.resolve().name.lower(),
             vae=vae,
-            vit=_resize_rule(OFFICIAL_VIT_TRANSFORM, config.get("vit_transform", {})),
+            vit=_resize_rule(folder, "vit_transform", OFFICIAL_VIT_TRANSFORM, config),
             max_side_px=_latent_table_side(folder) * vae.stride_px,
-            text_defaults=defaults.get("text", {}),
-            image_defaults=defaults.get("image", {}),
+            text_defaults=_object(folder, "text", defaults),
+            image_defaults=_object(folder, "image", defaults),
             kv_values_per_token=kv_values,
         )
 
 
-def _resize_rule(official: Mapping[str, int], given: Mapping[str, int]) -> ResizeRule:
-    sizes = {**official, **given}
+def _resize_rule(folder: Path, name: str, official: Mapping[str, int], config: Mapping[str, Any]) -> ResizeRule:
+    sizes = {**official, **_object(folder, name, config)}
+    for key in official:
+        if not isinstance(sizes[key], int) or sizes[key] < 1:
+            what = f"{name}.{key} is {sizes[key]!r}, expected a positive whole number"
+            raise ModelFolderError(f"{folder / 'config.json'}: {what}")
     return ResizeRule(max_px=sizes["max_size"], min_px=sizes["min_size"], stride_px=sizes["stride"])
+
+
+def _object(folder: Path, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object under `name` in config.json, or in one of its objects; empty when there is none."""
+    found = config.get(name, {})
+    if not isinstance(found, dict):
+        raise ModelFolderError(f"{folder / 'config.json'}: {name} is {found!r}, expected a JSON object")
+    return found
 
 
 def _latent_table_side(folder: Path) -> int:

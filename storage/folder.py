@@ -19,12 +19,18 @@ class FolderStore:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreRefused(f"{path}: can't be written: {error.strerror or error}") from error
+        try:
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".") as file:
                 file.write(data)
                 file.flush()
-                if not only_if_absent:
-                    path.unlink(missing_ok=True)
-                os.link(file.name, path)  # fails when there is a file, as a rename would not
+                if only_if_absent:
+                    os.link(file.name, path)  # fails when there is a file, as a rename would not
+                else:
+                    twin = f"{file.name}-twin"
+                    os.link(file.name, twin)
+                    Path(twin).replace(path)
         except FileExistsError:
             raise ObjectExists(self.address(key)) from None
         except OSError as error:

@@ -1,13 +1,28 @@
 """The same tests for every object store."""
 
+from pathlib import Path
+
 import pytest
 
+from storage.folder import FolderStore
 from storage.objects import MemoryStore, ObjectStore
 from storage.s3 import S3Store
 
 
+@pytest.fixture(params=["memory", "s3", "folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "folder":
+        return FolderStore(tmp_path)
+    return of_a_bucket(request)
+
+
 @pytest.fixture(params=["memory", "s3"])
-def store(request: pytest.FixtureRequest) -> ObjectStore:
+def bucket(request: pytest.FixtureRequest) -> ObjectStore:
+    """A store whose objects have s3:// addresses."""
+    return of_a_bucket(request)
+
+
+def of_a_bucket(request: pytest.FixtureRequest) -> ObjectStore:
     if request.param == "memory":
         return MemoryStore()
     real: S3Store = request.getfixturevalue("s3_store")

@@ -58,15 +58,15 @@ def test_a_deleted_object_is_gone_and_deleting_nothing_is_fine(store: ObjectStor
     assert not store.exists(f"{prefix}/a")
 
 
-def test_an_object_is_found_by_its_address(store: ObjectStore, prefix: str) -> None:
-    put(store, f"{prefix}/a", b"1234")
-    address = store.address(f"{prefix}/a")
+def test_an_object_is_found_by_its_address(bucket: ObjectStore, prefix: str) -> None:
+    put(bucket, f"{prefix}/a", b"1234")
+    address = bucket.address(f"{prefix}/a")
     assert address.startswith("s3://")
-    assert store.get_address(address) == store.get_address(address, max_bytes=4) == b"1234"
+    assert bucket.get_address(address) == bucket.get_address(address, max_bytes=4) == b"1234"
     with pytest.raises(StoreRefused, match="4 bytes, at most 3 are allowed"):
-        store.get_address(address, max_bytes=3)
+        bucket.get_address(address, max_bytes=3)
     with pytest.raises((ObjectMissing, StoreRefused), match="elsewhere"):
-        store.get_address("s3://elsewhere/a")
+        bucket.get_address("s3://elsewhere/a")
 
 
 @pytest.mark.parametrize("address", ["", "a/b", "s3://", "s3://bucket", "s3://bucket/", "s3:///key", "http://b/k"])
