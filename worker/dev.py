@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.text import Text
 
 from recipes.load import load
+from storage import keys
 from storage.follow import START
 from storage.state import ProgressEvent
 from worker.album import Album, download, make_album, print_link, print_links
 from worker.client import Client
 from worker.console import RunView
 from worker.engine import Engine
-from worker.fleet import WorkerFleet, signals_to
+from worker.fleet import POLL_S, WorkerFleet, signals_to
 from worker.local import LocalServices, write_private
 from worker.outcome import RunCancelled, RunFailed
 from worker.settings import Settings, settings
@@ -30,6 +31,7 @@ LOG_FILE = DATA / "worker.log"
 LIVENESS_S = 1.0
 """How often a watcher looks whether the worker is alive, while nothing happens."""
 SHORT_ID = 8
+SETTLE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +100,17 @@ def run_demo(up: Stack, source: Path, view: RunView, *, out: Path) -> tuple[str,
     except KeyboardInterrupt:
         up.client.cancel(run_id)
         raise
+    finally:
+        _settle(up)
     folder = out / f"{up.client.state(run_id).name}-{run_id[:SHORT_ID]}"
     return run_id, make_album(download(up.client.journal(run_id), folder), folder)
+
+
+def _settle(up: Stack) -> None:
+    """Wait until the worker is done with every message, for it takes its time to stop while it has one."""
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    while up.client.redis.zcard(keys.BROKER_CLAIMS) and not up.workers.ended() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def _events(up: Stack, run_id: str) -> Iterator[ProgressEvent]:

@@ -13,8 +13,8 @@ from typing import Self
 
 from worker.child import TAIL_LINES, LocalServiceError
 
-POLL_S = 0.1
-STOP_TIMEOUT_S = 10.0
+POLL_S = 0.05
+STOP_TIMEOUT_S = 5.0
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 

@@ -60,19 +60,23 @@ def all_is_gone(folder: Path) -> bool:
     return not something_listens(folder) and not workers_in(folder)
 
 
-def test_the_demo_ends_with_pictures(shell: Shell) -> None:
+def test_the_demo_ends_with_pictures_and_can_be_kept(shell: Shell) -> None:
     shell.recipe(SHORT)
-    text = said(shell("demo", "mine.yaml"))
+    process = shell.start("demo", "mine.yaml", "--keep")
+    text = "".join(lines_until(process, "Redis, S3 and a worker are up"))
     assert "[2/6] thinking: " in text
     assert "[3/6] image 1: runs/" in text
-    links = dict(line.rsplit(maxsplit=1) for line in text.split("succeeded in")[1].splitlines()[2:])
+    links = dict(line.rsplit(maxsplit=1) for line in text.split("succeeded in")[1].splitlines()[2:-1])
     assert [name.strip() for name in links] == ["page", "contact sheet", "image 1", "image 2", "in S3"]
     for name, link in links.items():
-        if link.startswith("file:"):
-            assert Path(unquote(urlsplit(link).path)).is_file(), name
+        assert link.startswith("s3:") or Path(unquote(urlsplit(link).path)).is_file(), name
     with Image.open(next(shell.folder.glob("out/short-*/contact-sheet.png"))) as sheet:
         assert sheet.width > sheet.height > 192
     assert json.loads(next(shell.folder.glob("out/short-*/manifest.json")).read_text())["state"] == "succeeded"
+    lines_until(process, "Ctrl-C")
+    process.send_signal(signal.SIGINT)
+    code, output = end_of(process)
+    assert (code, output) == (0, "stopping; a run under way goes on at the next start\n")
     assert all_is_gone(shell.folder)
 
 
@@ -141,14 +145,3 @@ def test_a_fleet_that_can_not_start_is_told_with_the_end_of_its_log(shell: Shell
         eventually(fleet.ended, "a worker that ends")
         with pytest.raises(LocalServiceError, match=r"exit code 2; the end of .*\n(.*\n)*.*No such option"):
             fleet.check()
-
-
-def test_a_demo_that_is_kept_can_be_used(shell: Shell) -> None:
-    shell.recipe(SHORT)
-    process = shell.start("demo", "mine.yaml", "--keep")
-    lines_until(process, "Ctrl-C")
-    settings.cache_clear()
-    assert "short" in said(shell("list"))
-    process.send_signal(signal.SIGINT)
-    assert end_of(process)[0] == 0
-    assert all_is_gone(shell.folder)
