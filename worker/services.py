@@ -18,18 +18,21 @@ class ServiceDown(RuntimeError):  # noqa: N818 (it says what happened)
 def connect_redis(config: Settings, *, outage_timeout_s: float = 2.0) -> Redis:
     """A client of the Redis that holds the queue and the progress; connects when it is first used.
 
-    A call that finds Redis away is tried again for about `outage_timeout_s`.
+    A call that finds Redis away is tried again for about `outage_timeout_s`. Raises ServiceDown for a malformed URL.
     """
     retries = 3 + int(outage_timeout_s / LONGEST_PAUSE_S)
-    return Redis.from_url(
-        config.redis_url.get_secret_value(),
-        decode_responses=True,
-        socket_timeout=30,
-        socket_connect_timeout=5,
-        socket_keepalive=True,
-        health_check_interval=25,
-        retry=Retry(ExponentialBackoff(cap=LONGEST_PAUSE_S, base=0.05), retries=retries),
-    )
+    try:
+        return Redis.from_url(
+            config.redis_url.get_secret_value(),
+            decode_responses=True,
+            socket_timeout=30,
+            socket_connect_timeout=5,
+            socket_keepalive=True,
+            health_check_interval=25,
+            retry=Retry(ExponentialBackoff(cap=LONGEST_PAUSE_S, base=0.05), retries=retries),
+        )
+    except ValueError as error:  # says what a Redis URL looks like, and nothing of what was given
+        raise ServiceDown(f"AUTOSEQ_REDIS_URL can't be used: {error}") from error
 
 
 def check_redis(redis: Redis) -> None:

@@ -64,11 +64,12 @@ def run_here(
     Raises:
         RecipeError, InputError: what is wrong with the recipe or its images.
         ModelFolderError: the model of `config` can't be used.
-        StorageError: the folder can't be written.
+        OSError, StorageError: the folder can't be written.
     """
     engine = Engine(config)
     job = _named(prepare(source, overrides, card=engine.card(), sources=Sources(folder=source.parent), run_id=""))
     journal = Journal(FolderStore(out), "", job.run_id)
+    out.mkdir(parents=True, exist_ok=True)
     shown = Shown(show)
     if journal.manifest() is None:
         store(job, journal)

@@ -166,6 +166,13 @@ def test_services_that_are_away_are_named(shell: Shell) -> None:
         assert "Redis at 127.0.0.1:1 can't be used" in one_error(shell(*arguments), code=3)
 
 
+def test_a_redis_address_that_is_none_is_told_without_its_secrets(shell: Shell) -> None:
+    shell.use({"AUTOSEQ_REDIS_URL": "secret@host"})
+    message = one_error(shell("list"), code=3)
+    assert "AUTOSEQ_REDIS_URL can't be used" in message
+    assert "secret" not in message
+
+
 @pytest.mark.parametrize("gpus", ["a", "0,,1", "0,0", "-1"])
 def test_wrong_gpu_numbers_are_refused(gpus: str, shell: Shell) -> None:
     result = shell("worker", f"--gpus={gpus}")
@@ -226,6 +233,11 @@ def test_a_run_on_real_weights(shell: Shell) -> None:
 
 def test_a_model_that_is_not_here_is_named(shell: Shell) -> None:
     assert "nowhere/" in one_error(shell("run", "magical-forest", "--model", "nowhere"), code=2)
+
+
+def test_a_folder_that_can_not_be_made_is_named(shell: Shell) -> None:
+    (shell.folder / "file").write_text("")
+    assert "file/out: Not a directory" in one_error(shell("run", "night-sky", "--out", "file/out"), code=2)
 
 
 # with services
