@@ -4,7 +4,7 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -33,6 +33,8 @@ class S3Settings:
     """None, with secret_key, leaves it to boto3's own chain: environment, profile, instance role."""
     secret_key: str | None = None
     region: str = "us-east-1"
+    public_endpoint: str | None = None
+    """URL of the server as browsers reach it, for which addresses are signed; None is `endpoint`."""
     public_url: str | None = None
     """Where the bucket's objects are served to everyone; None signs each address."""
     url_ttl_s: int = 7 * 24 * 3600
@@ -50,6 +52,9 @@ class S3Store:
         self.settings = settings
         self.bucket = settings.bucket
         self._client = _connect(settings)
+        self._signer = self._client
+        if settings.public_endpoint is not None:
+            self._signer = _connect(replace(settings, endpoint=settings.public_endpoint))
 
     def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
         extra: dict[str, Any] = {}
@@ -85,7 +90,7 @@ class S3Store:
         if self.settings.public_url is not None:
             return f"{self.settings.public_url.rstrip('/')}/{quote(key)}"
         with self._errors(self.address(key)):
-            return self._client.generate_presigned_url(
+            return self._signer.generate_presigned_url(
                 "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=self.settings.url_ttl_s
             )
 

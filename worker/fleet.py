@@ -109,8 +109,7 @@ def command(gpu: int | None, options: Sequence[str]) -> list[str]:
 def environment(env: Mapping[str, str], gpu: int | None) -> dict[str, str]:
     """The environment of one worker."""
     pinned = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
-    # Makes SIGTERM the signal on which celery gives a long run back instead of waiting hours for its end.
-    return {**env, "REMAP_SIGTERM": "SIGQUIT", **pinned}
+    return {**env, **pinned}
 
 
 def serve(env: Mapping[str, str], *, gpus: Sequence[int], options: Sequence[str]) -> int:

@@ -74,7 +74,8 @@ class Host:
             InvalidName: the prefix can't be part of a key.
         """
         self.journal("any")
-        check_redis(self.redis)
+        with connect_redis(self.config) as impatient:
+            check_redis(impatient)
         card = self.engine.card()
         patience = Patience(START_PATIENCE_S, on_wait=lambda error, _pause_s: log.warning("waiting for S3: %s", error))
         try:

@@ -54,6 +54,7 @@ def connect_store(config: Settings) -> S3Store:
             access_key=config.s3_access_key.get_secret_value() if config.s3_access_key else None,
             secret_key=config.s3_secret_key.get_secret_value() if config.s3_secret_key else None,
             region=config.s3_region,
+            public_endpoint=config.s3_public_endpoint,
             public_url=config.s3_public_url,
             url_ttl_s=config.s3_url_expires_s,
             checksums=config.s3_send_checksums,

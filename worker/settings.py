@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     s3_bucket: str = "autosequence"
     s3_prefix: str = "runs"
     """Runs are put under <prefix>/<run id>/ in the bucket."""
+    s3_public_endpoint: str | None = None
+    """The S3 server as browsers reach it, when that differs from s3_endpoint: links are signed for it."""
     s3_public_url: str | None = None
     """Where the bucket can be read without a signature; unset, links are signed and expire."""
     s3_url_expires_s: Annotated[int, Gt(0), Field(le=604_800)] = 604_800

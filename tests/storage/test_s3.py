@@ -30,6 +30,16 @@ def test_a_signed_address_serves_the_object_with_its_type(s3_store: S3Store, pre
     assert fetch(s3_store.url(f"{prefix}/ä.html")) == (200, "text/html; charset=utf-8", b"<p>hello")
 
 
+def test_addresses_are_signed_for_the_endpoint_that_browsers_reach(services: LocalServices, prefix: str) -> None:
+    outside = services.s3_settings.endpoint.replace("127.0.0.1", "localhost")  # type: ignore[union-attr]  # it is set
+    store = S3Store(replace(services.s3_settings, public_endpoint=outside))
+    store.put(f"{prefix}/a.txt", b"seen from outside", content_type="text/plain")
+    address = store.url(f"{prefix}/a.txt")
+    assert address.startswith(f"{outside}/")
+    assert fetch(address) == (200, "text/plain", b"seen from outside")
+    store.close()
+
+
 def test_a_public_address_is_not_signed(services: LocalServices) -> None:
     store = S3Store(replace(services.s3_settings, public_url="https://cdn.example/pictures/"))
     assert store.url("runs/r1/ä b.png") == "https://cdn.example/pictures/runs/r1/%C3%A4%20b.png"
