@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast, get_args
 
+from storage import keys
+from storage.errors import InvalidName
 from storage.state import RunRecord
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
@@ -42,6 +44,10 @@ class RunRequest:
             raise RequestError(f"priority: {priority!r} is none of {', '.join(get_args(Priority))}")
         if not isinstance(key, str | None):
             raise RequestError("idempotency_key: must be a text")
+        try:
+            keys.idempotency(key or "none")
+        except InvalidName as error:
+            raise RequestError(str(error)) from error
         return RunRequest(
             run_id=run_id,
             recipe=recipe,

@@ -50,18 +50,17 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
 def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
     here = host()
     run_id = request.run_id
-    # A message that was published without our app, or while Redis lost its data, has no record yet.
-    write_record(here.runs, request, queue=queue_of(here.config.served_model), model=here.config.served_model)
-    if request.idempotency_key:
-        owner = here.runs.claim_key(request.idempotency_key, run_id)
-        if owner != run_id:
-            return {"run_id": owner, "state": "duplicate", "manifest": here.journal(owner).address("manifest.json")}
+    tag = (task.request.properties or {}).get("delivery_tag")
 
     def celery_state(step: int, steps: int) -> None:
         task.update_state(state="PROGRESS", meta={"step": step, "steps": steps})
 
-    tag = (task.request.properties or {}).get("delivery_tag")
     try:
+        # A message that was published without our app, or while Redis lost its data, has no record yet.
+        write_record(here.runs, request, queue=queue_of(here.config.served_model), model=here.config.served_model)
+        owner = here.runs.claim_key(request.idempotency_key, run_id) if request.idempotency_key else run_id
+        if owner != run_id:
+            return {"run_id": owner, "state": "duplicate", "manifest": here.journal(owner).address("manifest.json")}
         return here.serve(request, Delivery(tag=tag, celery_state=celery_state))
     except (LeaseLost, RunHandedBack) as error:
         # Another worker answers for the run; a state written here would be taken for the run's own.

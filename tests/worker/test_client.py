@@ -191,6 +191,14 @@ def test_the_bucket_remembers_a_run_that_redis_forgot(client: Client, idle_clien
     assert remembered["manifest"] == result["manifest"]
 
 
+def test_a_succeeded_run_whose_manifest_was_removed_is_not_made_up(client: Client, s3_store: S3Store) -> None:
+    run_id = client.submit(recipe())
+    client.result(run_id, timeout_s=DEADLINE_S)
+    s3_store.delete(f"served/{run_id}/manifest.json")
+    with pytest.raises(RunUnknown, match="succeeded, but its manifest is not in s3://autosequence/served/"):
+        client.result(run_id)
+
+
 def test_a_run_that_failed_says_why(client: Client, scripted_worker: WorkerProcess) -> None:
     run_id = celery_call(scripted_worker.env, recipe="no-such-recipe")
     with pytest.raises(RunFailed, match="there is no recipe named 'no-such-recipe'"):

@@ -28,6 +28,11 @@ def test_the_recipe_may_come_by_position() -> None:
         ((), {"recipe": "a", "overrides": [1]}, "overrides: must be a JSON object"),
         ((), {"recipe": "a", "priority": "urgent"}, "'urgent' is none of high, normal, low"),
         ((), {"recipe": "a", "idempotency_key": 5}, "idempotency_key: must be a text"),
+        (
+            (),
+            {"recipe": "a", "idempotency_key": "two words"},
+            "idempotency key 'two words': must be 1 to 255 printable",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(args: tuple[object, ...], kwargs: dict[str, object], message: str) -> None:

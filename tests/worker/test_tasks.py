@@ -1,12 +1,16 @@
 """What goes wrong becomes one clear end, and what is delivered twice or cut short has one effect."""
 
+import base64
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis import ConnectionError as RedisConnectionError
 
+from core.protocol import UnifiedModel
 from storage.s3 import S3Store
 from tests.worker.conftest import IDLE_DATABASE
 from tests.worker.serving import (
@@ -14,6 +18,7 @@ from tests.worker.serving import (
     WorkerProcess,
     celery_call,
     celery_result,
+    config_of,
     env_of,
     eventually,
     objects_of,
@@ -22,13 +27,20 @@ from tests.worker.serving import (
     some_steps_recipe,
     undisturbed,
 )
+from tests.worker.test_inputs import bomb
 from worker.app import TASK, make_app
 from worker.client import Client
+from worker.engine import Engine
+from worker.host import Host
+from worker.lease import Lease
 from worker.local import LocalServices
 from worker.outcome import RunFailed
-from worker.settings import PROJECT, queue_of
+from worker.settings import PROJECT, queue_of, settings
+from worker.tasks import host, run_task
 
 NOT_AN_IMAGE = "data:image/png;base64,aGVsbG8="
+HUGE_IMAGE = "data:image/png;base64," + base64.b64encode(bomb(9_000, 9_000)).decode()
+KILLED_DATABASE, IN_PROCESS_DATABASE = 7, 8
 
 
 def deliver(worker: WorkerProcess, run_id: str, document: object) -> None:
@@ -63,6 +75,7 @@ def celery_end(worker: WorkerProcess, run_id: str) -> tuple[str, str]:
         (recipe(model="bagel-7b"), "model: 'bagel-7b' is not served by this worker; allowed: 'scripted'"),
         (recipe(image={"width": 100, "height": 64}), "image.width: 100 is not a multiple of 8"),
         (recipe(context=[{"image": NOT_AN_IMAGE}]), "context[0].image: is no image that can be read"),
+        (recipe(context=[{"image": HUGE_IMAGE}]), "context[0].image: is 9000 x 9000 pixels; at most 64,000,000"),
         (recipe(context=[{"image": "photo.png"}]), "this recipe has no folder"),
         (recipe(context=[{"image": "s3://secrets/photo.png"}]), "bucket 'secrets' is not allowed"),
         (recipe(context=[{"image": "s3://autosequence/none.png"}]), "can't be read"),
@@ -117,13 +130,16 @@ def test_a_finished_run_that_is_delivered_again_is_left_as_it_is(
 
 
 def test_a_killed_child_is_replaced_and_its_run_goes_on_to_the_same_bytes(
-    scripted_worker: WorkerProcess, client: Client, s3_store: S3Store
+    services: LocalServices, s3_store: S3Store, tmp_path: Path
 ) -> None:
-    run_id = client.submit(some_steps_recipe())
-    eventually(lambda: "commits/003.json" in objects_of(s3_store, run_id), "a committed image")
-    scripted_worker.kill_child()
-    client.result(run_id, timeout_s=DEADLINE_S)
-    events = list(client.watch(run_id))
+    env = env_of(services, KILLED_DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3)
+    worker = WorkerProcess(env, tmp_path / "log")
+    with Client(worker.config) as client:
+        run_id = client.submit(some_steps_recipe())
+        eventually(lambda: "commits/003.json" in objects_of(s3_store, run_id), "a committed image")
+        worker.kill_child()
+        client.result(run_id, timeout_s=DEADLINE_S)
+        events = list(client.watch(run_id))
     starts = [event.data["done"] for event in events if event.type == "started"]
     assert starts[0] == 0
     assert starts[1] >= 3, "it went on after the last committed step"
@@ -132,7 +148,8 @@ def test_a_killed_child_is_replaced_and_its_run_goes_on_to_the_same_bytes(
     fractions = [event.data["fraction"] for event in events]
     assert fractions == sorted(fractions)
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id, some_steps_recipe()))
-    assert celery_end(scripted_worker, run_id)[0] == "SUCCESS"
+    assert celery_end(worker, run_id)[0] == "SUCCESS"
+    assert worker.stop() == 0
 
 
 def test_two_deliveries_at_once_to_two_workers_have_one_effect(
@@ -174,3 +191,59 @@ def test_a_worker_that_could_finish_no_run_does_not_start(
     assert words in said[0]
     assert "Traceback" not in done.stderr
     assert "hidden" not in done.stdout + done.stderr
+
+
+class Failing(Engine):
+    """A model that can't be loaded, for a reason nobody thought of."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(config_of({"AUTOSEQ_MODEL": "scripted"}))
+        self.error = error
+
+    def model(self, on_progress: Callable[[int, int], None] | None = None) -> UnifiedModel:
+        del on_progress
+        raise self.error
+
+
+@pytest.fixture
+def here(services: LocalServices, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """This process as a worker's child."""
+    for name, value in env_of(services, IN_PROCESS_DATABASE).items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    host.cache_clear()
+    yield host()
+    host().close()
+    host.cache_clear()
+    settings.cache_clear()
+
+
+def celery_state_of(run_id: str) -> str:
+    """What Celery makes of the task, run here and now."""
+    return str(run_task.apply(kwargs={"recipe": recipe()}, task_id=run_id).state)
+
+
+def state_of(here: Host, run_id: str) -> tuple[str, str | None]:
+    state = here.runs.state(run_id)
+    assert state is not None
+    return state.state, state.error
+
+
+def test_an_error_that_nobody_thought_of_fails_the_run_with_its_words(here: Host, run_id: str) -> None:
+    here.engine = Failing(ZeroDivisionError("no one divides by zero"))
+    assert celery_state_of(run_id) == "FAILURE"
+    assert state_of(here, run_id) == ("failed", "internal error: ZeroDivisionError: no one divides by zero")
+
+
+def test_a_run_that_redis_left_alone_goes_back_to_the_queue(here: Host, run_id: str) -> None:
+    here.engine = Failing(RedisConnectionError("gone"))
+    assert celery_state_of(run_id) == "REJECTED"
+    assert state_of(here, run_id) == ("queued", None)
+
+
+def test_a_run_that_another_worker_has_is_left_to_it(here: Host, run_id: str) -> None:
+    theirs = Lease(here.redis, run_id, ttl_s=3600)
+    theirs.acquire()
+    assert celery_state_of(run_id) == "IGNORED"
+    assert state_of(here, run_id) == ("queued", None)
+    theirs.release()
