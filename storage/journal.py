@@ -84,7 +84,11 @@ class Journal:
         if sorted(found) != sorted(expected):
             strange = sorted(set(found) ^ set(expected))
             raise JournalBroken(f"{self.store.address(strange[0])}: commit records must run from 1 without a gap")
-        return tuple(self._read(keys.commit(step), _commit) for step in range(1, len(found) + 1))
+        return tuple(self.read_commit(step) for step in range(1, len(found) + 1))
+
+    def read_commit(self, step: int) -> Commit:
+        """The record of one step. Raises ObjectMissing, JournalBroken."""
+        return self._read(keys.commit(step), _commit)
 
     def commit(self, commit: Commit) -> None:
         """Make a step count. Its objects must be stored. Raises RunTaken when another worker's step counts instead."""

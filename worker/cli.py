@@ -206,6 +206,32 @@ def cancel(run: RunArgument) -> None:
         typer.echo("cancelled" if client.cancel(run) else f"nothing to cancel: the run has {client.state(run).state}")
 
 
+@app.command(rich_help_panel=FOLLOW)
+def resume(run: RunArgument) -> None:
+    """Let a failed or cancelled run go on after its last finished step."""
+    with _client() as client:
+        typer.echo("queued" if client.resume(run) else f"nothing to resume: the run has {client.state(run).state}")
+
+
+@app.command(rich_help_panel=CHECK)
+def verify(run: RunArgument, *, as_json: Json = False) -> None:
+    """Is a run in the bucket whole? Every record, object and checksum, and nothing extra; leaves with 1 if not."""
+    from worker.client import Client
+    from worker.verify import verify as inspect
+
+    with Client(settings_for()) as client:
+        found = inspect(client.journal(run))
+    if as_json:
+        print_json(found.to_data())
+    else:
+        for flaw in found.flaws:
+            complain(str(flaw))
+        if found.whole:
+            typer.echo(f"whole: {found.steps} steps, {found.objects} objects in {found.folder}")
+    if not found.whole:
+        raise typer.Exit(ExitCode.RUN_FAILED)
+
+
 @app.command(rich_help_panel=CHECK)
 def validate(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipe files or shipped recipes' names.")],

@@ -41,6 +41,16 @@ def restored_item(commit: Commit, journal: Journal) -> Item | None:
         return Picture(image.convert("RGB"))
 
 
+def origin_of(run_id: str, step: int, seed: int | None, recipe_sha256: str) -> dict[str, str]:
+    """What an image says of itself, as its text chunks."""
+    return {
+        "autosequence:run": run_id,
+        "autosequence:step": str(step),
+        "autosequence:seed": str(seed),
+        "autosequence:recipe-sha256": recipe_sha256,
+    }
+
+
 def _text_object(ready: TextReady) -> PendingObject:
     data = ready.text.encode()
     return PendingObject(
@@ -56,12 +66,7 @@ def _text_object(ready: TextReady) -> PendingObject:
 
 def _image_object(job: Job, ready: ImageReady) -> PendingObject:
     image = ready.image
-    origin = {
-        "autosequence:run": job.run_id,
-        "autosequence:step": str(ready.step.number),
-        "autosequence:seed": str(ready.seed),
-        "autosequence:recipe-sha256": job.recipe_sha256,
-    }
+    origin = origin_of(job.run_id, ready.step.number, ready.seed, job.recipe_sha256)
     return PendingObject(
         kind="image",
         role="image",

@@ -11,6 +11,7 @@ from core.plan import Step, plan
 from core.protocol import UnifiedModel
 from core.sequence import run_sequence
 from recipes.canonical import to_document
+from recipes.recipe import Recipe
 from storage import keys, page
 from storage.errors import StoreUnavailable
 from storage.journal import Commit, Journal, Manifest
@@ -116,17 +117,22 @@ def _uploader(
 
 def complete(job: Job, journal: Journal, commits: Sequence[Commit]) -> Manifest:
     """Write the run's page and then, last of all, its manifest; the same again leaves the same."""
-    manifest = Manifest(
-        run_id=job.run_id,
-        name=job.recipe.name,
-        recipe_sha256=job.recipe_sha256,
-        model=job.recipe.model or "",
-        seed=job.recipe.seed,
-        steps=len(commits),
-        artifacts=tuple(artifact for commit in commits for artifact in commit.artifacts),
-    )
+    manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits)
     if job.recipe.output.page:
         html = page.render_page(manifest, to_document(job.recipe), page.texts_of(manifest, journal))
         journal.put(keys.PAGE, html, content_type=page.CONTENT_TYPE)
     journal.write_manifest(manifest)
     return manifest
+
+
+def manifest_of(run_id: str, recipe: Recipe, recipe_sha256: str, commits: Sequence[Commit]) -> Manifest:
+    """The manifest of a run whose steps are all committed."""
+    return Manifest(
+        run_id=run_id,
+        name=recipe.name,
+        recipe_sha256=recipe_sha256,
+        model=recipe.model or "",
+        seed=recipe.seed,
+        steps=len(commits),
+        artifacts=tuple(artifact for commit in commits for artifact in commit.artifacts),
+    )

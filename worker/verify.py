@@ -1,0 +1,280 @@
+"""Whether a run in the bucket is whole: judged from its objects alone, which must be what its recipe asks for."""
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from core.plan import Draw, Forget, Read, Step, Write, plan
+from core.sequence import derive_seed
+from recipes.canonical import fingerprint, to_json
+from recipes.faults import RecipeError
+from recipes.load import load
+from recipes.recipe import ImageItem, Recipe, TextItem
+from storage import keys, png
+from storage.errors import JournalBroken, ObjectMissing, RunUnknown
+from storage.journal import Artifact, Commit, Journal, Role
+from worker.products import TEXT_TYPE, origin_of
+from worker.run import manifest_of
+
+_NOTHING = Artifact(kind="text", role="image", step=0, key="", content_type="", size=0, sha256="")
+"""Stands for the artifact that a commit lacks."""
+_SHOWN_CHARS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flaw:
+    """One thing that is not as a worker leaves it."""
+
+    name: str
+    """Of the object, within the run's folder."""
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was found of a run."""
+
+    run_id: str
+    folder: str
+    """Address of the run's folder."""
+    steps: int
+    """Committed ones."""
+    objects: int
+    flaws: tuple[Flaw, ...]
+
+    @property
+    def whole(self) -> bool:
+        return not self.flaws
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {"whole": self.whole, **asdict(self)}
+
+
+def verify(journal: Journal) -> Inspection:
+    """Read everything in the run's folder, one object at a time, and say all that is wrong with it.
+
+    Raises:
+        RunUnknown: the folder is empty.
+        StoreUnavailable, StoreRefused: the bucket can't be read.
+    """
+    found = {key.removeprefix(journal.folder) for key in journal.store.list(journal.folder)}
+    if not found:
+        raise RunUnknown(f"run {journal.run_id}: there is nothing in {journal.address('')}")
+    inspector = _Inspector(journal, found)
+    inspector.inspect()
+    return Inspection(
+        run_id=journal.run_id,
+        folder=journal.address(""),
+        steps=len(inspector.commits),
+        objects=len(found),
+        flaws=tuple(inspector.flaws),
+    )
+
+
+class _Inspector:
+    """Goes through a run as it was made: recipe, inputs, steps, manifest, page; what is left over is too much."""
+
+    def __init__(self, journal: Journal, found: set[str]) -> None:
+        self.journal = journal
+        self.found = found
+        self.accounted: set[str] = set()
+        self.flaws: list[Flaw] = []
+        self.commits: list[Commit] = []
+        self.recipe: Recipe | None = None
+        self.recipe_sha256: str | None = None
+        self.steps: dict[int, Step] = {}
+
+    def inspect(self) -> None:
+        self._recipe()
+        self.steps = {step.number: step for step in plan(self.recipe)} if self.recipe else {}
+        written = sum(name.startswith(keys.COMMITS) for name in self.found)
+        for number in range(1, (len(self.steps) or written) + 1):
+            self._step(number, self.steps.get(number))
+        self._manifest()
+        self._page()
+        for name in sorted(self.found - self.accounted):
+            self._flaw(name, "does not belong to this run")
+
+    def _flaw(self, name: str, problem: str) -> None:
+        self.flaws.append(Flaw(name=name, problem=problem))
+
+    def _get(self, name: str) -> bytes | None:
+        """An object that must be there."""
+        self.accounted.add(name)
+        if name in self.found:
+            try:
+                return self.journal.get(name)
+            except ObjectMissing:
+                pass  # it went between the listing and now
+        self._flaw(name, "is missing")
+        return None
+
+    def _recipe(self) -> None:
+        data = self._get(keys.RECIPE)
+        if data is None:
+            return
+        try:
+            recipe = load(json.loads(data))
+        except (RecipeError, ValueError) as error:
+            self._flaw(keys.RECIPE, f"is no recipe that can be read: {error}")
+            return
+        if to_json(recipe) != data:
+            self._flaw(keys.RECIPE, "is not as a worker writes it: fields are missing or changed")
+        self.recipe = recipe
+        images = [item for item in recipe.context if isinstance(item, ImageItem)]
+        for item in images:
+            content = self._get(item.image)
+            if content is not None and _sha256(content) != item.sha256:
+                self._flaw(item.image, f"has the SHA-256 {_sha256(content)}, the recipe pins {item.sha256}")
+        self.recipe_sha256 = fingerprint(recipe, [item.sha256 or "" for item in images])
+
+    def _step(self, number: int, step: Step | None) -> None:
+        """The record of a step, whether it is that of the plan's step, and what it says there is."""
+        name = keys.commit(number)
+        self.accounted.add(name)
+        try:
+            commit = self.journal.read_commit(number)
+        except ObjectMissing:
+            self._flaw(name, "is missing: the step is not committed")
+            return
+        except JournalBroken as error:
+            self._flaw(name, str(error))
+            return
+        self.commits.append(commit)
+        if (commit.run_id, commit.step) != (self.journal.run_id, number):
+            self._flaw(name, f"is of step {commit.step} of run {commit.run_id}")
+        if self.recipe_sha256 not in (None, commit.recipe_sha256):
+            self._flaw(name, f"is of another recipe: {commit.recipe_sha256}, recipe.json is {self.recipe_sha256}")
+        if self.recipe and step:
+            expected = _expected(step, self.recipe, commit)
+            if expected != commit:
+                self._flaw(name, f"is not the plan's step: {_difference(expected, commit)}")
+        for artifact in commit.artifacts:
+            self._artifact(artifact, commit)
+
+    def _artifact(self, artifact: Artifact, commit: Commit) -> None:
+        data = self._get(str(artifact.key))
+        if data is None:
+            return
+        if len(data) != artifact.size:
+            self._flaw(artifact.key, f"has {len(data)} bytes, its commit says {artifact.size}")
+        if _sha256(data) != artifact.sha256:
+            self._flaw(artifact.key, f"has the SHA-256 {_sha256(data)}, its commit says {artifact.sha256}")
+        elif artifact.kind == "image":
+            self._picture(artifact, data, commit)
+
+    def _picture(self, artifact: Artifact, data: bytes, commit: Commit) -> None:
+        """Whether an image whose bytes are those of its commit can be seen and says where it comes from."""
+        try:
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+                image.load()
+                size, info = image.size, image.info
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            self._flaw(artifact.key, f"is no PNG image: {error}")
+            return
+        if size != (artifact.width, artifact.height):
+            self._flaw(artifact.key, f"is {size} pixels, its commit says {(artifact.width, artifact.height)}")
+        origin = origin_of(self.journal.run_id, artifact.step, artifact.seed, commit.recipe_sha256)
+        for chunk, text in origin.items():
+            if info.get(chunk) != text:
+                self._flaw(artifact.key, f"its text chunk {chunk} is {info.get(chunk)!r}, expected {text!r}")
+
+    def _manifest(self) -> None:
+        self.accounted.add(keys.MANIFEST)
+        try:
+            manifest = self.journal.manifest()
+        except JournalBroken as error:
+            self._flaw(keys.MANIFEST, str(error))
+            return
+        if manifest is None:
+            self._flaw(keys.MANIFEST, "is missing: the run is not complete")
+        elif self.recipe and self.recipe_sha256:
+            expected = manifest_of(self.journal.run_id, self.recipe, self.recipe_sha256, self.commits)
+            if manifest != expected:
+                self._flaw(keys.MANIFEST, f"is not what the commits say: {_difference(expected, manifest)}")
+
+    def _page(self) -> None:
+        if self.recipe is None or not self.recipe.output.page:
+            return
+        html = self._get(keys.PAGE)
+        shown = [keys.step_image(number) for number, step in self.steps.items() if isinstance(step, Draw)]
+        if html is not None:
+            for name in shown:
+                if name.encode() not in html:
+                    self._flaw(keys.PAGE, f"does not show {name}")
+
+
+def _expected(step: Step, recipe: Recipe, found: Commit) -> Commit:
+    """`found` with all of it that follows from the recipe as the recipe has it."""
+    first = next(iter(found.artifacts), _NOTHING)
+    match step:
+        case Read(role="refinement", item=TextItem(text=text)):
+            data = text.encode()
+            given = replace(_text(first, step.number, "refinement"), given=True, size=len(data), sha256=_sha256(data))
+            return replace(found, kind="read", artifacts=(given,))
+        case Read():
+            return replace(found, kind="read", artifacts=())
+        case Write(role=role):
+            return replace(found, kind="write", artifacts=(_text(first, step.number, role),))
+        case Draw():
+            return replace(found, kind="draw", artifacts=(_image(first, step, recipe),))
+        case Forget():
+            return replace(found, kind="forget", artifacts=())
+
+
+def _text(found: Artifact, number: int, role: Role) -> Artifact:
+    """A text that the model wrote: its words are its own."""
+    return Artifact(
+        kind="text",
+        role=role,
+        step=number,
+        key=keys.step_text(number, role),
+        content_type=TEXT_TYPE,
+        size=found.size,
+        sha256=found.sha256,
+    )
+
+
+def _image(found: Artifact, step: Draw, recipe: Recipe) -> Artifact:
+    """An image: its pixels are its own, and its size where the recipe leaves that to the context."""
+    return Artifact(
+        kind="image",
+        role="image",
+        step=step.number,
+        key=keys.step_image(step.number),
+        content_type=png.CONTENT_TYPE,
+        size=found.size,
+        sha256=found.sha256,
+        index=step.index,
+        seed=derive_seed(recipe.seed, step.number, 0, "noise"),
+        width=recipe.image.width or found.width,
+        height=recipe.image.height or found.height,
+    )
+
+
+def _difference(expected: Any, found: Any) -> str:  # noqa: ANN401 - two dataclasses of one kind
+    """The fields in which two records of one kind differ."""
+    theirs = asdict(found)
+    wrong = [
+        f"{name} is {_short(theirs[name])}, expected {_short(value)}"
+        for name, value in asdict(expected).items()
+        if theirs[name] != value
+    ]
+    return "; ".join(wrong)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
