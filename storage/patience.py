@@ -9,7 +9,7 @@ from typing import TypeVar
 from storage.errors import StoreUnavailable
 
 FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 10.0
+LONGEST_PAUSE_S = 5.0
 T = TypeVar("T")
 
 

@@ -43,6 +43,8 @@ class S3Settings:
     """Whether puts carry a SHA-256 that the server verifies; off for servers that reject the header."""
     timeout_s: float = 20.0
     """Longest silence of the server within one call."""
+    attempts: int = 2
+    """How often a call is tried before StoreUnavailable is raised."""
 
 
 class S3Store:
@@ -152,7 +154,7 @@ def _connect(settings: S3Settings) -> "S3Client":
         s3={"addressing_style": "path" if settings.endpoint else "auto"},
         connect_timeout=5,
         read_timeout=settings.timeout_s,
-        retries={"total_max_attempts": 2, "mode": "standard"},
+        retries={"total_max_attempts": settings.attempts, "mode": "standard"},
         max_pool_connections=16,
         request_checksum_calculation=mode,
         response_checksum_validation=mode,

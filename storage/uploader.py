@@ -1,15 +1,25 @@
-"""Uploads in the background: while one step is generated, the steps before it are encoded, stored and committed."""
+"""Uploads in the background: while one step is generated, the steps before it are encoded, stored and committed.
+
+Two threads, a step at a time each: one encodes, one stores and commits. What is encoded and not yet stored waits in a
+spool, so that the work goes on while the store is away.
+"""
 
 import hashlib
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from storage.errors import StoreUnavailable
 from storage.journal import Artifact, Commit, Journal, Role, StepKind
 from storage.patience import Patience
+from storage.spool import Held, Spool
+
+WAKE_S = 0.5
+"""How often whoever waits for uploads is called back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +32,9 @@ class PendingObject:
     """Relative to the run's folder, such as steps/004-image.png."""
     content_type: str
     encode: Callable[[], bytes]
-    """Called once, in the uploader's thread; equal for equal steps, to the byte."""
+    """Called once, in one of the uploader's threads; equal for equal steps, to the byte."""
     size_estimate: int
-    """Bytes held in memory until it is stored."""
+    """Bytes held in memory until it is encoded."""
     index: int | None = None
     given: bool = False
     seed: int | None = None
@@ -62,20 +72,37 @@ class PendingStep:
         return sum(pending.size_estimate for pending in self.objects)
 
 
-class Uploader:
-    """Commits steps strictly in their order, in one thread of its own.
+@dataclass(frozen=True, kw_only=True)
+class UploadLimits:
+    """How far uploads may lag behind the work."""
 
-    For each step its objects are put, then its commit record, then `on_commit` is called, in that thread. While the
-    store is away everything waits, up to `outage_timeout_s`; any other error ends it, and is raised by the next
-    `submit` or `close`. What is repeated is idempotent: objects have their final bytes, records are created once.
+    pending_bytes: int = 256 * 2**20
+    """In memory, encoded or not, beside the step being stored; a single larger step passes alone."""
+    spool_bytes: int = 2 * 2**30
+    """Encoded, in files."""
+    spool_dir: Path | None = None
+    """Where the files are; the system's folder for temporary files by default."""
+    outage_timeout_s: float = 600.0
+    """How long the store may be away."""
+    last_uploads_s: float = 10.0
+    """How long a run that is stopped waits for what it has made to be stored."""
+
+
+class Uploader:
+    """Commits steps strictly in their order, in the background.
+
+    For each step its objects are put, then its commit record, then `on_commit` is called, in the thread that stores.
+    While the store is away everything waits, up to `outage_timeout_s`; any other error ends it, and is raised by the
+    next `submit` or `close`. What is repeated is idempotent: objects have their final bytes, records are created once.
 
     Args:
         journal: the run's folder.
         recipe_sha256: goes into every commit record.
         on_commit: told of each step that counts.
-        max_pending_bytes: how much may wait in memory before `submit` blocks; a single larger step passes alone.
-        outage_timeout_s: how long the store may be away.
-        on_wait: told, in the thread, of each failed try and the pause after it, in seconds.
+        limits: how much may wait, and for how long.
+        on_wait: told, in the thread that stores, of each failed try and the pause after it, in seconds.
+        while_waiting: called every WAKE_S in the thread that waits in `submit` or `close`; what it raises ends the
+            waiting.
     """
 
     def __init__(
@@ -84,47 +111,79 @@ class Uploader:
         *,
         recipe_sha256: str,
         on_commit: Callable[[Commit], None],
-        max_pending_bytes: int = 512 * 2**20,
-        outage_timeout_s: float = 600.0,
+        limits: UploadLimits | None = None,
         on_wait: Callable[[StoreUnavailable, float], None] | None = None,
+        while_waiting: Callable[[], None] = lambda: None,
     ) -> None:
+        limits = limits or UploadLimits()
         self._journal = journal
         self._recipe_sha256 = recipe_sha256
         self._on_commit = on_commit
-        self._max_pending_bytes = max_pending_bytes
+        self._while_waiting = while_waiting
+        self._pending_bytes = limits.pending_bytes
+        self._spool = Spool(
+            memory_bytes=limits.pending_bytes // 2, disk_bytes=limits.spool_bytes, folder=limits.spool_dir
+        )
         self._stopped = threading.Event()
-        self._patience = Patience(outage_timeout_s, stop=self._stopped, on_wait=on_wait)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="uploader")
+        self._patience = Patience(limits.outage_timeout_s, stop=self._stopped, on_wait=on_wait)
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._storer = ThreadPoolExecutor(1, thread_name_prefix="uploader")
         self._room = threading.Condition()
-        self._pending_bytes = 0
+        self._raw_bytes = 0
         self._pending: list[Future[None]] = []
 
     @property
     def pending_bytes(self) -> int:
-        """What waits to be stored."""
-        return self._pending_bytes
+        """What waits in memory."""
+        return self._raw_bytes + self._spool.in_memory
+
+    @property
+    def spooled_bytes(self) -> int:
+        """What waits on disk."""
+        return self._spool.on_disk
 
     def submit(self, step: PendingStep) -> None:
         """Have `step` stored after those before it. Blocks while too much waits; raises what ended the uploader."""
         size = step.size_estimate
-        with self._room:
-            self._room.wait_for(lambda: self._stopped.is_set() or self._has_room_for(size))
-            self._pending_bytes += size
+        while not self._has_room_for(size):
+            self._while_waiting()
         self._raise_what_failed()
-        self._pending.append(self._thread.submit(self._run, step))
+        encoded = self._encoder.submit(self._encode, step)
+        self._pending.append(self._storer.submit(self._run, step, encoded))
 
-    def close(self) -> None:
-        """Wait until everything is committed. Raises what ended the uploader."""
-        self._thread.shutdown(wait=True)
-        self._raise_what_failed()
+    def close(self, timeout_s: float | None = None) -> None:
+        """Wait until everything is committed. Raises what ended the uploader, or what `while_waiting` raises.
+
+        What is not committed after `timeout_s` is dropped, and nothing is called meanwhile.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while wait(self._pending, timeout=WAKE_S).not_done:
+            if deadline is None:
+                self._while_waiting()
+            elif time.monotonic() > deadline:
+                break
+        try:
+            self._raise_what_failed()
+        finally:
+            self.abort()
 
     def abort(self) -> None:
-        """Drop what waits, and return once the thread has ended; a step under way is committed or not."""
-        self._stopped.set()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Drop what waits, and return once the threads have ended; a step under way is committed or not."""
+        self._stop()
+        self._encoder.shutdown(wait=True, cancel_futures=True)
+        self._storer.shutdown(wait=True, cancel_futures=True)
+        self._spool.drop()
 
     def _has_room_for(self, size: int) -> bool:
-        return self._pending_bytes == 0 or self._pending_bytes + size <= self._max_pending_bytes
+        """Whether `size` bytes more may wait; they do from now on. Waits a little for the room."""
+        with self._room:
+            fits = self._room.wait_for(lambda: self._stopped.is_set() or self._fits(size), WAKE_S)
+            if fits:
+                self._raw_bytes += size
+            return fits
+
+    def _fits(self, size: int) -> bool:
+        return self._raw_bytes == 0 or self.pending_bytes + size <= self._pending_bytes
 
     def _raise_what_failed(self) -> None:
         waiting = []
@@ -135,34 +194,58 @@ class Uploader:
                 upload.result()
         self._pending = waiting
 
-    def _run(self, step: PendingStep) -> None:
+    def _stop(self) -> None:
+        """Nothing counts after what is under way."""
+        with self._room:
+            self._stopped.set()
+            self._room.notify_all()
+        self._spool.close()
+
+    def _encode(self, step: PendingStep) -> list[tuple[Artifact, Held]]:
+        """Each object of `step` as it is to be known and stored."""
+        encoded = []
+        try:
+            for pending in () if self._stopped.is_set() else step.objects:
+                data = pending.encode()
+                encoded.append((pending.artifact(step.step, data), self._spool.put(data)))
+        finally:
+            with self._room:
+                self._raw_bytes -= step.size_estimate
+                self._room.notify_all()
+        return encoded
+
+    def _run(self, step: PendingStep, encoded: "Future[list[tuple[Artifact, Held]]]") -> None:
         """Commit `step`, unless one before it failed: then nothing after it may count."""
         if self._stopped.is_set():
             return
         committed = False
         try:
-            self._commit(step)
+            self._commit(step, encoded.result())
             committed = True
+        except CancelledError:
+            pass  # it was dropped before it was encoded
         finally:
             with self._room:
-                self._pending_bytes -= step.size_estimate
-                if not committed:
-                    self._stopped.set()
-                self._room.notify_all()
+                self._room.notify_all()  # what was taken from the spool makes room
+            if not committed:
+                self._stop()
 
-    def _commit(self, step: PendingStep) -> None:
-        artifacts = tuple(self._store(pending, step.step) for pending in step.objects)
+    def _commit(self, step: PendingStep, encoded: Sequence[tuple[Artifact, Held]]) -> None:
+        if self._stopped.is_set():  # while it was being encoded, and so it may not be whole
+            return
+        for artifact, held in encoded:
+            self._store(artifact, held.take())
         commit = Commit(
             run_id=self._journal.run_id,
             step=step.step,
             kind=step.kind,
-            artifacts=artifacts,
+            artifacts=tuple(artifact for artifact, _ in encoded),
             recipe_sha256=self._recipe_sha256,
         )
         self._patience(lambda: self._journal.commit(commit))
         self._on_commit(commit)
 
-    def _store(self, pending: PendingObject, step: int) -> Artifact:
-        data = pending.encode()
-        self._patience(lambda: self._journal.put_of_step(step, pending.key, data, content_type=pending.content_type))
-        return pending.artifact(step, data)
+    def _store(self, artifact: Artifact, data: bytes) -> None:
+        self._patience(
+            lambda: self._journal.put_of_step(artifact.step, artifact.key, data, content_type=artifact.content_type)
+        )

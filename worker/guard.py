@@ -88,28 +88,34 @@ class Guard:
     def __call__(self, event: Event) -> None:
         """Raises RunCancelled, RunHandedBack, LeaseLost, or RunFailed for a time limit."""
         now = self._clock()
-        self._heartbeat.beat()
-        if isinstance(event, StepStarted):
+        begins = isinstance(event, StepStarted)
+        if begins:
             self._step_started = now
-        self._check_limits(event, now)
-        self._check_drain(event, now)
-        if isinstance(event, StepStarted) or now - self._looked >= LOOK_INTERVAL_S:
+        elif now - self._step_started > self._config.step_timeout_s:
+            raise RunFailed(
+                f"step {event.step.number} took longer than {self._config.step_timeout_s:g} s (step_timeout_s)"
+            )
+        self._check(now, between_steps=begins)
+
+    def wait(self) -> None:
+        """As for an event, while the run waits for the store: that is no fault of the step's."""
+        self._check(self._clock(), between_steps=False)
+
+    def _check(self, now: float, *, between_steps: bool) -> None:
+        self._heartbeat.beat()
+        if now - self._started > self._config.run_timeout_s:
+            raise RunFailed(f"the run took longer than {self._config.run_timeout_s:g} s (run_timeout_s)")
+        self._check_drain(now, between_steps=between_steps)
+        if between_steps or now - self._looked >= LOOK_INTERVAL_S:
             self._looked = now
             if self._runs.cancel_requested(self._run_id):
                 raise RunCancelled(f"run {self._run_id} was cancelled")
 
-    def _check_limits(self, event: Event, now: float) -> None:
-        config = self._config
-        if now - self._step_started > config.step_timeout_s:
-            raise RunFailed(f"step {event.step.number} took longer than {config.step_timeout_s:g} s (step_timeout_s)")
-        if now - self._started > config.run_timeout_s:
-            raise RunFailed(f"the run took longer than {config.run_timeout_s:g} s (run_timeout_s)")
-
-    def _check_drain(self, event: Event, now: float) -> None:
+    def _check_drain(self, now: float, *, between_steps: bool) -> None:
         """Hand the run back before the next step; in the middle of one that takes too long to wait for."""
         if not self._drain.is_raised:
             return
         if self._drain_seen is None:
             self._drain_seen = now
-        if isinstance(event, StepStarted) or now - self._drain_seen > self._config.drain_timeout_s:
+        if between_steps or now - self._drain_seen > self._config.drain_timeout_s:
             raise RunHandedBack(f"run {self._run_id} is handed back: this worker shuts down")

@@ -22,8 +22,8 @@ from worker.outcome import RunCancelled, RunFailed, RunHandedBack
 from worker.report import ProgressReporter
 from worker.request import RunRequest
 from worker.result import result_of
-from worker.run import UploadLimits, run
-from worker.services import ServiceDown, check_redis, connect_redis, connect_store
+from worker.run import run
+from worker.services import ServiceDown, check_redis, connect_redis, connect_store, limits_of
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ class Host:
         self.config = config
         self.redis = connect_redis(config, outage_timeout_s=config.outage_timeout_s)
         self.runs = Runs(self.redis, ttl_s=config.keep_progress_s)
-        self.objects = connect_store(config)
+        # One try of S3 takes well below a lease: between two of them the lease is renewed.
+        self.objects = connect_store(config, timeout_s=max(5.0, config.lease_s / 2), attempts=1)
         self.engine = Engine(config)
         self.drain = DrainFlag.inherited()
 
@@ -139,11 +140,6 @@ class Host:
     def _make(
         self, request: RunRequest, delivery: Delivery, journal: Journal, progress: Progress, heartbeat: Heartbeat
     ) -> Manifest:
-        uploads = UploadLimits(
-            pending_bytes=self.config.pending_upload_bytes,
-            outage_timeout_s=self.config.outage_timeout_s,
-            on_wait=lambda _error, _pause_s: heartbeat.beat(),
-        )
         reporter = ProgressReporter(
             progress,
             journal,
@@ -155,14 +151,22 @@ class Host:
             heartbeat.beat()
             reporter.loading(done_bytes, total_bytes)
 
-        patience = Patience(uploads.outage_timeout_s, on_wait=uploads.on_wait)
+        patience = Patience(self.config.outage_timeout_s, on_wait=lambda _error, _pause_s: heartbeat.beat())
         self._count_attempt(request.run_id, patience, journal)
         job = patience(lambda: self._job(request, journal))  # before the model: a wrong recipe fails at once
         model = self.engine.model(loading)
 
         def attempt() -> Manifest:
             guard = Guard(request.run_id, runs=self.runs, heartbeat=heartbeat, drain=self.drain, config=self.config)
-            return run(job, model=model, journal=journal, reporter=reporter, guard=guard, uploads=uploads)
+            return run(
+                job,
+                model=model,
+                journal=journal,
+                reporter=reporter,
+                guard=guard,
+                uploads=limits_of(self.config),
+                waiting=guard.wait,
+            )
 
         return self.engine.with_memory_freed_once(attempt)
 

@@ -1,8 +1,8 @@
 """One run, from a resolved recipe to its manifest: `run` is the whole story, the rest is named by it."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -16,10 +16,12 @@ from storage import keys, page
 from storage.errors import StoreUnavailable
 from storage.journal import Commit, Journal, Manifest
 from storage.patience import Patience
-from storage.uploader import Uploader
+from storage.uploader import Uploader, UploadLimits
 from worker.job import Job
 from worker.outcome import RunStopped
 from worker.products import pending_step, restored_item
+
+log = logging.getLogger(__name__)
 
 
 class Reporter(Protocol):
@@ -38,16 +40,6 @@ class Reporter(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class UploadLimits:
-    """How far uploads may lag behind the sequence."""
-
-    pending_bytes: int
-    outage_timeout_s: float
-    on_wait: Callable[[StoreUnavailable, float], None] | None = None
-    """Told of each failed try and the pause after it, in seconds; what it raises ends the run."""
-
-
 def run(
     job: Job,
     *,
@@ -56,6 +48,7 @@ def run(
     reporter: Reporter,
     guard: Callable[[Event], None],
     uploads: UploadLimits,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Run `job` from where its journal stands, and return its manifest.
 
@@ -66,31 +59,18 @@ def run(
         reporter: who is told.
         guard: told of each event before anyone else; it raises what is to end the run here.
         uploads: how far the uploads may lag behind.
+        waiting: called now and then while the run waits for the store; it raises what is to end the run there.
 
     Raises:
         RunTaken: another worker committed this run differently.
         StorageError: the store stayed away or refused.
     """
-    patience = Patience(uploads.outage_timeout_s, on_wait=uploads.on_wait)
+    patience = Patience(uploads.outage_timeout_s, on_wait=lambda _error, _pause_s: waiting())
     steps = plan(job.recipe)
     commits = list(patience(journal.commits))
     reporter.begin(job, steps, len(commits))
     inputs = [image.decode() for image in job.inputs]
     done = [patience(partial(restored_item, commit, journal)) for commit in commits]
-    with _uploader(job, journal, reporter, uploads, commits) as uploader:
-        for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
-            guard(event)
-            reporter.event(event)
-            if isinstance(event, ItemRead | TextReady | ImageReady | Forgotten):
-                uploader.submit(pending_step(job, event))
-    return patience(partial(complete, job, journal, commits))
-
-
-@contextmanager
-def _uploader(
-    job: Job, journal: Journal, reporter: Reporter, limits: UploadLimits, commits: list[Commit]
-) -> Iterator[Uploader]:
-    """The run's uploader; at the end everything that was made is in `commits`, unless the run is no longer ours."""
 
     def committed(commit: Commit) -> None:
         commits.append(commit)
@@ -100,19 +80,35 @@ def _uploader(
         journal,
         recipe_sha256=job.recipe_sha256,
         on_commit=committed,
-        max_pending_bytes=limits.pending_bytes,
-        outage_timeout_s=limits.outage_timeout_s,
-        on_wait=limits.on_wait,
+        limits=uploads,
+        on_wait=partial(_log_outage, job.run_id),
+        while_waiting=waiting,
     )
+    with _closing(uploader, uploads.last_uploads_s):
+        for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
+            guard(event)
+            reporter.event(event)
+            if isinstance(event, ItemRead | TextReady | ImageReady | Forgotten):
+                uploader.submit(pending_step(job, event))
+    return patience(partial(complete, job, journal, commits))
+
+
+@contextmanager
+def _closing(uploader: Uploader, last_uploads_s: float) -> Iterator[None]:
+    """At the end everything that was made is committed, unless the run is no longer ours."""
     try:
-        yield uploader
+        yield
+        uploader.close()
     except RunStopped:
-        uploader.close()  # what was made until now is kept
+        uploader.close(last_uploads_s)  # what was made until now is kept
         raise
     except BaseException:
         uploader.abort()
         raise
-    uploader.close()
+
+
+def _log_outage(run_id: str, error: StoreUnavailable, pause_s: float) -> None:
+    log.warning("run %s: its uploads wait, the next try is in %.1f s: %s", run_id, pause_s, error)
 
 
 def complete(job: Job, journal: Journal, commits: Sequence[Commit]) -> Manifest:

@@ -6,6 +6,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from storage.s3 import S3Settings, S3Store
+from storage.uploader import UploadLimits
 from worker.settings import Settings
 
 LONGEST_PAUSE_S = 2.0
@@ -45,8 +46,8 @@ def check_redis(redis: Redis) -> None:
         raise ServiceDown(f"Redis at {where} can't be used: {error}; it is set by AUTOSEQ_REDIS_URL") from error
 
 
-def connect_store(config: Settings) -> S3Store:
-    """The bucket that holds the runs."""
+def connect_store(config: Settings, *, timeout_s: float = 20.0, attempts: int = 2) -> S3Store:
+    """The bucket that holds the runs; a call is tried `attempts` times, until S3 is silent for `timeout_s`."""
     return S3Store(
         S3Settings(
             bucket=config.s3_bucket,
@@ -58,5 +59,17 @@ def connect_store(config: Settings) -> S3Store:
             public_url=config.s3_public_url,
             url_ttl_s=config.s3_url_expires_s,
             checksums=config.s3_send_checksums,
+            timeout_s=timeout_s,
+            attempts=attempts,
         )
+    )
+
+
+def limits_of(config: Settings) -> UploadLimits:
+    """How far uploads to the bucket may lag behind."""
+    return UploadLimits(
+        pending_bytes=config.pending_upload_bytes,
+        spool_bytes=config.spool_bytes,
+        spool_dir=config.spool_dir,
+        outage_timeout_s=config.outage_timeout_s,
     )

@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     """How long a run waits for S3 or Redis to come back before it fails."""
     pending_upload_bytes: Annotated[int, Gt(0)] = 256 * 2**20
     """How much may wait in memory to be uploaded while the next step is being generated."""
+    spool_bytes: Annotated[int, Ge(0)] = 2 * 2**30
+    """How much more may wait on disk, encoded, so that the GPU goes on while S3 is away."""
+    spool_dir: Path | None = None
+    """Where that is; unset, the system's folder for temporary files."""
     preview_interval_s: Annotated[float, Gt(0)] = 1.0
     """The least time between two previews of an image under way."""
     keep_progress_s: Annotated[int, Gt(0)] = 7 * 86_400

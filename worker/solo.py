@@ -15,7 +15,8 @@ from worker.engine import Engine
 from worker.inputs import Sources
 from worker.job import Job, prepare, store
 from worker.report import ProgressReporter
-from worker.run import UploadLimits, run
+from worker.run import run
+from worker.services import limits_of
 from worker.settings import Settings
 
 SHORT_HASH = 8
@@ -82,7 +83,7 @@ def run_here(
             journal=journal,
             reporter=reporter,
             guard=lambda _event: None,
-            uploads=UploadLimits(pending_bytes=config.pending_upload_bytes, outage_timeout_s=config.outage_timeout_s),
+            uploads=limits_of(config),
         )
     shown.event("succeeded", fraction=1.0, manifest=journal.address("manifest.json"))
     return journal

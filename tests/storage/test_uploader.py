@@ -11,7 +11,7 @@ from storage.errors import RunTaken, StoreRefused, StoreUnavailable
 from storage.journal import Commit, Journal
 from storage.objects import MemoryStore, ObjectStore
 from storage.s3 import S3Store
-from storage.uploader import PendingObject, PendingStep, Uploader
+from storage.uploader import PendingObject, PendingStep, Uploader, UploadLimits
 from worker.local import LocalServices
 
 
@@ -28,14 +28,20 @@ def text_step(step: int, text: str = "words", encode: Callable[[], bytes] | None
 
 
 def uploader_of(
-    journal: Journal, committed: list[Commit], *, max_pending_bytes: int = 2**20, outage_timeout_s: float = 60
+    journal: Journal,
+    committed: list[Commit],
+    *,
+    max_pending_bytes: int = 2**20,
+    spool_bytes: int = 0,
+    outage_timeout_s: float = 60,
 ) -> Uploader:
     return Uploader(
         journal,
         recipe_sha256="cafe",
         on_commit=committed.append,
-        max_pending_bytes=max_pending_bytes,
-        outage_timeout_s=outage_timeout_s,
+        limits=UploadLimits(
+            pending_bytes=max_pending_bytes, spool_bytes=spool_bytes, outage_timeout_s=outage_timeout_s
+        ),
     )
 
 
@@ -163,10 +169,14 @@ def test_nothing_counts_after_a_step_that_failed(troubled: TroubledStore, commit
 
 def test_a_failure_is_raised_by_the_next_submit(troubled: TroubledStore, committed: list[Commit]) -> None:
     troubled.errors = [StoreRefused("no")]
-    uploader = uploader_of(Journal(troubled, "", "r1"), committed, max_pending_bytes=1)
-    uploader.submit(text_step(1))
-    with pytest.raises(StoreRefused):  # it waits for room, so the first step has failed by then
-        uploader.submit(text_step(2))
+    uploader = uploader_of(Journal(troubled, "", "r1"), committed)
+
+    def submit_many() -> None:
+        for step in range(1, 10_000):
+            uploader.submit(text_step(step))
+
+    with pytest.raises(StoreRefused, match="no"):
+        submit_many()
     uploader.abort()
 
 
@@ -254,3 +264,90 @@ def test_an_abort_ends_the_wait_for_a_store_that_is_away(troubled: TroubledStore
     assert away.wait(20)
     uploader.abort()
     assert committed == []
+
+
+def test_while_the_store_is_away_what_is_encoded_waits_on_disk_and_the_work_goes_on(
+    troubled: TroubledStore, committed: list[Commit]
+) -> None:
+    back = threading.Event()
+
+    def come_back(_error: StoreUnavailable, _wait_s: float) -> None:
+        assert back.wait(20)
+        troubled.errors.clear()
+
+    uploader = Uploader(
+        Journal(troubled, "", "r1"),
+        recipe_sha256="cafe",
+        on_commit=committed.append,
+        limits=UploadLimits(pending_bytes=20, spool_bytes=2**20),
+        on_wait=come_back,
+    )
+    troubled.errors = [StoreUnavailable("away")] * 1000
+    for step in range(1, 101):
+        uploader.submit(text_step(step, f"text {step:03d}"))
+        assert uploader.pending_bytes <= 20
+    assert uploader.spooled_bytes > 600
+    back.set()
+    uploader.close()
+    assert [commit.step for commit in committed] == list(range(1, 101))
+    assert troubled.get("r1/steps/077-thinking.txt") == b"text 077"
+    assert (uploader.pending_bytes, uploader.spooled_bytes) == (0, 0)
+
+
+def test_the_work_waits_only_when_memory_and_disk_are_full(
+    troubled: TroubledStore, committed: list[Commit], gate: threading.Event
+) -> None:
+    calls: list[int] = []
+
+    def called_back() -> None:
+        calls.append(uploader.pending_bytes + uploader.spooled_bytes)
+        gate.set()
+
+    def come_back(_error: StoreUnavailable, _wait_s: float) -> None:
+        assert gate.wait(20)
+        troubled.errors.clear()
+
+    uploader = Uploader(
+        Journal(troubled, "", "r1"),
+        recipe_sha256="cafe",
+        on_commit=committed.append,
+        limits=UploadLimits(pending_bytes=8, spool_bytes=8),
+        on_wait=come_back,
+        while_waiting=called_back,
+    )
+    troubled.errors = [StoreUnavailable("away")] * 1000
+    for step in range(1, 10):
+        uploader.submit(text_step(step, "1234"))
+    uploader.close()
+    assert 8 < calls[0] <= 20
+    assert [commit.step for commit in committed] == list(range(1, 10))
+
+
+def test_what_is_called_while_waiting_may_end_it(troubled: TroubledStore, committed: list[Commit]) -> None:
+    def enough() -> None:
+        raise ConnectionAbortedError
+
+    uploader = Uploader(
+        Journal(troubled, "", "r1"), recipe_sha256="cafe", on_commit=committed.append, while_waiting=enough
+    )
+    troubled.errors = [StoreUnavailable("away")] * 1000
+    uploader.submit(text_step(1))
+    with pytest.raises(ConnectionAbortedError):
+        uploader.close()
+    uploader.close(timeout_s=0.01)
+    assert committed == []
+
+
+def test_a_disk_that_is_full_is_waited_for(troubled: TroubledStore, committed: list[Commit], tmp_path: Path) -> None:
+    not_a_folder = tmp_path / "file"
+    not_a_folder.touch()
+    uploader = Uploader(
+        Journal(troubled, "", "r1"),
+        recipe_sha256="cafe",
+        on_commit=committed.append,
+        limits=UploadLimits(pending_bytes=8, spool_bytes=2**20, spool_dir=not_a_folder),
+    )
+    for step in range(1, 30):
+        uploader.submit(text_step(step, "1234"))
+    uploader.close()
+    assert [commit.step for commit in committed] == list(range(1, 30))

@@ -16,12 +16,13 @@ from core.plan import Step
 from core.scripted import CARD, ScriptedModel
 from storage.journal import Commit, Journal, Manifest
 from storage.objects import MemoryStore, ObjectStore
+from storage.uploader import UploadLimits
 from worker.app import make_app
 from worker.inputs import Sources
 from worker.job import Job, resolve, store
 from worker.local import LocalServices
 from worker.request import RunRequest
-from worker.run import UploadLimits, run
+from worker.run import run
 from worker.settings import PROJECT, Settings
 
 PREFIX = "served"
