@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from storage.journal import Journal, Manifest
+from storage.journal import Manifest
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -22,7 +22,7 @@ def render_page(manifest: Manifest, document: Mapping[str, Any], texts: Mapping[
     Args:
         manifest: the run.
         document: its resolved recipe as JSON data.
-        texts: the words of each text artifact, by its key (`texts_of`).
+        texts: the words of each text artifact, by its key.
     """
     html = _template().render(
         run=manifest,
@@ -32,12 +32,6 @@ def render_page(manifest: Manifest, document: Mapping[str, Any], texts: Mapping[
         texts=texts,
     )
     return html.encode()
-
-
-def texts_of(manifest: Manifest, journal: Journal) -> dict[str, str]:
-    """The words of the run's text artifacts, by their keys."""
-    keys = [artifact.key for artifact in manifest.artifacts if artifact.kind == "text"]
-    return {key: journal.get(key).decode() for key in keys}
 
 
 def _item(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from worker.lease import Heartbeat
 from worker.outcome import RunCancelled, RunFailed, RunHandedBack
 from worker.settings import Settings
 
-LOOK_INTERVAL_S = 0.02
-"""The least time between two looks at the cancel flag: shorter than a denoising step or a token of a large model."""
+LOOK_INTERVAL_S = 0.05
+"""The least time between two looks at the cancel flag: shorter than a denoising step of a large model."""
 DRAIN_VARIABLE = "AUTOSEQ_DRAIN_FLAG"
 
 

@@ -1,14 +1,14 @@
 """One run, from a resolved recipe to its manifest: `run` is the whole story, the rest is named by it."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
 from core.events import Event, Forgotten, ImageReady, ItemRead, TextReady
 from core.plan import Step, plan
-from core.protocol import UnifiedModel
+from core.protocol import Text, UnifiedModel
 from core.sequence import run_sequence
 from recipes.canonical import to_document
 from recipes.recipe import Recipe
@@ -36,7 +36,7 @@ class Reporter(Protocol):
         ...
 
     def committed(self, commit: Commit) -> None:
-        """A step and its objects are stored for good. Called from the uploader's thread."""
+        """A step and its objects are stored for good. Called from the uploader's thread; of a resumed run, once more."""
         ...
 
 
@@ -69,8 +69,16 @@ def run(
     steps = plan(job.recipe)
     commits = list(patience(journal.commits))
     reporter.begin(job, steps, len(commits))
+    for commit in commits:
+        reporter.committed(commit)  # who committed it may have died before it was told
     inputs = [image.decode() for image in job.inputs]
     done = [patience(partial(restored_item, commit, journal)) for commit in commits]
+    texts = {
+        artifact.key: item.text
+        for commit, item in zip(commits, done, strict=True)
+        for artifact in commit.artifacts
+        if isinstance(item, Text)
+    }
 
     def committed(commit: Commit) -> None:
         commits.append(commit)
@@ -88,9 +96,11 @@ def run(
         for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
             guard(event)
             reporter.event(event)
+            if isinstance(event, TextReady):
+                texts[keys.step_text(event.step.number, event.role)] = event.text
             if isinstance(event, ItemRead | TextReady | ImageReady | Forgotten):
                 uploader.submit(pending_step(job, event))
-    return patience(partial(complete, job, journal, commits))
+    return patience(partial(complete, job, journal, commits, texts))
 
 
 @contextmanager
@@ -111,11 +121,11 @@ def _log_outage(run_id: str, error: StoreUnavailable, pause_s: float) -> None:
     log.warning("run %s: its uploads wait, the next try is in %.1f s: %s", run_id, pause_s, error)
 
 
-def complete(job: Job, journal: Journal, commits: Sequence[Commit]) -> Manifest:
-    """Write the run's page and then, last of all, its manifest; the same again leaves the same."""
+def complete(job: Job, journal: Journal, commits: Sequence[Commit], texts: Mapping[str, str]) -> Manifest:
+    """Write the run's page, with its `texts` by key, and last of all its manifest; the same again leaves the same."""
     manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits)
     if job.recipe.output.page:
-        html = page.render_page(manifest, to_document(job.recipe), page.texts_of(manifest, journal))
+        html = page.render_page(manifest, to_document(job.recipe), texts)
         journal.put(keys.PAGE, html, content_type=page.CONTENT_TYPE)
     journal.write_manifest(manifest)
     return manifest

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from storage.journal import Artifact, Journal, Manifest
-from storage.objects import MemoryStore
-from storage.page import render_page, texts_of
+from storage.journal import Artifact, Manifest
+from storage.page import render_page
 
 DOCUMENT: dict[str, Any] = {
     "name": "magical-forest",
@@ -90,10 +89,3 @@ def test_nothing_is_fetched_from_elsewhere(manifest: Manifest) -> None:
 
 def test_the_same_run_has_the_same_page(manifest: Manifest) -> None:
     assert render_page(manifest, DOCUMENT, TEXTS) == render_page(manifest, dict(DOCUMENT), dict(TEXTS))
-
-
-def test_the_texts_are_read_from_the_runs_folder(manifest: Manifest) -> None:
-    journal = Journal(MemoryStore(), "runs", "r1")
-    for key, words in TEXTS.items():
-        journal.put(key, words.encode(), content_type="text/plain; charset=utf-8")
-    assert texts_of(manifest, journal) == TEXTS
