@@ -29,7 +29,9 @@ from storage.state import State
 
 # KEYS: state, events, cancel flag, record, runs without an end.
 # ARGV: run id, time to live, stream length, the state it must have (or ''), new state (or ''), fraction (or ''),
-#       event (JSON object, or ''), writer, number of this write, then field, value, ... of the hash.
+#       event (JSON object, or ''), writer, number of this write, the step and the key of the artifact that is told
+#       (or ''), then field, value, ... of the hash.
+# Artifacts are told in the order of their steps, each once: `told` is the last step and its keys, a space after each.
 # Returns 1; 0 when the run has another state than it must have, or a final one: then nothing was written. A write that
 # is repeated because its answer was lost is known by its number, and not made twice.
 _WRITE: Final = """
@@ -39,12 +41,20 @@ if redis.call('HGET', KEYS[1], 'writer') == ARGV[8] then
 end
 local state = redis.call('HGET', KEYS[1], 'state')
 if (state and final[state]) or (ARGV[4] ~= '' and state ~= ARGV[4]) then return 0 end
+if ARGV[11] ~= '' then
+  local told = redis.call('HGET', KEYS[1], 'told') or '0 '
+  local last = tonumber(string.match(told, '^%d+'))
+  if last > tonumber(ARGV[10]) then return 1 end
+  if last < tonumber(ARGV[10]) then told = ARGV[10] .. ' ' end
+  if string.find(told, ' ' .. ARGV[11] .. ' ', 1, true) then return 1 end
+  redis.call('HSET', KEYS[1], 'told', told .. ARGV[11] .. ' ')
+end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'state', ARGV[5]) end
 local fraction = redis.call('HGET', KEYS[1], 'fraction') or '0'
 if ARGV[6] ~= '' and tonumber(ARGV[6]) > tonumber(fraction) then fraction = ARGV[6] end
 redis.call('HSET', KEYS[1], 'fraction', fraction)
 redis.call('HSET', KEYS[1], 'writer', ARGV[8], 'written', ARGV[9])
-for i = 10, #ARGV, 2 do
+for i = 12, #ARGV, 2 do
   if ARGV[i] == 'started_at' then redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
   else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
@@ -123,8 +133,9 @@ class Progress:
         return self._write(type, told, fraction=fraction, hashed=_position(step, eta_s))
 
     def artifact(self, *, step: int, role: str, key: str, url: str, size: int, sha256: str, **fields: Any) -> bool:
-        """A text or image is stored for good."""
-        return self.event("artifact", step=step, role=role, key=key, url=url, size=size, sha256=sha256, **fields)
+        """A text or image is stored for good. Told again, by who can't know whether it was, it is still told once."""
+        told = {"step": step, "role": role, "key": key, "url": url, "size": size, "sha256": sha256, **fields}
+        return self._write("artifact", told, hashed=_position(step, None), artifact=(step, key))
 
     def finish(
         self, state: State, *, error: str | None = None, manifest: str | None = None, only_from: State | None = None
@@ -144,6 +155,7 @@ class Progress:
         fraction: float | None = None,
         hashed: dict[str, Any] | None = None,
         only_from: State | None = None,
+        artifact: tuple[int | str, str] = ("", ""),
     ) -> bool:
         now = round(self._clock(), 3)
         event = "" if type is None else json.dumps({"type": type, "at": now, **told}, ensure_ascii=False)
@@ -154,7 +166,7 @@ class Progress:
         args: list[str | int] = [*limits, only_from or "", state or "", share, event]
         with self._lock:
             self._written += 1
-            return bool(self._script(keys=self._keys, args=[*args, self._writer, self._written, *flat]))
+            return bool(self._script(keys=self._keys, args=[*args, self._writer, self._written, *artifact, *flat]))
 
 
 def _position(step: int | None, eta_s: float | None) -> dict[str, str]:

@@ -36,7 +36,7 @@ class Reporter(Protocol):
         ...
 
     def committed(self, commit: Commit) -> None:
-        """A step and its objects are stored for good. Called from the uploader's thread; of a resumed run, once more."""
+        """A step and its objects are stored for good, now (called from the uploader's thread) or before the start."""
         ...
 
 

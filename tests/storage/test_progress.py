@@ -168,3 +168,22 @@ def test_a_write_that_is_repeated_because_its_answer_was_lost_is_made_once(
     assert progress.event("step", step=1)
     assert progress.event("step", step=2)
     assert [event.get("step") for event in events_of(redis_client, run_id)] == [None, 1, 2]
+
+
+def test_artifacts_are_told_once_whoever_tells_them_again(
+    progress: Progress, redis_client: redis.Redis, run_id: str
+) -> None:
+    def tell(teller: Progress, step: int, name: str) -> None:
+        assert teller.artifact(step=step, role="image", key=name, url="http://x", size=9, sha256="aa")
+
+    another = Progress(redis_client, run_id)
+    tell(progress, 3, "003.png")
+    tell(progress, 4, "004.png")
+    for teller in (another, progress):
+        tell(teller, 3, "003.png")
+        tell(teller, 4, "004.png")
+        tell(teller, 4, "004.v1.png")
+        tell(teller, 11, "011.png")
+    told = events_of(redis_client, run_id)
+    assert [event["key"] for event in told] == ["003.png", "004.png", "004.v1.png", "011.png"]
+    assert [event["n"] for event in told] == [1, 2, 3, 4]
