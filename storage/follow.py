@@ -29,7 +29,7 @@ Entry: TypeAlias = tuple[str, dict[str, str]]
 def follow(
     redis: Redis, run_id: str, *, after: str = START, timeout_s: float | None = None, outage_s: float = 60.0
 ) -> Iterator[ProgressEvent]:
-    """The run's events after the stream id `after`, ending with its final event.
+    """The run's events after the stream id `after`, ending with its final event (the last, if the run was resumed).
 
     What the stream no longer holds is replaced by one event of type gap, whose data is a RunState. A final event that
     expired is made up from the state. An outage of Redis up to `outage_s` is waited out, without loss or repetition.
@@ -50,9 +50,12 @@ def follow(
     follower = _Follower(redis, run_id, after)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     outage = _Outage(outage_s)
+    ended = False
     while True:
         left_s = BLOCK_MS / 1000 if deadline is None else deadline - time.monotonic()
         try:
+            if ended and follower.is_over():
+                return
             events = follower.read(block_ms=max(1, min(BLOCK_MS, int(left_s * 1000))))
         except (RedisConnectionError, RedisTimeoutError) as error:
             outage.wait(error)
@@ -60,8 +63,7 @@ def follow(
         outage = _Outage(outage_s)
         for event in events:
             yield event
-            if event.is_final:
-                return
+            ended = event.is_final
         if not events and left_s <= 0:
             raise TimeoutError(f"run {run_id}: no end within {timeout_s:g} s")
 
@@ -92,6 +94,13 @@ class _Follower:
                 return found
         entries = self._entries(1 if self._over else block_ms)
         return [event for entry in entries for event in self._told(*entry)] or self._silence()
+
+    def is_over(self) -> bool:
+        """Whether a final event was the last one: a run that failed or was cancelled can be resumed."""
+        later = self._redis.xrange(self._stream, f"({self._last}", "+", count=1)
+        state = self._runs.state(self._run_id)
+        self._over = state is None or state.is_final
+        return self._over and not later
 
     def _begin(self) -> list[ProgressEvent]:
         """Find the place after an event the caller has; where the stream dropped it, what followed may be gone too."""

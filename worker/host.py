@@ -7,7 +7,7 @@ from typing import Any
 
 from recipes.card import ModelFolderError
 from recipes.faults import RecipeError
-from storage.errors import RunTaken, StorageError
+from storage.errors import RunTaken, StorageError, StoreUnavailable
 from storage.journal import Journal, Manifest
 from storage.objects import probe
 from storage.patience import Patience
@@ -43,6 +43,8 @@ class Delivery:
     """The broker's name for the message; None when none is under way."""
     celery_state: Callable[[int, int], None]
     """Tells Celery (step, steps)."""
+    record: Callable[[], object] = lambda: None
+    """Writes down what was asked for, when Redis does not know it."""
 
 
 class Host:
@@ -115,12 +117,28 @@ class Host:
         """As the one worker that may: make what is missing, and say how it ended."""
         journal = self.journal(request.run_id)
         progress = Progress(self.redis, request.run_id, ttl_s=self.config.keep_progress_s)
+        reporter = ProgressReporter(
+            progress,
+            journal,
+            celery_state=delivery.celery_state,
+            preview_interval_s=self.config.preview_interval_s,
+        )
+
+        def remind() -> None:
+            log.warning("run %s: Redis lost its data; it is told of the run again", request.run_id)
+            delivery.record()
+            reporter.begin_again()
+
         heartbeat = Heartbeat(
-            lease, self.redis, delivery_tag=delivery.tag, interval_s=self.config.lease_s / RENEWALS_A_LEASE
+            lease,
+            self.redis,
+            delivery_tag=delivery.tag,
+            interval_s=self.config.lease_s / RENEWALS_A_LEASE,
+            on_forgotten=remind,
         )
         patience = Patience(self.config.outage_timeout_s, on_wait=lambda _error, _pause_s: heartbeat.beat())
         try:
-            manifest = patience(journal.manifest) or self._make(request, delivery, journal, progress, heartbeat)
+            manifest = patience(journal.manifest) or self._make(request, journal, reporter, heartbeat)
         except RunCancelled:
             progress.finish("cancelled")
             raise
@@ -131,22 +149,24 @@ class Host:
         except RunTaken as error:
             raise LeaseLost(str(error)) from error
         except (*FATAL, RunFailed) as error:
-            progress.finish("failed", error=str(error))
-            raise RunFailed(str(error)) from error
+            words = self._words(error)
+            progress.finish("failed", error=words)
+            raise RunFailed(words) from error
         result = result_of(manifest, journal)
         progress.finish("succeeded", manifest=result["manifest"])
         return result
 
-    def _make(
-        self, request: RunRequest, delivery: Delivery, journal: Journal, progress: Progress, heartbeat: Heartbeat
-    ) -> Manifest:
-        reporter = ProgressReporter(
-            progress,
-            journal,
-            celery_state=delivery.celery_state,
-            preview_interval_s=self.config.preview_interval_s,
-        )
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, StoreUnavailable):
+            return (
+                f"S3 was away for more than {self.config.outage_timeout_s:g} s (outage_timeout_s): {error}; "
+                "`autoseq resume` goes on after the last committed step"
+            )
+        return str(error)
 
+    def _make(
+        self, request: RunRequest, journal: Journal, reporter: ProgressReporter, heartbeat: Heartbeat
+    ) -> Manifest:
         def loading(done_bytes: int, total_bytes: int) -> None:
             heartbeat.beat()
             reporter.loading(done_bytes, total_bytes)

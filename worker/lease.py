@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable
+from typing import cast
 
 from redis import Redis
 
@@ -10,8 +11,9 @@ from storage import keys
 
 # Time is the server's, so that a worker whose clock is off neither keeps a run too long nor loses it too soon.
 # KEYS: lease, all leases, state, when each line was last started from. ARGV: token, time to live in ms, run id.
-# Returns 1 when the lease is ours now, 0 when another has it. A lease that lapsed without a new owner is taken again:
-# a pause, or a Redis that lost its data, costs nothing when nobody else went on with the run.
+# Returns 1 when the lease is ours now, 2 when it is and Redis has forgotten the run itself, 0 when another has it.
+# A lease that lapsed without a new owner is taken again: a pause, or a Redis that lost its data, costs nothing when
+# nobody else went on with the run.
 _TAKE = """
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return 0 end
@@ -29,8 +31,9 @@ if line then
     if not latest or tonumber(joined) > tonumber(latest) then redis.call('HSET', KEYS[4], line, joined) end
   end
 end
-return 1
+return redis.call('HEXISTS', KEYS[3], 'state') == 1 and 1 or 2
 """
+_FORGOTTEN = 2
 
 # KEYS: lease, all leases, state. ARGV: token, run id.
 # A run without an end stays in the index, as lapsed: whatever stopped its worker, it is found there.
@@ -60,12 +63,17 @@ class Lease:
 
     def acquire(self) -> bool:
         """Take the lease. False when another worker holds it."""
-        return bool(self._take(keys=self._keys, args=[self._token, self._ttl_ms, self._run_id]))
+        return bool(self._taken())
 
-    def renew(self) -> None:
-        """Hold the lease for its whole time again. Raises LeaseLost."""
-        if not self.acquire():
+    def renew(self) -> bool:
+        """Hold the lease for its whole time again. False when Redis has forgotten the run. Raises LeaseLost."""
+        taken = self._taken()
+        if not taken:
             raise LeaseLost(f"run {self._run_id}: its lease lapsed and another worker owns it")
+        return taken != _FORGOTTEN
+
+    def _taken(self) -> int:
+        return cast("int", self._take(keys=self._keys, args=[self._token, self._ttl_ms, self._run_id]))
 
     def release(self) -> None:
         """Give the lease back, when it is still ours; a run that has no end yet is for the next worker at once."""
@@ -80,6 +88,7 @@ class Heartbeat:
         redis: the broker's database.
         delivery_tag: the broker's name for the message under way; None when there is none.
         interval_s: how often to renew.
+        on_forgotten: called when Redis has lost its data, and the run with it.
         clock: seconds.
     """
 
@@ -90,12 +99,14 @@ class Heartbeat:
         *,
         delivery_tag: str | None,
         interval_s: float,
+        on_forgotten: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lease = lease
         self._redis = redis
         self._tag = delivery_tag
         self._interval_s = interval_s
+        self._on_forgotten = on_forgotten
         self._clock = clock
         self._due = clock()
 
@@ -105,7 +116,9 @@ class Heartbeat:
         if now < self._due:
             return
         self._due = now + self._interval_s
-        self._lease.renew()
+        if not self._lease.renew():
+            self._on_forgotten()
+            self._lease.renew()
         if self._tag is not None:
             # The broker gives a message to another worker when its score here is older than the visibility timeout.
             self._redis.zadd(keys.BROKER_CLAIMS, {self._tag: time.time()}, xx=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, cast
 
+from kombu.exceptions import KombuError
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -158,5 +159,5 @@ class Watch:
             try:
                 if self._reconciler.lead(3 * self._interval_s):
                     self._reconciler.look()
-            except RedisError as error:
-                log.warning("can't look for lost runs while Redis is away: %s", error)
+            except (RedisError, KombuError) as error:
+                log.warning("can't look for lost runs now: %s", error)

@@ -10,12 +10,12 @@ from PIL.Image import Image
 
 from core.events import Denoised, Event, StepStarted, TextDelta, TextReady
 from core.plan import Draw, Read, Step, Write
-from recipes.recipe import TextItem
+from recipes.recipe import Recipe, TextItem
 from storage.journal import Commit, Journal
 from worker.job import Job
 from worker.pace import Pace
 
-DELTA_INTERVAL_S = 0.1
+DELTA_INTERVAL_S = 0.2
 """The least time between two events of one text or one image: people read no faster."""
 PREVIEW_QUALITY = 70
 
@@ -27,6 +27,10 @@ class Rate:
         self._interval_s = interval_s
         self._clock = clock
         self._last = clock()
+
+    def restart(self) -> None:
+        """Let the interval begin now."""
+        self._last = self._clock()
 
     def is_due(self) -> bool:
         """Whether it may happen now; then it counts as having happened."""
@@ -80,7 +84,8 @@ class ProgressReporter:
         self._previews = Rate(preview_interval_s)
         self._unsent = ""
         self._pace: Pace | None = None
-        self._steps = 0
+        self._begun: Recipe | None = None
+        self._steps = self._committed = 0
 
     def loading(self, done_bytes: int, total_bytes: int) -> None:
         """The model's weights are being read."""
@@ -88,14 +93,22 @@ class ProgressReporter:
             self._progress.event("loading", done=done_bytes, total=total_bytes)
 
     def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
-        recipe = job.recipe
-        self._pace = Pace(steps, recipe, done=committed)
-        self._steps = len(steps)
-        self._progress.started(name=recipe.name, model=recipe.model or "", steps=len(steps), done=committed)
+        self._pace = Pace(steps, job.recipe, done=committed)
+        self._begun = job.recipe
+        self._steps, self._committed = len(steps), committed
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Say that the run has started, to a Redis that does not know it any more; nothing before it has."""
+        if self._begun is None:
+            return
+        name, model = self._begun.name, self._begun.model or ""
+        self._progress.started(name=name, model=model, steps=self._steps, done=self._committed)
 
     def event(self, event: Event) -> None:
         match event:
             case StepStarted(step=step):
+                self._previews.restart()
                 self._tell(step, "step", kind=type(step).__name__.lower(), **_about(step))
                 self._celery_state(step.number, self._steps)
             case TextDelta(step=step, text=text):
@@ -115,6 +128,7 @@ class ProgressReporter:
                 pass  # what a step made is told once it is stored, by `committed`
 
     def committed(self, commit: Commit) -> None:
+        self._committed = commit.step
         for made in commit.artifacts:
             self._progress.artifact(
                 step=made.step,

@@ -1,15 +1,12 @@
 """The servers a process talks to, opened from the settings."""
 
 from redis import Redis
-from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from storage.s3 import S3Settings, S3Store
 from storage.uploader import UploadLimits
+from worker.outage import OutageRetry
 from worker.settings import Settings
-
-LONGEST_PAUSE_S = 2.0
 
 
 class ServiceDown(RuntimeError):  # noqa: N818 (it says what happened)
@@ -19,9 +16,8 @@ class ServiceDown(RuntimeError):  # noqa: N818 (it says what happened)
 def connect_redis(config: Settings, *, outage_timeout_s: float = 2.0) -> Redis:
     """A client of the Redis that holds the queue and the progress; connects when it is first used.
 
-    A call that finds Redis away is tried again for about `outage_timeout_s`. Raises ServiceDown for a malformed URL.
+    A call that Redis can't serve now is tried again for `outage_timeout_s`. Raises ServiceDown for a malformed URL.
     """
-    retries = 3 + int(outage_timeout_s / LONGEST_PAUSE_S)
     try:
         return Redis.from_url(
             config.redis_url.get_secret_value(),
@@ -30,7 +26,7 @@ def connect_redis(config: Settings, *, outage_timeout_s: float = 2.0) -> Redis:
             socket_connect_timeout=5,
             socket_keepalive=True,
             health_check_interval=25,
-            retry=Retry(ExponentialBackoff(cap=LONGEST_PAUSE_S, base=0.05), retries=retries),
+            retry=OutageRetry(outage_timeout_s),
         )
     except ValueError as error:  # says what a Redis URL looks like, and nothing of what was given
         raise ServiceDown(f"AUTOSEQ_REDIS_URL can't be used: {error}") from error

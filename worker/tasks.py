@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +22,8 @@ from worker.reconcile import Reconciler, Watch
 from worker.request import RequestError, RunRequest
 from worker.services import ServiceDown
 from worker.settings import queue_of, settings
+
+log = logging.getLogger(__name__)
 
 LOGGED_CHARS = 160
 """Of a result in Celery's log: enough for the run and its state, too few for the signed links that follow."""
@@ -53,15 +56,20 @@ def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
     tag = (task.request.properties or {}).get("delivery_tag")
 
     def celery_state(step: int, steps: int) -> None:
-        task.update_state(state="PROGRESS", meta={"step": step, "steps": steps})
+        try:
+            task.update_state(state="PROGRESS", meta={"step": step, "steps": steps})
+        except RedisError as error:  # our own progress, which waits for Redis, is what counts
+            log.warning("run %s: Celery is not told of step %d: %s", run_id, step, error)
+
+    def record() -> None:
+        write_record(here.runs, request, queue=queue_of(here.config.served_model), model=here.config.served_model)
 
     try:
-        # A message that was published without our app, or while Redis lost its data, has no record yet.
-        write_record(here.runs, request, queue=queue_of(here.config.served_model), model=here.config.served_model)
+        record()  # a message that was published without our app, or before Redis lost its data, has none yet
         owner = here.runs.claim_key(request.idempotency_key, run_id) if request.idempotency_key else run_id
         if owner != run_id:
             return {"run_id": owner, "state": "duplicate", "manifest": here.journal(owner).address("manifest.json")}
-        return here.serve(request, Delivery(tag=tag, celery_state=celery_state))
+        return here.serve(request, Delivery(tag=tag, celery_state=celery_state, record=record))
     except (LeaseLost, RunHandedBack) as error:
         # Another worker answers for the run; a state written here would be taken for the run's own.
         raise Ignore(str(error)) from error

@@ -54,6 +54,22 @@ def test_a_watcher_sees_events_as_they_come(redis_client: redis.Redis, progress:
     assert (events[-1].type, events[-1].data["error"]) == ("failed", "out of memory")
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_an_end_that_was_taken_back_is_not_the_end(
+    redis_client: redis.Redis, progress: Progress, run_id: str, *, live: bool
+) -> None:
+    watched = follow(redis_client, run_id)
+    seen = [next(watched).type] if live else []
+    progress.finish("failed", error="S3 was away")
+    seen += [next(watched).type] if live else []
+    Runs(redis_client).reopen(run_id)
+    seen += [next(watched).type] if live else []
+    progress.started(name="n", model="m", steps=3)
+    progress.finish("succeeded")
+    seen += [event.type for event in watched]
+    assert seen == ["queued", "failed", "queued", "started", "succeeded"]
+
+
 def test_a_watcher_goes_on_from_the_last_event_it_saw(
     redis_client: redis.Redis, progress: Progress, run_id: str
 ) -> None:

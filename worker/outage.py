@@ -1,0 +1,68 @@
+"""Redis is away, or takes no writes for a while: the same command again, with growing pauses, for a stated time."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ConnectionError,  # noqa: A004 - redis-py's own, which is not the built-in one
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004 - as above
+)
+from redis.retry import Retry
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+REFUSALS = (
+    "command not allowed when used memory",  # OOM; a script's error has it in the middle
+    "MISCONF",  # its disk is full
+    "READONLY",  # its primary is being replaced
+    "You can't write against a read only replica",
+)
+"""What Redis says when it takes no writes now and may later."""
+
+T = TypeVar("T")
+
+
+class OutageRetry(Retry):
+    """Repeats a command for `timeout_s` while Redis can't serve it; wrong credentials are an error at once."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(NoBackoff(), retries=-1)
+        self.timeout_s = timeout_s
+
+    def call_with_retry(
+        self,
+        do: Callable[[], T],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,  # noqa: FBT001, FBT002 - redis-py's signature
+    ) -> T:
+        deadline = time.monotonic() + self.timeout_s
+        failures, pause_s = 0, FIRST_PAUSE_S
+        while True:
+            try:
+                return do()
+            except (RedisError, OSError) as error:
+                if not is_outage(error) or (is_retryable and not is_retryable(error)):
+                    raise
+                failures += 1
+                fail(*((error, failures) if with_failure_count else (error,)))
+                if time.monotonic() >= deadline:
+                    raise
+            # Half of it is chance, so that many workers do not come back at once.
+            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the same command may succeed later."""
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return False
+    if isinstance(error, ResponseError):
+        return any(words in str(error) for words in REFUSALS)
+    return isinstance(error, ConnectionError | TimeoutError | OSError)
