@@ -132,6 +132,8 @@ class S3Store:
     def _errors(self, address: str) -> Iterator[None]:
         """Tell boto3's errors apart by what the caller should do."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow, only needed here
+        from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as above
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - as above
 
         where = f"{address} at {self.settings.endpoint or 'AWS'}"
         try:
@@ -141,6 +143,8 @@ class S3Store:
         except BotoCoreError as error:
             kind = StoreUnavailable if _is_transient(error) else StoreRefused
             raise kind(f"{where}: {error}") from error
+        except (HTTPError, ResponseParserError) as error:  # boto3 lets these through where an answer ends too soon
+            raise StoreUnavailable(f"{where}: {error}") from error
 
 
 def _connect(settings: S3Settings) -> "S3Client":

@@ -3,6 +3,7 @@
 import http.client
 import socket
 import urllib.parse
+from contextlib import suppress
 from dataclasses import replace
 from threading import Thread
 from typing import Any
@@ -98,6 +99,28 @@ def test_a_server_in_trouble_is_away(services: LocalServices, answer: str) -> No
         thread.start()
         with pytest.raises(StoreUnavailable, match=answer[:3]):
             store.get("a")
+        thread.join()
+
+
+@pytest.mark.parametrize("call", ["get", "list"])
+def test_an_answer_that_ends_too_soon_is_an_outage(services: LocalServices, call: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        store = S3Store(replace(services.s3_settings, endpoint=endpoint))
+
+        def serve() -> None:
+            server.settimeout(0.5)
+            with suppress(TimeoutError):
+                for _ in range(2):
+                    connection, _address = server.accept()
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n<half")
+
+        thread = Thread(target=serve)
+        thread.start()
+        with pytest.raises(StoreUnavailable, match="a at http://"):
+            store.get("a") if call == "get" else list(store.list("a"))
         thread.join()
 
 
