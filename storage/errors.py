@@ -11,7 +11,7 @@ class StorageError(Exception):
     ├── ObjectMissing      there is no such object
     ├── ObjectExists       a put that was only to create found the object there
     ├── StoreUnavailable   the store can't be reached or is busy: the same call may succeed later
-    ├── StoreRefused       the store says no, and will again: credentials, bucket, a wrong checksum
+    ├── StoreRefused       the store says no, and will again: credentials, bucket, size
     ├── RunTaken           another worker committed this run differently: stop, nothing of ours counts
     ├── JournalBroken      what the store holds of a run is not what a worker leaves there
     └── RunUnknown         Redis holds nothing of this run
@@ -35,7 +35,7 @@ class StoreUnavailable(StorageError):
 
 
 class StoreRefused(StorageError):
-    """The store says no, and will again: credentials, bucket, a wrong checksum."""
+    """The store says no, and will again: credentials, bucket, size."""
 
 
 class RunTaken(StorageError):

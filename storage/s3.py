@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_s3 import S3Client
 
-# Told apart by code where the HTTP status alone would mislead (RequestTimeout is a 400).
-_TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
+# Told apart by code where the HTTP status alone would mislead: these are 400s, the last ones of bytes that were damaged
+# or lost on their way.
+_TRANSIENT_CODES = {
+    *("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"),
+    *("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"),
+}
 _LOST_RACE_CODES = {"PreconditionFailed", "ConditionalRequestConflict"}
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500

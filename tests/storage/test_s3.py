@@ -49,7 +49,7 @@ def test_a_public_address_is_not_signed(services: LocalServices) -> None:
 def test_the_server_verifies_the_checksum(s3_store: S3Store, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = type("Wrong", (), {"digest": lambda self: bytes(32)})  # noqa: ARG005 - called as a method
     monkeypatch.setattr("storage.s3.hashlib.sha256", lambda _data: wrong())
-    with pytest.raises(StoreRefused, match="BadDigest"):
+    with pytest.raises(StoreUnavailable, match="BadDigest"):
         s3_store.put(f"{prefix}/a", b"damaged on the way", content_type="text/plain")
     assert not s3_store.exists(f"{prefix}/a")
 
