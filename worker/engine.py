@@ -17,11 +17,11 @@ SCRIPTED = "scripted"
 
 
 class Engine:
-    """Loads the model that the settings name."""
+    """Loads the model that the settings name, unless it is given one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, model: UnifiedModel | None = None) -> None:
         self._settings = settings
-        self._model: UnifiedModel | None = None
+        self._model = model
 
     @property
     def loaded(self) -> bool:
@@ -61,10 +61,10 @@ class Engine:
             on_progress=on_progress,
         )
 
-    def with_memory_freed_once(self, call: Callable[[], T]) -> T:
+    def with_memory_freed_once(self, call: Callable[[], T], sizes: Callable[[], str]) -> T:
         """`call()`, and once more with the caches emptied when the device runs out of memory.
 
-        Raises RunFailed, with the sizes, when it does so again; the model stays loaded and other runs go on.
+        Raises RunFailed, with what `sizes()` says, when it does so again; the model stays loaded and other runs go on.
         """
         try:
             return call()
@@ -80,8 +80,8 @@ class Engine:
                 raise
             self._free_memory()
             raise RunFailed(
-                f"out of memory on the device, twice: {first}; a smaller image.width and image.height or "
-                "max_context_items takes less"
+                f"out of memory on the device, twice, {sizes()}; smaller image.width and image.height or "
+                f"max_context_items take less: {first}"
             ) from error
 
     def _free_memory(self) -> None:

@@ -188,7 +188,7 @@ class Host:
                 waiting=guard.wait,
             )
 
-        return self.engine.with_memory_freed_once(attempt)
+        return self.engine.with_memory_freed_once(attempt, lambda: job.sizes_at(reporter.step))
 
     def _count_attempt(self, run_id: str, patience: Patience, journal: Journal) -> None:
         """Raises RunFailed for a run that was started again and again without getting a step further."""

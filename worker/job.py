@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from core.plan import Forget, plan
 from recipes.canonical import fingerprint, to_json
 from recipes.card import ModelCard
 from recipes.faults import Fault, RecipeError
@@ -31,6 +32,14 @@ class Job:
     def recipe_sha256(self) -> str:
         """What the run's outcome is decided by."""
         return fingerprint(self.recipe, [image.sha256 for image in self.inputs])
+
+    def sizes_at(self, number: int) -> str:
+        """What decides how much memory the step `number` takes, in words."""
+        before = [step for step in plan(self.recipe) if step.number < number]
+        items = sum(-len(step.dropped) if isinstance(step, Forget) else 1 for step in before)
+        image = self.recipe.image
+        size = f"{image.width} x {image.height} pixels" if image.width else "images of the size of the last"
+        return f"at step {number} with {items} context items and {size}"
 
 
 def resolve(request: RunRequest, card: ModelCard, *, recipes: Path, sources: Sources) -> Job:

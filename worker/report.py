@@ -77,6 +77,8 @@ class ProgressReporter:
         celery_state: Callable[[int, int], None],
         preview_interval_s: float,
     ) -> None:
+        self.step = 0
+        """The step that was begun last."""
         self._progress = progress
         self._journal = journal
         self._celery_state = celery_state
@@ -108,6 +110,7 @@ class ProgressReporter:
     def event(self, event: Event) -> None:
         match event:
             case StepStarted(step=step):
+                self.step = step.number
                 self._previews.restart()
                 self._tell(step, "step", kind=type(step).__name__.lower(), **_about(step))
                 self._celery_state(step.number, self._steps)
