@@ -131,16 +131,20 @@ def submit(
     follow: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     priority: Annotated[Priority, typer.Option(help="Which runs wait for which.")] = "normal",
     idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same run.")] = None,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="The same recipe, images and model are one run.")] = False,
     run_id: Annotated[str | None, typer.Option(help="A name for the run, instead of a random one.")] = None,
     as_json: Json = False,
 ) -> None:
     """Queue a recipe for a worker and print the run's id."""
+    if dedupe and idempotency_key:
+        raise typer.BadParameter("--dedupe makes its own --idempotency-key: give one of the two")
     with _client() as client:
         run_id = client.submit(
             recipe_file(recipe),
             overrides=parsed(overrides),
             priority=priority,
             idempotency_key=idempotency_key,
+            dedupe=dedupe,
             run_id=run_id,
         )
         if as_json:

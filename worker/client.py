@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from recipes.canonical import fingerprint
 from recipes.card import ModelCard
 from recipes.faults import Fault, RecipeError
 from recipes.load import find, given, load
@@ -26,7 +27,7 @@ from storage.objects import ObjectStore
 from storage.runs import Runs
 from storage.state import ProgressEvent, RunState
 from worker.app import choose_model, make_app, publish, write_record
-from worker.inputs import InputError, Sources
+from worker.inputs import InputError, InputImage, Sources
 from worker.outcome import RunCancelled, RunFailed
 from worker.request import Priority, RunRequest
 from worker.result import result_of
@@ -83,6 +84,7 @@ class Client:
         overrides: Mapping[str, Any] | None = None,
         priority: Priority = "normal",
         idempotency_key: str | None = None,
+        dedupe: bool = False,
         run_id: str | None = None,
     ) -> str:
         """Check a recipe, upload its images, and queue it.
@@ -92,6 +94,7 @@ class Client:
             overrides: fields to change, as in {"num_images": 5, "image.num_timesteps": 20}.
             priority: which runs wait for which.
             idempotency_key: submitting again with the same key gives the first run, and queues nothing.
+            dedupe: the key is the hash of the resolved recipe, its images and the model: the same work is done once.
             run_id: a name for the run; a new random one by default. A run id that is there already is that run.
 
         Returns:
@@ -100,11 +103,17 @@ class Client:
         Raises:
             RecipeError, InputError: what is wrong with the recipe or its images; nothing was queued.
             ServiceDown: Redis or S3 can't be used; nothing was queued.
+            ValueError: both `dedupe` and a key.
         """
+        if dedupe and idempotency_key:
+            raise ValueError("dedupe makes its own idempotency key: give one of the two")
         check_redis(self.redis)
         source = find(recipe, self.config.recipes) if isinstance(recipe, str) else recipe
         checked = self.check(source, overrides)
         run_id = keys.check_run_id(run_id or str(uuid.uuid4()))
+        if dedupe:
+            hashes = [image.sha256 for image in self._images(checked, source)]
+            idempotency_key = f"recipe-{fingerprint(checked, hashes)}"
         if idempotency_key:
             run_id = self.runs.claim_key(idempotency_key, run_id)
         if self.runs.state(run_id) is not None:
@@ -204,17 +213,24 @@ class Client:
         """The run's folder in the bucket."""
         return Journal(self.objects, self.config.s3_prefix, run_id)
 
+    def _images(self, checked: Recipe, source: Path | Mapping[str, Any]) -> tuple[InputImage, ...]:
+        """The images of a recipe. Raises InputError, ServiceDown."""
+        folder = source.parent if isinstance(source, Path) else None
+        buckets = [self.config.s3_bucket, *self.config.s3_input_buckets]
+        try:
+            return Sources(folder=folder, store=self.objects, buckets=buckets).fetch(checked)
+        except StoreUnavailable as error:
+            raise ServiceDown(f"the recipe's images can't be read: {error}; S3 is set by AUTOSEQ_S3_…") from error
+
     def _with_uploads(
         self, data: dict[str, Any], checked: Recipe, source: Path | Mapping[str, Any], run_id: str
     ) -> dict[str, Any]:
         """The recipe as data, its images put into the run's folder and referred to there."""
-        folder = source.parent if isinstance(source, Path) else None
-        buckets = [self.config.s3_bucket, *self.config.s3_input_buckets]
         items = [item for item in data["context"] if "image" in item]
         if not items:
             return {**data, "model": checked.model}
+        images = self._images(checked, source)
         try:
-            images = Sources(folder=folder, store=self.objects, buckets=buckets).fetch(checked)
             journal = self.journal(run_id)
             for index, (item, image) in enumerate(zip(items, images, strict=True)):
                 name = keys.input_image(index, image.extension)
