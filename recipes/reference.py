@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 ALLOWED = (
-    "a path relative to the recipe file (without leaving its folder by ..), an absolute path, s3://bucket/key, "
+    "a path relative to the recipe file (without leaving its folder), s3://bucket/key, "
     "or a data: URI of image/png, image/jpeg or image/webp in base64"
 )
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -23,7 +23,7 @@ class ImageReferenceError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class FileReference:
-    """A file: absolute, or relative to the recipe file."""
+    """A file, relative to the recipe file."""
 
     path: str
 
@@ -64,6 +64,8 @@ def parse_reference(text: str) -> Reference:
 def _file(text: str) -> FileReference:
     if "\0" in text:
         raise ImageReferenceError("the path holds a NUL character")
+    if text.startswith("/"):
+        raise ImageReferenceError("the path is absolute")
     if posixpath.normpath(text).split("/")[0] == "..":
         raise ImageReferenceError("the path leaves the recipe's folder")
     if text.endswith("/") or posixpath.normpath(text) == ".":

@@ -45,6 +45,10 @@ class S3Settings:
     """How long a signed address holds; S3 allows a week at most."""
     checksums: bool = True
     """Whether puts carry a SHA-256 that the server verifies; off for servers that reject the header."""
+    sse: str | None = None
+    """How the server encrypts objects: AES256, aws:kms or aws:kms:dsse; None leaves it to the bucket."""
+    sse_kms_key_id: str | None = None
+    """The KMS key; None is the account's own."""
     timeout_s: float = 20.0
     """Longest silence of the server within one call."""
     attempts: int = 2
@@ -68,6 +72,10 @@ class S3Store:
             extra["IfNoneMatch"] = "*"
         if self.settings.checksums:
             extra["ChecksumSHA256"] = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        if self.settings.sse:
+            extra["ServerSideEncryption"] = self.settings.sse
+        if self.settings.sse_kms_key_id:
+            extra["SSEKMSKeyId"] = self.settings.sse_kms_key_id
         with self._errors(self.address(key)):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, **extra)
 

@@ -55,6 +55,8 @@ def connect_store(config: Settings, *, timeout_s: float = 20.0, attempts: int = 
             public_url=config.s3_public_url,
             url_ttl_s=config.s3_url_expires_s,
             checksums=config.s3_send_checksums,
+            sse=config.s3_sse,
+            sse_kms_key_id=config.s3_sse_kms_key_id,
             timeout_s=timeout_s,
             attempts=attempts,
         )

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     s3_send_checksums: bool = True
     """Send a SHA-256 with every object, which the server verifies; off for servers that reject it."""
 
+    s3_sse: Annotated[str | None, Field(pattern="^(AES256|aws:kms|aws:kms:dsse)$")] = None
+    """How S3 encrypts the objects; unset, as the bucket says."""
+    s3_sse_kms_key_id: str | None = None
+    """The KMS key for that; unset, the account's own."""
+
     model: str = str(PROJECT / "models" / "tiny-bagel")
     """The folder of the model this worker serves, in the official BAGEL layout; `scripted` is one without weights."""
     model_name: str | None = None

@@ -63,6 +63,26 @@ def test_checksums_can_be_turned_off(services: LocalServices, prefix: str) -> No
     assert not [name for name in sent[0] if name.lower().startswith("x-amz-checksum")]
 
 
+def test_objects_are_encrypted_by_the_server_as_the_settings_say(services: LocalServices, prefix: str) -> None:
+    store = S3Store(replace(services.s3_settings, sse="AES256"))
+    store.put(f"{prefix}/a", b"1", content_type="text/plain")
+    found = store._client.head_object(Bucket=store.bucket, Key=f"{prefix}/a")
+    assert found["ServerSideEncryption"] == "AES256"
+    assert store.get(f"{prefix}/a") == b"1"
+    store.close()
+
+
+def test_the_key_of_the_encryption_is_named(services: LocalServices, prefix: str) -> None:
+    store = S3Store(replace(services.s3_settings, sse="aws:kms", sse_kms_key_id="key-1"))
+    sent: list[dict[str, Any]] = []
+    store._client.meta.events.register("before-send.s3.PutObject", lambda request, **_: sent.append(request.headers))
+    with pytest.raises((StoreRefused, StoreUnavailable)):  # this server has no KMS
+        store.put(f"{prefix}/a", b"1", content_type="text/plain")
+    assert sent[0]["x-amz-server-side-encryption"] == b"aws:kms"
+    assert sent[0]["x-amz-server-side-encryption-aws-kms-key-id"] == b"key-1"
+    store.close()
+
+
 def test_a_server_that_is_not_there_may_come_back(services: LocalServices) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound, but nobody listens
