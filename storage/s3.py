@@ -22,6 +22,7 @@ _TRANSIENT_CODES = {
     *("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"),
 }
 _LOST_RACE_CODES = {"PreconditionFailed", "ConditionalRequestConflict"}
+_PRECONDITION_FAILED = 412
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 
@@ -163,6 +164,7 @@ def _connect(settings: S3Settings) -> "S3Client":
     """A client with short timeouts: the long patience is the uploader's, which says what it waits for."""
     import boto3  # noqa: PLC0415 - takes a third of a second, and most importers never connect
     from botocore.config import Config  # noqa: PLC0415 - as above
+    from botocore.handlers import add_expect_header  # noqa: PLC0415 - as above
 
     mode: Any = "when_supported" if settings.checksums else "when_required"
     config = Config(
@@ -175,7 +177,7 @@ def _connect(settings: S3Settings) -> "S3Client":
         request_checksum_calculation=mode,
         response_checksum_validation=mode,
     )
-    return boto3.client(
+    client = boto3.client(
         "s3",
         endpoint_url=settings.endpoint,
         aws_access_key_id=settings.access_key,
@@ -183,13 +185,17 @@ def _connect(settings: S3Settings) -> "S3Client":
         region_name=settings.region,
         config=config,
     )
+    # A put that first asks whether it may send its body costs a round trip, and botocore reads for ever, at full speed,
+    # when the connection ends in the middle of that answer.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client
 
 
 def _translated(error: "ClientError", where: str) -> StorageError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     said = f"{where}: {code} (HTTP {status}): {error.response.get('Error', {}).get('Message', '')}"
-    if code in _LOST_RACE_CODES:
+    if code in _LOST_RACE_CODES or status == _PRECONDITION_FAILED:  # whose body may have been cut off
         return ObjectExists(said)
     if code in {"NoSuchKey", "404"}:
         return ObjectMissing(said)

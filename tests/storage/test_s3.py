@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from storage.errors import StoreRefused, StoreUnavailable
+from storage.errors import ObjectExists, StoreRefused, StoreUnavailable
 from storage.s3 import S3Store
 from worker.local import LocalServices
 
@@ -141,6 +141,32 @@ def test_an_answer_that_ends_too_soon_is_an_outage(services: LocalServices, call
         thread.start()
         with pytest.raises(StoreUnavailable, match="a at http://"):
             store.get("a") if call == "get" else list(store.list("a"))
+        thread.join()
+
+
+def test_a_put_asks_for_no_leave_to_send_its_body(services: LocalServices, prefix: str) -> None:
+    store = S3Store(services.s3_settings)
+    sent: list[dict[str, str]] = []
+    store._client.meta.events.register("before-send.s3.PutObject", lambda request, **_: sent.append(request.headers))
+    store.put(f"{prefix}/a", b"1", content_type="text/plain")
+    store.close()
+    assert [name for name in sent[0] if name.lower() == "expect"] == []
+
+
+def test_a_lost_race_is_known_by_its_status_alone(services: LocalServices) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        store = S3Store(replace(services.s3_settings, endpoint=f"http://127.0.0.1:{server.getsockname()[1]}"))
+
+        def serve() -> None:
+            connection, _address = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n")
+
+        thread = Thread(target=serve)
+        thread.start()
+        with pytest.raises(ObjectExists):
+            store.put("a", b"1", content_type="text/plain", only_if_absent=True)
         thread.join()
 
 
