@@ -25,6 +25,20 @@ RECORDED = "autoseq_recorded"
 """Header of a message whose run's record is written already."""
 
 
+BROKER = {
+    # Sweep for messages of dead workers often: the default takes up to 100 s on top of the visibility timeout.
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "queue_order_strategy": "priority",
+    "global_keyprefix": KEY_PREFIX,
+    # kombu's own socket_timeout is None: a dead connection would hang for ever.
+    "socket_timeout": 30,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+}
+
+
 class App(Celery):
     """Celery with our own way of starting a worker."""
 
@@ -73,19 +87,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         broker_connection_retry_on_startup=True,
         # The shortest visibility timeout of any consumer holds for all, and it is read in three places.
         visibility_timeout=timeout_s,
-        broker_transport_options={
-            "visibility_timeout": timeout_s,
-            # Sweep for messages of dead workers often: the default takes up to 100 s on top of the timeout.
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
-            "queue_order_strategy": "priority",
-            "global_keyprefix": KEY_PREFIX,
-            # kombu's own socket_timeout is None: a dead connection would hang for ever.
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 25,
-        },
+        broker_transport_options={"visibility_timeout": timeout_s, **BROKER},
         result_backend_transport_options={"visibility_timeout": timeout_s, "global_keyprefix": KEY_PREFIX},
     )
     return made

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from core.events import Event, Forgotten, ImageReady, ItemRead, TextReady
 from core.plan import Step, plan
-from core.protocol import Text, UnifiedModel
+from core.protocol import Item, Text, UnifiedModel
 from core.sequence import run_sequence
 from recipes.canonical import to_document
 from recipes.recipe import Recipe
@@ -73,26 +73,8 @@ def run(
         reporter.committed(commit)  # who committed it may have died before it was told
     inputs = [image.decode() for image in job.inputs]
     done = [patience(partial(restored_item, commit, journal)) for commit in commits]
-    texts = {
-        artifact.key: item.text
-        for commit, item in zip(commits, done, strict=True)
-        for artifact in commit.artifacts
-        if isinstance(item, Text)
-    }
-
-    def committed(commit: Commit) -> None:
-        commits.append(commit)
-        reporter.committed(commit)
-
-    uploader = Uploader(
-        journal,
-        recipe_sha256=job.recipe_sha256,
-        on_commit=committed,
-        limits=uploads,
-        on_wait=partial(_log_outage, job.run_id),
-        while_waiting=waiting,
-    )
-    with _closing(uploader, uploads.last_uploads_s):
+    texts = _texts(commits, done)
+    with _uploading(job, journal, commits, reporter, uploads, waiting) as uploader:
         for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
             guard(event)
             reporter.event(event)
@@ -103,14 +85,40 @@ def run(
     return patience(partial(complete, job, journal, commits, texts))
 
 
+def _texts(commits: Sequence[Commit], items: Sequence[Item | None]) -> dict[str, str]:
+    """The words of the texts among the `items` that `commits` made, by their keys."""
+    made = zip(commits, items, strict=True)
+    return {text.key: item.text for commit, item in made if isinstance(item, Text) for text in commit.artifacts}
+
+
 @contextmanager
-def _closing(uploader: Uploader, last_uploads_s: float) -> Iterator[None]:
-    """At the end everything that was made is committed, unless the run is no longer ours."""
+def _uploading(
+    job: Job,
+    journal: Journal,
+    commits: list[Commit],
+    reporter: Reporter,
+    limits: UploadLimits,
+    waiting: Callable[[], None],
+) -> Iterator[Uploader]:
+    """The run's uploader; at the end everything that was made is in `commits`, unless the run is no longer ours."""
+
+    def committed(commit: Commit) -> None:
+        commits.append(commit)
+        reporter.committed(commit)
+
+    uploader = Uploader(
+        journal,
+        recipe_sha256=job.recipe_sha256,
+        on_commit=committed,
+        limits=limits,
+        on_wait=partial(_log_outage, job.run_id),
+        while_waiting=waiting,
+    )
     try:
-        yield
+        yield uploader
         uploader.close()
     except RunStopped:
-        uploader.close(last_uploads_s)  # what was made until now is kept
+        uploader.close(limits.last_uploads_s)  # what was made until now is kept
         raise
     except BaseException:
         uploader.abort()
