@@ -55,7 +55,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
 
     One that `reads_results` subscribes to those of every task it sends: too much for who sends many and reads none.
     """
-    url = config.redis_url.get_secret_value()
+    url = _celery_url(config.redis_url.get_secret_value())
     # Not as the current app: whoever imports our client may have an app of their own.
     made = App("autosequence", broker=url, backend=url if reads_results else "disabled", set_as_current=False)
     timeout_s = config.visibility_timeout_s
@@ -91,6 +91,13 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         result_backend_transport_options={"visibility_timeout": timeout_s, "global_keyprefix": KEY_PREFIX},
     )
     return made
+
+
+def _celery_url(url: str) -> str:
+    """The URL of Redis as Celery wants it: over TLS it insists on hearing whether certificates are checked."""
+    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
 def route(

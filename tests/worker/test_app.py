@@ -1,6 +1,8 @@
 """The Celery app: where a run's message goes, what is known of it before, and who is served first."""
 
+import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import celery
 import pytest
@@ -95,6 +97,15 @@ def test_no_record_is_written_twice_or_for_what_is_no_run(runs: Runs) -> None:
 def test_our_app_leaves_the_current_app_of_others_alone() -> None:
     assert app.main == "autosequence"
     assert celery.current_app.main != "autosequence"
+
+
+@pytest.mark.parametrize("query", ["", "?ssl_ca_certs=/etc/ca.pem", "?ssl_cert_reqs=none"])
+def test_redis_over_tls_checks_certificates_unless_told_otherwise(query: str) -> None:
+    made: Any = make_app(config_of({"AUTOSEQ_REDIS_URL": f"rediss://:secret@redis.example:6379/0{query}"}))
+    parameters = made.backend.connparams
+    wanted = ssl.CERT_NONE if "none" in query else ssl.CERT_REQUIRED
+    assert parameters["ssl_cert_reqs"] == wanted
+    assert parameters.get("ssl_ca_certs") == ("/etc/ca.pem" if "ca.pem" in query else None)
 
 
 def test_the_visibility_timeout_is_the_same_wherever_it_is_read() -> None:

@@ -70,7 +70,7 @@ def test_nothing_outside_the_folder_is_read(tmp_path: Path) -> None:
     inside.mkdir()
     (inside / "link.png").symlink_to(tmp_path / "secret.png")
     for reference in ("../secret.png", "link.png", str(tmp_path / "secret.png")):
-        with pytest.raises(InputError, match=r"outside the recipe's folder|leaves the recipe's folder|path is absolute"):
+        with pytest.raises(InputError, match=r"(outside|leaves) the recipe's folder|path is absolute"):
             Sources(folder=inside).fetch(recipe(reference))
 
 
