@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from storage.errors import InvalidName, ObjectExists, ObjectMissing, StoreRefused
+from storage.errors import InvalidName, ObjectExists, ObjectMissing, StoreRefused, StoreUnavailable
 
 
 class ObjectStore(Protocol):
@@ -132,6 +132,10 @@ def probe(store: ObjectStore, *, folder: str = "probe/", rounds: int = 2, writer
                 stored = store.get(key)
             finally:
                 store.delete(key)
+            if not winners:  # the answer to the one that won was lost on its way, and it asked again
+                raise StoreUnavailable(
+                    f"{store.address(key)}: {writers} writers created it, and none heard that it won"
+                )
             if len(winners) != 1 or stored != b"writer %d" % winners[0]:
                 raise StoreRefused(
                     f"{store.address(key)}: {writers} writers created one object at once with If-None-Match: *, and "

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from storage.errors import InvalidName, ObjectExists, ObjectMissing, StoreRefused
+from storage.errors import InvalidName, ObjectExists, ObjectMissing, StoreRefused, StoreUnavailable
 from storage.objects import MemoryStore, ObjectStore, probe, split_address
 
 
@@ -106,3 +106,16 @@ def test_a_store_that_lets_two_writers_win_is_refused_and_left_clean() -> None:
     with pytest.raises(StoreRefused, match="4 were told they won"):
         probe(store)
     assert list(store.list("")) == []
+
+
+class DeafStore(MemoryStore):
+    """Loses the answer to the writer that wins; its second try finds its own object."""
+
+    def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
+        super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
+        raise ObjectExists(key)
+
+
+def test_a_store_whose_winner_never_heard_is_probed_again() -> None:
+    with pytest.raises(StoreUnavailable, match="none heard that it won"):
+        probe(DeafStore())
