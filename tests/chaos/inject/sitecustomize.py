@@ -1,0 +1,117 @@
+"""Python loads this at the start of every process of a victim: the campaign can then kill it at a marked point.
+
+The folder AUTOSEQ_CHAOS holds the orders: a file named as a point, whose text is who is to die (`child` or `worker`).
+The first process that comes to the point takes the order, writes down that it did, and dies. Without the variable
+nothing happens, and nothing of the product knows of it: the points are put around its methods as they are imported.
+"""
+
+import functools
+import importlib.machinery
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# module -> (class, method, the points around it, how to find the run in its arguments)
+MARKED: dict[str, list[tuple[str, str, str, Callable[..., str]]]] = {
+    "storage.journal": [
+        ("Journal", "put_of_step", "upload", lambda journal, *_: journal.run_id),
+        ("Journal", "commit", "commit", lambda journal, *_: journal.run_id),
+        ("Journal", "write_manifest", "manifest", lambda journal, *_: journal.run_id),
+    ],
+    "storage.progress": [("Progress", "finish", "finish", lambda progress, *_: progress.run_id)],
+    # Of the worker's parent process: the broker's record that a message is under way, and its end.
+    "kombu.transport.redis": [
+        ("QoS", "append", "claim", lambda _qos, message, *_: message.headers["id"]),
+        ("QoS", "ack", "ack", lambda qos, tag: qos._delivered[tag].headers["id"] if tag in qos._delivered else ""),
+    ],
+    # Not to kill, but to know which worker has which run.
+    "worker.host": [("Host", "serve", "", lambda _host, request, *_: request.run_id)],
+}
+OF_PARENT = ("claim", "ack")
+
+
+class Points:
+    """The marked points of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def strike(self, side: str, name: str, run_id: str) -> None:
+        """Die here, when that is the order."""
+        point = f"{side}-{name}"
+        taken = self.folder / "taken" / f"{point}.{os.getpid()}"
+        try:
+            (self.folder / "orders" / point).rename(taken)
+        except FileNotFoundError:
+            return
+        who = taken.read_text()
+        line = json.dumps({"kind": f"kill {who} {point}", "at": time.time(), "run_id": run_id}) + "\n"
+        with (self.folder / "struck").open("a") as struck:
+            struck.write(line)
+        if who == "worker":
+            os.killpg(os.getpgid(os.getpid() if name in OF_PARENT else os.getppid()), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def marked(self, method: Callable[..., Any], name: str, run_of: Callable[..., str]) -> Callable[..., Any]:
+        """The method between its two points."""
+
+        @functools.wraps(method)
+        def around(*args: Any, **kwargs: Any) -> Any:
+            run_id = run_of(*args)
+            self.strike("before", name, run_id)
+            result = method(*args, **kwargs)
+            self.strike("after", name, run_id)
+            return result
+
+        return around
+
+    def noted(self, method: Callable[..., Any], run_of: Callable[..., str]) -> Callable[..., Any]:
+        """The method; while it runs, a file named as the worker says which run it serves."""
+
+        @functools.wraps(method)
+        def around(*args: Any, **kwargs: Any) -> Any:
+            note = self.folder / "serving" / str(os.getppid())
+            note.write_text(run_of(*args))
+            try:
+                return method(*args, **kwargs)
+            finally:
+                note.unlink(missing_ok=True)
+
+        return around
+
+
+class Marker:
+    """Finds modules as ever, and puts the points into those that have some as soon as they are executed."""
+
+    def __init__(self, points: Points) -> None:
+        self.points = points
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in MARKED:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        loader: Any = spec.loader if spec else None
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            for owner, method, name, run_of in MARKED[fullname]:
+                made = getattr(module, owner)
+                before = getattr(made, method)
+                after = self.points.marked(before, name, run_of) if name else self.points.noted(before, run_of)
+                setattr(made, method, after)
+
+        loader.exec_module = exec_module
+        return spec
+
+
+if "AUTOSEQ_CHAOS" in os.environ:
+    sys.meta_path.insert(0, Marker(Points(Path(os.environ["AUTOSEQ_CHAOS"]))))

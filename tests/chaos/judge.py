@@ -1,0 +1,162 @@
+"""Looks at what a campaign left, and says all that is not as it should be."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from redis import Redis
+
+from storage import keys
+from storage.journal import Journal, Manifest
+from storage.objects import MemoryStore, ObjectStore
+from storage.runs import Runs
+from storage.state import FINAL
+
+LASTING: Final = ("autoseq:runs", "autoseq:lines", "autoseq:started", "autoseq:_kombu.binding")
+"""What may stay in Redis without a time to live: of a bounded size, however many runs there were."""
+SETTLE_S = 30.0
+"""How long the last leases and messages may take to go."""
+
+
+@dataclass
+class Verdict:
+    """What is wrong, by kind; each as one line."""
+
+    lost: list[str] = field(default_factory=list)
+    """A run without its good end; an object, a step's event that is missing."""
+    doubled: list[str] = field(default_factory=list)
+    """An object too many; a step, an artifact or an end told twice."""
+    differing: list[str] = field(default_factory=list)
+    """An object with other bytes; events out of their order."""
+    left: list[str] = field(default_factory=list)
+    """Keys that stay, leases and messages of runs that are over."""
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.lost or self.doubled or self.differing or self.left)
+
+    def faults(self) -> list[str]:
+        return [f"{kind}: {line}" for kind, lines in vars(self).items() for line in lines]
+
+
+class Judge:
+    """Compares runs with their undisturbed selves, and with what their streams tell."""
+
+    def __init__(
+        self, redis: Redis, store: ObjectStore, prefix: str, expected: Callable[[str], dict[str, bytes]]
+    ) -> None:
+        self._redis = redis
+        self._runs = Runs(redis)
+        self._store = store
+        self._prefix = prefix
+        self._expected = expected
+        self.verdict = Verdict()
+
+    def judge(self, run_ids: Sequence[str]) -> Verdict:
+        for run_id in run_ids:
+            expected = self._expected(run_id)
+            self._judge_objects(run_id, expected)
+            self._judge_stream(run_id, expected)
+        self._judge_bucket(run_ids)
+        self._judge_redis()
+        return self.verdict
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        """What the run's stream tells, in order."""
+        entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrange(keys.run_events(run_id)))
+        return [json.loads(fields["event"]) for _, fields in entries]
+
+    def _judge_objects(self, run_id: str, expected: Mapping[str, bytes]) -> None:
+        """Byte for byte, none missing, none extra; the commits are among them."""
+        state = self._runs.state(run_id)
+        if state is None or state.state != "succeeded":
+            self.verdict.lost.append(f"{run_id}: {state.state if state else 'unknown'}: {state.error if state else ''}")
+            return
+        folder = f"{self._prefix}/{run_id}/"
+        found = {key.removeprefix(folder): self._store.get(key) for key in self._store.list(folder)}
+        self.verdict.lost.extend(f"{run_id}: no {name}" for name in expected.keys() - found.keys())
+        self.verdict.doubled.extend(f"{run_id}: extra {name}" for name in found.keys() - expected.keys())
+        common = expected.keys() & found.keys()
+        self.verdict.differing.extend(f"{run_id}: {name}" for name in common if expected[name] != found[name])
+
+    def _judge_stream(self, run_id: str, expected: Mapping[str, bytes]) -> None:
+        """Each artifact once and in order, steps in order from where each start says, one end, the last event."""
+        events = self.events(run_id)
+        manifest = _manifest(expected)
+        told = [event["n"] for event in events]
+        if told != list(range(1, len(events) + 1)):
+            self.verdict.lost.append(f"{run_id}: events are counted {told}")
+        ends = [event["type"] for event in events if event["type"] in FINAL]
+        if ends != ["succeeded"] or events[-1]["type"] != "succeeded":
+            self.verdict.doubled.append(f"{run_id}: ends {ends}, and the last event is {events[-1]['type']}")
+        wanted = [(made.step, made.sha256) for made in manifest.artifacts]
+        artifacts = [(event["step"], event["sha256"]) for event in events if event["type"] == "artifact"]
+        self._compare_artifacts(run_id, wanted, artifacts)
+        if fault := order_of_steps(events, manifest.steps):
+            self.verdict.differing.append(f"{run_id}: {fault}")
+        fractions = [event["fraction"] for event in events]
+        if fractions != sorted(fractions):
+            self.verdict.differing.append(f"{run_id}: its fraction falls")
+
+    def _compare_artifacts(self, run_id: str, wanted: list[tuple[int, str]], told: list[tuple[int, str]]) -> None:
+        missing = [step for step, _ in wanted if step not in {step for step, _ in told}]
+        if missing:
+            self.verdict.lost.append(f"{run_id}: artifacts of steps {missing} are not told")
+        elif len(told) > len(wanted):
+            self.verdict.doubled.append(f"{run_id}: artifacts are told of steps {[step for step, _ in told]}")
+        elif told != wanted:
+            self.verdict.differing.append(f"{run_id}: artifacts are told as {told}, not {wanted}")
+
+    def _judge_bucket(self, run_ids: Sequence[str]) -> None:
+        """No folder that belongs to no run."""
+        known = {f"{self._prefix}/{run_id}/" for run_id in run_ids}
+        for key in self._store.list(f"{self._prefix}/"):
+            if key[: key.index("/", len(self._prefix) + 1) + 1] not in known:
+                self.verdict.doubled.append(f"{key} belongs to no run")
+
+    def _judge_redis(self) -> None:
+        """Nothing waits, nothing is held, and all that is left will go by itself."""
+        deadline = time.monotonic() + SETTLE_S
+        while (left := self._kept()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.verdict.left.extend(left)
+
+    def _kept(self) -> list[str]:
+        found = cast("list[str]", list(self._redis.scan_iter("autoseq:*", count=1000)))
+        with self._redis.pipeline(transaction=False) as together:
+            for key in found:
+                together.ttl(key)
+            ttls: list[int] = together.execute()
+        gone = -2
+        kept = [key for key, ttl in zip(found, ttls, strict=True) if ttl < 0 and ttl != gone]
+        held = [key for key in found if key.endswith(":lease")]
+        return [key for key in [*kept, *held] if not key.startswith(LASTING) or key == keys.OPEN_RUNS]
+
+
+def order_of_steps(events: Sequence[Mapping[str, Any]], steps: int) -> str | None:
+    """What is wrong with the order in which a stream tells the steps; None when nothing is.
+
+    Each start says how many steps were done; those that follow are told one by one from there, to the last. A start
+    may tell again the one step that was under way, or those whose uploads were, and never fewer done than one before.
+    """
+    expected, done = 0, 0
+    for event in events:
+        if event["type"] == "started":
+            if event["done"] < done:
+                return f"a start after {event['done']} steps follows one after {done}"
+            expected, done = event["done"] + 1, event["done"]
+        elif event["type"] == "step":
+            if event["step"] != expected:
+                return f"step {event['step']} is told where step {expected} is due"
+            expected += 1
+    return None if expected == steps + 1 else f"the last step told is {expected - 1} of {steps}"
+
+
+def _manifest(objects: Mapping[str, bytes]) -> Manifest:
+    store = MemoryStore()
+    store.put(f"any/{keys.MANIFEST}", objects[keys.MANIFEST], content_type="application/json")
+    manifest = Journal(store, "", "any").manifest()
+    assert manifest is not None
+    return manifest

@@ -1,0 +1,154 @@
+"""The workers that a campaign kills: real processes, each started again as soon as it has ended."""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.settings import PROJECT
+
+INJECT = Path(__file__).parent / "inject"
+STOP_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Struck:
+    """A fault that happened."""
+
+    kind: str
+    at: float
+    """Unix seconds; of an outage, its end."""
+    run_id: str = ""
+    """Whom it met: a run, or several ('')."""
+
+
+class Victim:
+    """`celery -A worker worker`, as anyone starts it, in a process group of its own."""
+
+    def __init__(self, name: str, env: Mapping[str, str], folder: Path) -> None:
+        self.name = name
+        self.drained = False
+        self._serving = folder / "serving"
+        command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{name}@chaos", "-l", "WARNING"]
+        with (folder / "logs" / name.partition(".")[0]).open("ab") as output:
+            self.process = subprocess.Popen(
+                command, env=dict(env), cwd=PROJECT, stdout=output, stderr=output, start_new_session=True
+            )
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    @property
+    def run_id(self) -> str:
+        """The run it serves; '' when there is none."""
+        try:
+            return (self._serving / str(self.process.pid)).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def kill(self) -> None:
+        """End it with its child, as a machine that loses its power does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def kill_child(self) -> bool:
+        """End the process that computes, as the kernel does when memory runs out. False when there is none."""
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            for child in listed.read_text().split():
+                # The parent has another child, which keeps its semaphores, and can't live without that one.
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+                    return True
+        return False
+
+    def drain(self) -> None:
+        self.drained = True
+        self.process.terminate()
+
+    def forget(self) -> None:
+        """Nothing of it is left once it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        (self._serving / str(self.process.pid)).unlink(missing_ok=True)
+
+
+class Fleet:
+    """Some workers over one folder, where orders are left for them and they leave what became of these."""
+
+    def __init__(self, size: int, env: Mapping[str, str], folder: Path) -> None:
+        for name in ("orders", "taken", "serving", "logs"):
+            (folder / name).mkdir(parents=True)
+        self.folder = folder
+        self.drain_exits: list[int] = []
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+        paths = os.pathsep.join([str(INJECT), str(PROJECT)])
+        self._env = {**kept, **env, "PYTHONPATH": paths, "AUTOSEQ_CHAOS": str(folder), "OMP_NUM_THREADS": "1"}
+        self._numbers = itertools.count()
+        self.victims = [self._start(place) for place in range(size)]
+
+    def _start(self, place: int) -> Victim:
+        return Victim(f"victim{place}.{next(self._numbers)}", self._env, self.folder)
+
+    def tend(self) -> None:
+        """Start again whoever has ended."""
+        for place, victim in enumerate(self.victims):
+            if victim.has_ended:
+                victim.forget()
+                if victim.drained:
+                    self.drain_exits.append(victim.process.returncode)
+                self.victims[place] = self._start(place)
+
+    def busy(self) -> Sequence[Victim]:
+        """Those that serve a run and are to go on."""
+        return [victim for victim in self.victims if not victim.has_ended and not victim.drained and victim.run_id]
+
+    def order(self, kill: str) -> None:
+        """Have the next process that comes to a marked point killed; `kill` as in faults.KILLS."""
+        _, who, point = kill.split()
+        written = self.folder / "taken" / "next"
+        written.write_text(who)
+        written.rename(self.folder / "orders" / point)
+
+    def is_ordered(self, kill: str) -> bool:
+        """Whether the last order for that point still waits."""
+        return (self.folder / "orders" / kill.split()[2]).exists()
+
+    @property
+    def orders(self) -> int:
+        """How many wait."""
+        return len(list((self.folder / "orders").iterdir()))
+
+    def withdraw_orders(self) -> int:
+        """Take back those that no one came to; how many."""
+        left = list((self.folder / "orders").iterdir())
+        for order in left:
+            order.unlink(missing_ok=True)
+        return len(left)
+
+    def struck(self) -> list[Struck]:
+        """The orders that were carried out."""
+        file = self.folder / "struck"
+        return [Struck(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def stop(self) -> list[int]:
+        """Let every worker end well; their exit codes."""
+        for victim in self.victims:
+            if not victim.has_ended:
+                victim.process.terminate()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while not all(victim.has_ended for victim in self.victims) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for victim in self.victims:
+            victim.kill()
+            victim.forget()
+        return [victim.process.returncode for victim in self.victims]
