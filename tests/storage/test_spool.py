@@ -78,28 +78,34 @@ def test_a_killed_process_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+FILE_LIMIT = 32 * 2**20
+"""Far above whatever else this process writes to a file meanwhile, such as its own output."""
+
+
 @pytest.fixture
 def disk_full() -> Iterator[None]:
-    """No file of this process can grow beyond four bytes."""
+    """No file of this process can grow beyond FILE_LIMIT."""
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.usefixtures("disk_full")
-def test_a_disk_that_takes_no_more_is_as_good_as_full(spool: Spool) -> None:
-    first = spool.put(b"12345678")
+def test_a_disk_that_takes_no_more_is_as_good_as_full(tmp_path: Path) -> None:
+    large = bytes(FILE_LIMIT + 1)
+    spool = Spool(memory_bytes=len(large), disk_bytes=4 * len(large), folder=tmp_path)
+    first = spool.put(large)
     open_files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names of descriptors, no files
     late: list[Held] = []
-    waiting = threading.Thread(target=lambda: late.append(spool.put(b"second")))
+    waiting = threading.Thread(target=lambda: late.append(spool.put(large)))
     waiting.start()
-    waiting.join(0.1)
+    waiting.join(0.5)
     assert waiting.is_alive()
     assert spool.on_disk == 0
     first.take()
     waiting.join(20)
-    assert late[0].take() == b"second"
+    assert late[0].take() == large
     assert len(os.listdir("/proc/self/fd")) == open_files  # noqa: PTH208 - as above
