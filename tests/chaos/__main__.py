@@ -18,6 +18,7 @@ LONG = Scale(
     kills=1000,
     drains=200,
     duplicates=200,
+    freezes=100,
     redis_restarts=50,
     redis_outages=50,
     redis_pauses=20,

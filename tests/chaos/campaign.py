@@ -140,6 +140,8 @@ class Campaign:
             self.note(kind, victim.run_id)
             if kind == faults.DRAIN:
                 victim.drain()
+            elif kind == faults.FREEZE:
+                victim.freeze(self.scale.freeze_s)
             elif kind == "kill child":
                 victim.kill_child()
             else:

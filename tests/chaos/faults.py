@@ -20,6 +20,8 @@ KILLS: Final = (
 )
 DRAIN: Final = "drain"
 DUPLICATE: Final = "duplicate"
+FREEZE: Final = "freeze"
+"""A worker stands still until another has its run, and then goes on as if nothing had happened."""
 REDIS_RESTART: Final = "redis restart"
 REDIS_OUTAGE: Final = "redis outage"
 REDIS_PAUSE: Final = "redis pause"
@@ -36,10 +38,12 @@ class Scale:
     kills: int
     drains: int = 0
     duplicates: int = 0
+    freezes: int = 0
     redis_restarts: int = 0
     redis_outages: int = 0
     redis_pauses: int = 0
     s3_each: int = 0
+    freeze_s: float = 8.0
     redis_outage_s: float = 30.0
     redis_pause_s: float = 5.0
     s3_fault_s: float = 5.0
@@ -68,7 +72,7 @@ def worker_faults(scale: Scale) -> list[Fault]:
     rng = random.Random(f"workers/{scale.seed}")
     anywhere, at_points = itertools.cycle(KILLS[:2]), itertools.cycle(KILLS[2:])
     kinds = [next(anywhere if number % 2 else at_points) for number in range(scale.kills)]
-    kinds += [DRAIN] * scale.drains + [DUPLICATE] * scale.duplicates
+    kinds += [DRAIN] * scale.drains + [DUPLICATE] * scale.duplicates + [FREEZE] * scale.freezes
     rng.shuffle(kinds)
     return [Fault(kind=kind, pause_s=rng.uniform(0, 2 * scale.kill_pause_s)) for kind in kinds]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.state import FINAL
-from tests.chaos.faults import DRAIN, DUPLICATE
+from tests.chaos.faults import DRAIN, DUPLICATE, FREEZE
 from tests.chaos.victims import Struck
 
 SIGNS = frozenset({"started", *FINAL})
@@ -23,7 +23,7 @@ def recoveries(struck: Sequence[Struck], told: Mapping[str, Sequence[Mapping[str
     for one in struck:
         if one.kind == DUPLICATE:
             continue
-        if one.kind.startswith("kill") or one.kind == DRAIN:
+        if one.kind.startswith("kill") or one.kind in {DRAIN, FREEZE}:
             events = told.get(one.run_id, ())
             signs = [event["at"] for event in events if event["type"] in SIGNS]
         else:

@@ -35,6 +35,7 @@ class Victim:
     def __init__(self, name: str, env: Mapping[str, str], folder: Path) -> None:
         self.name = name
         self.drained = False
+        self._frozen_until = 0.0
         self._serving = folder / "serving"
         command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{name}@chaos", "-l", "WARNING"]
         with (folder / "logs" / name.partition(".")[0]).open("ab") as output:
@@ -71,6 +72,20 @@ class Victim:
                     return True
         return False
 
+    def freeze(self, seconds: float) -> None:
+        """Let it and its child stand still for a while."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        self._frozen_until = time.monotonic() + seconds
+
+    @property
+    def is_frozen(self) -> bool:
+        return self._frozen_until > 0
+
+    def thaw_when_due(self) -> None:
+        if self.is_frozen and time.monotonic() >= self._frozen_until:
+            os.killpg(self.process.pid, signal.SIGCONT)
+            self._frozen_until = 0.0
+
     def drain(self) -> None:
         self.drained = True
         self.process.terminate()
@@ -100,17 +115,20 @@ class Fleet:
         return Victim(f"victim{place}.{next(self._numbers)}", self._env, self.folder)
 
     def tend(self) -> None:
-        """Start again whoever has ended."""
+        """Start again whoever has ended, and let go on whoever has stood still for long enough."""
         for place, victim in enumerate(self.victims):
             if victim.has_ended:
                 victim.forget()
                 if victim.drained:
                     self.drain_exits.append(victim.process.returncode)
                 self.victims[place] = self._start(place)
+            else:
+                victim.thaw_when_due()
 
     def busy(self) -> Sequence[Victim]:
         """Those that serve a run and are to go on."""
-        return [victim for victim in self.victims if not victim.has_ended and not victim.drained and victim.run_id]
+        able = [victim for victim in self.victims if not (victim.has_ended or victim.drained or victim.is_frozen)]
+        return [victim for victim in able if victim.run_id]
 
     def order(self, kill: str) -> None:
         """Have the next process that comes to a marked point killed; `kill` as in faults.KILLS."""
