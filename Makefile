@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo dev test check clean
+.PHONY: help setup demo dev test chaos check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -29,6 +29,11 @@ test: setup  ## every test, with the coverage gate
 	$(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+chaos: setup  ## the fault campaigns in their long form: hours; the tests run a short one
+	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos --model models/tiny-bagel --workers 2 --kills 100 --kill-pause-s 6 \
+		--drains 10 --duplicates 10 --freezes 5 --redis-restarts 3 --redis-outages 1 --redis-pauses 2 --s3-each 1
 
 check: setup  ## lint, types, import contracts
 	$(BIN)/ruff check

@@ -89,4 +89,4 @@ def service_faults(scale: Scale) -> list[Fault]:
     }
     faults = [(kind, lasts_s) for kind, (count, lasts_s) in lasting.items() for _ in range(count)]
     rng.shuffle(faults)
-    return [Fault(kind=kind, pause_s=rng.uniform(2, 6), lasts_s=lasts_s) for kind, lasts_s in faults]
+    return [Fault(kind=kind, pause_s=rng.uniform(1, 4), lasts_s=lasts_s) for kind, lasts_s in faults]

@@ -45,21 +45,35 @@ class Judge:
     """Compares runs with their undisturbed selves, and with what their streams tell."""
 
     def __init__(
-        self, redis: Redis, store: ObjectStore, prefix: str, expected: Callable[[str], dict[str, bytes]]
+        self,
+        redis: Redis,
+        store: ObjectStore,
+        prefix: str,
+        expected: Callable[[str], dict[str, bytes]],
+        *,
+        settle_s: float = SETTLE_S,
     ) -> None:
         self._redis = redis
         self._runs = Runs(redis)
         self._store = store
         self._prefix = prefix
         self._expected = expected
+        self._settle_s = settle_s
         self.verdict = Verdict()
 
-    def judge(self, run_ids: Sequence[str]) -> Verdict:
+    def judge(self, run_ids: Sequence[str], *, alone: bool = True) -> Verdict:
+        """Of these runs, which are all that ever was in the folder of the bucket when they are `alone`."""
         for run_id in run_ids:
+            state = self._runs.state(run_id)
+            if state is None or state.state != "succeeded":
+                end = f"{state.state}: {state.error}" if state else "unknown"
+                self.verdict.lost.append(f"{run_id}: {end}")
+                continue
             expected = self._expected(run_id)
             self._judge_objects(run_id, expected)
             self._judge_stream(run_id, expected)
-        self._judge_bucket(run_ids)
+        if alone:
+            self._judge_bucket(run_ids)
         self._judge_redis()
         return self.verdict
 
@@ -70,10 +84,6 @@ class Judge:
 
     def _judge_objects(self, run_id: str, expected: Mapping[str, bytes]) -> None:
         """Byte for byte, none missing, none extra; the commits are among them."""
-        state = self._runs.state(run_id)
-        if state is None or state.state != "succeeded":
-            self.verdict.lost.append(f"{run_id}: {state.state if state else 'unknown'}: {state.error if state else ''}")
-            return
         folder = f"{self._prefix}/{run_id}/"
         found = {key.removeprefix(folder): self._store.get(key) for key in self._store.list(folder)}
         self.verdict.lost.extend(f"{run_id}: no {name}" for name in expected.keys() - found.keys())
@@ -118,7 +128,7 @@ class Judge:
 
     def _judge_redis(self) -> None:
         """Nothing waits, nothing is held, and all that is left will go by itself."""
-        deadline = time.monotonic() + SETTLE_S
+        deadline = time.monotonic() + self._settle_s
         while (left := self._kept()) and time.monotonic() < deadline:
             time.sleep(0.2)
         self.verdict.left.extend(left)

@@ -1,0 +1,158 @@
+"""The judge of the campaigns passes a run that is as it should be, and sees each way in which one may not be."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from storage import keys
+from storage.s3 import S3Store
+from tests.chaos.judge import Judge, Verdict, order_of_steps
+from tests.chaos.load import recipe_of, undisturbed
+from tests.worker.serving import PREFIX, config_of, env_of, request
+from worker.host import Delivery, Host
+from worker.local import LocalServices
+
+DATABASE = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A run that ended well."""
+
+    run_id: str
+    redis: Redis
+    store: S3Store
+    host: Host
+
+    @property
+    def events(self) -> list[tuple[str, dict[str, Any]]]:
+        entries: Any = self.redis.xrange(keys.run_events(self.run_id))
+        return [(entry, json.loads(fields["event"])) for entry, fields in entries]
+
+    def event_of(self, kind: str) -> tuple[str, dict[str, Any]]:
+        return next((entry, event) for entry, event in self.events if event["type"] == kind)
+
+    def tell(self, event: dict[str, Any]) -> None:
+        self.redis.xadd(keys.run_events(self.run_id), {"event": json.dumps(event)})
+
+    def key(self, name: str) -> str:
+        return f"{PREFIX}/{self.run_id}/{name}"
+
+    def judged(self) -> Verdict:
+        judge = Judge(self.redis, self.store, PREFIX, lambda run_id: undisturbed(run_id, self.host.engine), settle_s=0)
+        return judge.judge([self.run_id], alone=False)
+
+
+@pytest.fixture
+def served(services: LocalServices, s3_store: S3Store, run_id: str) -> Iterator[Served]:
+    host = Host(config_of(env_of(services, DATABASE)))
+    host.redis.flushdb()
+    host.serve(request(run_id, recipe_of(run_id)), Delivery(tag=None, celery_state=lambda *_: None))
+    yield Served(run_id=run_id, redis=host.redis, store=s3_store, host=host)
+    host.close()
+
+
+def lose_an_object(run: Served) -> None:
+    run.store.delete(run.key("commits/002.json"))
+
+
+def leave_an_object(run: Served) -> None:
+    run.store.put(run.key("steps/999-image.png"), b"", content_type="image/png")
+
+
+def change_an_object(run: Served) -> None:
+    run.store.put(run.key("manifest.json"), b"{}", content_type="application/json")
+
+
+def lose_an_artifact(run: Served) -> None:
+    run.redis.xdel(keys.run_events(run.run_id), run.event_of("artifact")[0])
+
+
+def tell_an_artifact_twice(run: Served) -> None:
+    run.tell(run.event_of("artifact")[1])
+
+
+def tell_the_end_twice(run: Served) -> None:
+    run.tell(run.event_of("succeeded")[1])
+
+
+def tell_a_step_late(run: Served) -> None:
+    run.tell(run.event_of("step")[1])
+
+
+def leave_a_lease(run: Served) -> None:
+    run.redis.set(keys.run_lease(run.run_id), "someone", ex=100)
+
+
+def leave_a_key(run: Served) -> None:
+    run.redis.persist(keys.run_state(run.run_id))
+
+
+def test_a_good_run_passes(served: Served) -> None:
+    assert served.judged().faults() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        (lose_an_object, "lost"),
+        (leave_an_object, "doubled"),
+        (change_an_object, "differing"),
+        (lose_an_artifact, "lost"),
+        (tell_an_artifact_twice, "doubled"),
+        (tell_the_end_twice, "doubled"),
+        (tell_a_step_late, "differing"),
+        (leave_a_lease, "left"),
+        (leave_a_key, "left"),
+    ],
+)
+def test_what_is_wrong_is_seen(served: Served, wrong: Callable[[Served], None], kind: str) -> None:
+    wrong(served)
+    assert getattr(served.judged(), kind)
+
+
+def test_a_run_that_never_was_is_lost(served: Served) -> None:
+    judge = Judge(
+        served.redis, served.store, PREFIX, lambda run_id: undisturbed(run_id, served.host.engine), settle_s=0
+    )
+    assert any("unknown" in line for line in judge.judge(["no-such-run"], alone=False).lost)
+
+
+def told(*events: str) -> list[dict[str, Any]]:
+    """Events from words such as started2 and step3."""
+    return [
+        {"type": word.rstrip("0123456789"), "step": int(word[-1]), "done": int(word[-1])}
+        for word in events
+        if word[-1].isdigit()
+    ]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        ("started0", "step1", "step2", "step3"),
+        ("started0", "step1", "step2", "started1", "step2", "step3"),
+        ("started0", "step1", "started0", "started0", "step1", "step2", "step3"),
+        ("started0", "step1", "step2", "step3", "started3"),
+    ],
+)
+def test_steps_may_be_told_again_after_a_start(events: tuple[str, ...]) -> None:
+    assert order_of_steps(told(*events), 3) is None
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        ("started0", "step1", "step3"),
+        ("started0", "step1", "step2"),
+        ("started0", "step1", "step1", "step2", "step3"),
+        ("started0", "step1", "step2", "started2", "step2", "step3"),
+        ("started2", "step3", "started1", "step2", "step3"),
+    ],
+)
+def test_steps_are_told_in_order_and_none_is_left_out(events: tuple[str, ...]) -> None:
+    assert order_of_steps(told(*events), 3) is not None
