@@ -1,6 +1,7 @@
 """Builders for the tests of the command line: `autoseq` in this process and as a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,12 @@ class Shell:
         """A command as a process of its own."""
         command = [sys.executable, "-m", "worker.cli", *arguments]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, cwd=self.folder)
+        # A shell starts what runs in its background with Ctrl-C ignored, and a child inherits that.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, cwd=self.folder)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def recipe(self, text: str, name: str = "mine.yaml") -> str:
         (self.folder / name).write_text(text)
