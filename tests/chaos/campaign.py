@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +79,8 @@ class Campaign:
         self.unmet = 0
         self.runs: list[str] = []
         self.is_over = threading.Event()
-        self.has_failed = False
-        """Whether a run failed: then there is no need for more faults."""
+        self.stop = threading.Event()
+        """A run failed, or something here did: then there is no need for more faults."""
         self._names = (f"run-{scale.seed}-{number:05d}" for number in itertools.count())
         self._next = next(self._names)
 
@@ -92,14 +92,14 @@ class Campaign:
     def storm(self) -> None:
         """Every fault of the workers, with the fleet tended and busy; then until all runs have ended."""
         for fault in faults.worker_faults(self.scale):
-            if self.has_failed:
+            if self.stop.is_set():
                 break
             self._pass(fault.pause_s)
             self._wait_until(self._can_strike(fault), LONGEST_WAIT_S + self.scale.redis_outage_s)
             self._strike(fault.kind)
         self._wait_until(lambda: not self.fleet.orders, LONGEST_WAIT_S)
         self.unmet += self.fleet.withdraw_orders()
-        while not self.is_over.is_set() and not self.has_failed:
+        while not self.is_over.is_set() and not self.stop.is_set():
             self._pass(TICK_S)
         deadline = time.monotonic() + self.scale.longest_end_s
         while self._unfinished() and time.monotonic() < deadline:
@@ -118,7 +118,7 @@ class Campaign:
 
     def _wait_until(self, holds: Callable[[], bool], longest_s: float) -> None:
         until = time.monotonic() + longest_s
-        while not holds() and time.monotonic() < until:
+        while not holds() and time.monotonic() < until and not self.stop.is_set():
             self._pass(TICK_S)
 
     def _can_strike(self, fault: Fault) -> Callable[[], bool]:
@@ -162,7 +162,8 @@ class Campaign:
                 self.client.submit(recipe_of(self._next), run_id=self._next)
                 self.runs.append(self._next)
                 self._next = next(self._names)
-                self.has_failed |= any(run.state == "failed" for run in self.client.recent())
+                if any(run.state == "failed" for run in self.client.recent()):
+                    self.stop.set()
 
     @contextlib.contextmanager
     def _away(self) -> Iterator[None]:
@@ -179,7 +180,7 @@ class Campaign:
 
     def break_services(self) -> None:
         for fault in faults.service_faults(self.scale):
-            if self.has_failed:
+            if self.stop.is_set():
                 break
             time.sleep(fault.pause_s)
             self._break(fault)
@@ -218,6 +219,7 @@ def run_campaign(scale: Scale, folder: Path) -> Outcome:
         with campaign.client, ThreadPoolExecutor(1) as beside:
             try:
                 storm = beside.submit(campaign.storm)
+                storm.add_done_callback(lambda _storm: campaign.stop.set())
                 campaign.break_services()
                 storm.result()
                 judge = Judge(
@@ -228,7 +230,8 @@ def run_campaign(scale: Scale, folder: Path) -> Outcome:
                 )
                 verdict = judge.judge(campaign.runs)
             finally:
-                campaign.is_over.set()
+                campaign.stop.set()
+                wait([storm])
                 campaign.fleet.stop()
             struck = sorted([*campaign.struck, *campaign.fleet.struck()], key=lambda one: one.at)
             return Outcome(

@@ -1,6 +1,7 @@
 """Stands between the workers and S3, and spoils what passes."""
 
 import asyncio
+import contextlib
 import random
 import threading
 from collections.abc import Coroutine
@@ -70,14 +71,14 @@ class FaultProxy:
             asyncio.ensure_future(self._requests(reader, writer, to_s3)),
             asyncio.ensure_future(self._answers(from_s3, writer)),
         ]
-        try:
+        # Cancelled when the proxy ends; asyncio's own callback would complain of a connection that ends so.
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            to_s3.transport.abort()
-            writer.close()
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        to_s3.transport.abort()
+        writer.close()
 
     async def _requests(
         self, reader: asyncio.StreamReader, back: asyncio.StreamWriter, to_s3: asyncio.StreamWriter

@@ -74,7 +74,8 @@ class Victim:
 
     def freeze(self, seconds: float) -> None:
         """Let it and its child stand still for a while."""
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGSTOP)
         self._frozen_until = time.monotonic() + seconds
 
     @property
@@ -83,7 +84,8 @@ class Victim:
 
     def thaw_when_due(self) -> None:
         if self.is_frozen and time.monotonic() >= self._frozen_until:
-            os.killpg(self.process.pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGCONT)
             self._frozen_until = 0.0
 
     def drain(self) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ MARKED: dict[str, list[tuple[str, str, str, Callable[..., str]]]] = {
     "worker.host": [("Host", "serve", "", lambda _host, request, *_: request.run_id)],
 }
 OF_PARENT = ("claim", "ack")
+LOOK_INTERVAL_S = 1.0
 
 
 class Points:
@@ -113,5 +115,14 @@ class Marker:
         return spec
 
 
+def end_with(campaign: int) -> None:
+    """A worker whose campaign is gone, however it went, ends with its whole process group."""
+    while os.getppid() == campaign:
+        time.sleep(LOOK_INTERVAL_S)
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
 if "AUTOSEQ_CHAOS" in os.environ:
+    if os.getpid() == os.getpgid(0):  # the worker's parent process
+        threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
     sys.meta_path.insert(0, Marker(Points(Path(os.environ["AUTOSEQ_CHAOS"]))))
