@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from storage.errors import StoreUnavailable
@@ -168,7 +169,7 @@ class Campaign:
     @contextlib.contextmanager
     def _away(self) -> Iterator[None]:
         """A service that is away just now: the same will be tried again."""
-        with contextlib.suppress(ServiceDown, RedisError, StoreUnavailable, OSError):
+        with contextlib.suppress(ServiceDown, RedisError, OperationalError, StoreUnavailable, OSError):
             yield
 
     def _unfinished(self) -> bool:
