@@ -64,10 +64,11 @@ class AutoInterleavedInferencer:
             ValueError: a size is off the model's grid, or none is given and the context has no image to take it from.
         """
         image_settings = self._image_settings(settings, self.context)
-        for progress in self.model.draw(self.context, image_settings, seed=self._next_seed("noise")):
+        for progress in self.model.draw(self.context, image_settings, seeds=(self._next_seed("noise"),)):
             if isinstance(progress, Drawn):
-                self.add_to_context(progress.image)
-                return progress.image
+                (image,) = progress.images
+                self.add_to_context(image)
+                return image
             if on_step:
                 on_step(progress.done, progress.total)
         raise RuntimeError("the model ended without an image")

@@ -1,6 +1,6 @@
 """What core asks of a model: to write and to draw in a context, which is a plain value."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
@@ -52,26 +52,28 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Denoising:
-    """An image under way."""
+    """Images under way."""
 
     done: int
     total: int
+    """Steps of all that was asked for."""
     preview: Callable[[], Image]
-    """A small picture of the image as it is so far; call it before the next step is asked for, or not at all."""
+    """A small picture of the images under way as they are so far, side by side when they are several; call it before
+    the next step is asked for, or not at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A finished image, RGB, 8 bits a channel."""
+    """Finished images, RGB, 8 bits a channel, in the order of their seeds."""
 
-    image: Image
+    images: tuple[Image, ...]
 
 
 class UnifiedModel(Protocol):
     """A model that reads and makes both texts and images.
 
-    Both methods are generators: they compute as they are consumed and stop when closed. All randomness comes from
-    `seed`; the same context, settings and seed give the same result, bit for bit, on the same kind of machine.
+    `write` and `draw` are generators: they compute as they are consumed and stop when closed. All randomness comes
+    from the seeds; the same context, settings and seeds give the same result, bit for bit, on the same kind of machine.
     """
 
     @property
@@ -79,15 +81,26 @@ class UnifiedModel(Protocol):
 
     @property
     def tokens_read(self) -> int:
-        """Tokens read into the context cache since the model was loaded."""
+        """Tokens read into a context since the model was loaded."""
         ...
 
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         """The text that follows `context`, in parts as it is written."""
         ...
 
-    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
-        """The image that follows `context`: a Denoising after each step, then one Drawn."""
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+        """Images that each follow `context`, one for each seed: a Denoising after each step of all, then one Drawn.
+
+        The context is read once for all of them. An image depends on its own seed; the company in which it is drawn
+        changes it by no more than rounding.
+        """
+        ...
+
+    def judge(self, image: Image, question: str) -> float:
+        """How likely the model is to answer `question` about `image` with yes rather than no, 0 to 1.
+
+        It sees the two alone, and what is cached of the context stays as it is.
+        """
         ...
 
     def forget(self) -> None:

@@ -3,11 +3,11 @@
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image, ImageDraw
 
-from core.protocol import Context, Denoising, Drawn, Item, Text
+from core.protocol import Context, Denoising, Drawn, Item, Picture, Text
 from recipes.card import ModelCard, ResizeRule
 from recipes.recipe import ImageSettings, TextSettings
 
@@ -43,7 +43,7 @@ class ScriptedModel:
     """Implements UnifiedModel: what it makes depends on the whole context, the settings and the seed alone.
 
     Args:
-        delay_s: how long each token and each denoising step takes.
+        delay_s: how long each token and each denoising step takes, however many images are drawn at once.
         sleep: how to wait.
     """
 
@@ -64,18 +64,23 @@ class ScriptedModel:
             word = rng.choice(_WORDS)
             yield f" {word}" if position else word
 
-    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
-        """An ellipse on a plain background."""
-        rng = self._read(context, settings, seed)
-        image = Image.new("RGB", (settings.width or 64, settings.height or 64), _colour(rng))
-        corners = [rng.uniform(0.05, 0.45) * image.width, rng.uniform(0.05, 0.45) * image.height]
-        corners += [rng.uniform(0.55, 0.95) * image.width, rng.uniform(0.55, 0.95) * image.height]
-        ImageDraw.Draw(image).ellipse(corners, fill=_colour(rng))
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+        """Ellipses, each on a plain background."""
+        size = settings.width or 64, settings.height or 64
+        images = [_ellipse(size, self._read(context, settings, seed)) for seed in seeds]
         total = settings.num_timesteps - 1
         for done in range(1, total + 1):
             self._wait()
-            yield Denoising(done=done, total=total, preview=lambda: image.resize((64, 64)))
-        yield Drawn(image=image)
+            yield Denoising(done=done, total=total, preview=lambda: _strip(images))
+        yield Drawn(images=tuple(images))
+
+    def judge(self, image: Image.Image, question: str) -> float:
+        """A number that the image and the question give, and nothing else."""
+        content = _content(Picture(image))
+        self.tokens_read += len(content) + len(question)
+        self._wait()
+        digest = hashlib.sha256(question.encode() + b"\0" + content).digest()
+        return int.from_bytes(digest[:4], "big") / 2**32
 
     def forget(self) -> None:
         """Count everything as new again."""
@@ -101,6 +106,21 @@ class ScriptedModel:
 
 def _content(item: Item) -> bytes:
     return item.text.encode() if isinstance(item, Text) else item.image.convert("RGB").tobytes()
+
+
+def _ellipse(size: tuple[int, int], rng: random.Random) -> Image.Image:
+    image = Image.new("RGB", size, _colour(rng))
+    corners = [rng.uniform(0.05, 0.45) * image.width, rng.uniform(0.05, 0.45) * image.height]
+    corners += [rng.uniform(0.55, 0.95) * image.width, rng.uniform(0.55, 0.95) * image.height]
+    ImageDraw.Draw(image).ellipse(corners, fill=_colour(rng))
+    return image
+
+
+def _strip(images: Sequence[Image.Image]) -> Image.Image:
+    strip = Image.new("RGB", (64 * len(images), 64))
+    for place, image in enumerate(images):
+        strip.paste(image.resize((64, 64)), (64 * place, 0))
+    return strip
 
 
 def _colour(rng: random.Random) -> tuple[int, int, int]:

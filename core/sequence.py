@@ -106,10 +106,11 @@ class _Interpreter:
 
     def _draw(self, step: Draw) -> Iterator[Event]:
         seed = derive_seed(self.recipe.seed, step.number, 0, "noise")
-        for progress in self.model.draw(self.context, self.recipe.image, seed=seed):
+        for progress in self.model.draw(self.context, self.recipe.image, seeds=(seed,)):
             if isinstance(progress, Drawn):
-                self.items[step.number] = Picture(progress.image)
-                yield ImageReady(step=step, index=step.index, image=progress.image, seed=seed)
+                (image,) = progress.images
+                self.items[step.number] = Picture(image)
+                yield ImageReady(step=step, index=step.index, image=image, seed=seed)
             else:
                 yield Denoised(step=step, done=progress.done, total=progress.total, preview=progress.preview)
 

@@ -59,6 +59,7 @@ class Engine:
             dtype=settings.dtype,
             gpus=settings.gpus or None,
             on_progress=on_progress,
+            max_batch=settings.max_batch,
         )
 
     def with_memory_freed_once(self, call: Callable[[], T], sizes: Callable[[], str]) -> T:

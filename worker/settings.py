@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Unset: bfloat16 on a GPU, float32 on a CPU."""
     gpus: tuple[int, ...] = ()
     """GPUs to spread one model over, when it does not fit on one."""
+    max_batch: Annotated[int, Ge(1)] = 8
+    """How many variations are drawn at once; fewer take less memory, and change images only within rounding."""
     recipes: Path = PROJECT / "recipes"
     """Where a recipe that is given by name alone is looked up."""
 

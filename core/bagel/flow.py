@@ -1,6 +1,6 @@
 """Rectified flow: from noise to an image by Euler steps along a velocity. Time goes from 1 (noise) to 0 (image).
 
-Axes: L latent tokens, C numbers in one.
+Axes: I images, L latent tokens, C numbers in one.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,16 +33,16 @@ class FlowStep:
     done: int
     total: int
     x: Tensor
-    """(L, C), at the time the step reached."""
+    """(I, L, C), at the time the step reached."""
     clean: Tensor
-    """(L, C), the image as this step foresees it: straight on to time 0."""
+    """(I, L, C), the images as this step foresees them: straight on to time 0."""
 
 
 def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor) -> Iterator[FlowStep]:
-    """Follow `velocity` from `x` (L, C) at times[0] to times[-1].
+    """Follow `velocity` from `x`, (I, L, C) or of any other shape, at times[0] to times[-1].
 
     Args:
-        velocity: (x, time) -> dx/dtime, (L, C) float32 like x; time is an element of `times`.
+        velocity: (x, time) -> dx/dtime, float32 and of the shape of x; time is an element of `times`.
         x: the state at times[0].
         times: falling, on the CPU.
     """
@@ -62,7 +62,7 @@ def guide(v: Tensor, v_text: Tensor, v_img: Tensor | None, settings: ImageSettin
     """Classifier-free guidance (Ho & Salimans 2022) by text, then by images, with BAGEL's renormalisations.
 
     Args:
-        v: velocity in the full context, (L, C) float32.
+        v: velocity in the full context, (..., L, C) float32; what goes before L counts images.
         v_text: in the context without its last text.
         v_img: in the context without its images; None when images do not guide.
         settings: the scales, and what keeps the norm from growing.
@@ -79,8 +79,8 @@ def guide(v: Tensor, v_text: Tensor, v_img: Tensor | None, settings: ImageSettin
 
 
 def _shrinkage(v: Tensor, guided: Tensor, least: float, *, per_token: bool) -> Tensor:
-    """The factor, at most 1, that takes the norm of `guided` back to that of `v`."""
-    dim = -1 if per_token else None
-    norm, guided_norm = (torch.linalg.vector_norm(part, dim=dim, keepdim=per_token) for part in (v, guided))
+    """The factor, at most 1, that takes the norm of `guided` back to that of `v`, of each token or of each image."""
+    dim = -1 if per_token else (-2, -1)
+    norm, guided_norm = (torch.linalg.vector_norm(part, dim=dim, keepdim=True) for part in (v, guided))
     factor: Tensor = (norm / (guided_norm + NORM_EPS)).clamp(least, 1.0)
     return factor

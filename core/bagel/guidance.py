@@ -50,13 +50,19 @@ class Branches:
 
 
 class GuidedVelocity:
-    """The velocity of a noised image, as the solver asks for it.
+    """The velocity of noised images that share their contexts, as the solver asks for it.
 
-    The branches are computed as one pack; a branch that occurs twice, once.
+    The branches of all images are computed as one pack; a branch that occurs twice, once.
     """
 
     def __init__(
-        self, network: Network, branches: Branches, settings: ImageSettings, grid: Tensor, markers: Sequence[int]
+        self,
+        network: Network,
+        branches: Branches,
+        settings: ImageSettings,
+        grid: Tensor,
+        markers: Sequence[int],
+        images: int,
     ) -> None:
         self.network = network
         self.settings = settings
@@ -65,13 +71,16 @@ class GuidedVelocity:
         wanted = (branches.full, branches.text_free, branches.image_free)
         windows = list(dict.fromkeys(window for window in wanted if window is not None))
         self.places = [None if window is None else windows.index(window) for window in wanted]
-        self.plain = network.pack([branches.full])
-        self.guided = network.pack(windows)
+        self.plain = network.pack([branches.full], images)
+        self.guided = network.pack(windows, images)
 
     def __call__(self, x: Tensor, time: Tensor) -> Tensor:
-        """Latents (L, C) and a time -> velocity (L, C)."""
+        """Latents of all images (I, L, C), or (L, C) of one, and a time -> velocities of the same shape."""
         _, text, image = self.places
-        if text is None or not holds(self.settings.cfg_interval, time):
-            return self.network.velocities(x, time.item(), self.grid, self.markers, self.plain)[0]
-        found = self.network.velocities(x, time.item(), self.grid, self.markers, self.guided)
+        guided = text is not None and holds(self.settings.cfg_interval, time)
+        pack = self.guided if guided else self.plain
+        found = self.network.velocities(x.view(-1, *x.shape[-2:]), time.item(), self.grid, self.markers, pack)
+        found = found.view(-1, *x.shape)
+        if text is None or not guided:
+            return found[0]
         return guide(found[0], found[text], None if image is None else found[image], self.settings)

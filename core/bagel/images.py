@@ -1,5 +1,7 @@
 """Pictures on their way in and out: transparency, sizes, pixel values."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -25,6 +27,15 @@ def to_pixels(image: Image.Image) -> Tensor:
     """An RGB image as (3, H, W) float32 in -1..1."""
     levels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
     return levels / 255 * 2 - 1
+
+
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Images of one size as one image, from left to right."""
+    width, height = images[0].size
+    strip = Image.new("RGB", (width * len(images), height))
+    for place, image in enumerate(images):
+        strip.paste(image, (width * place, 0))
+    return strip
 
 
 def to_image(levels: Tensor) -> Image.Image:

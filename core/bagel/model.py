@@ -14,18 +14,20 @@ from core.bagel.config import BagelConfig
 from core.bagel.context import Cache, Mark, Window
 from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
-from core.bagel.images import to_image
+from core.bagel.images import side_by_side, to_image
+from core.bagel.judge import Verdicts
 from core.bagel.network import Network
 from core.bagel.placement import MemoryLimits, choose_device, load_network
 from core.bagel.reader import Reader, items_of
 from core.bagel.sample import Sampler
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
-from core.protocol import Context, Denoising, Drawn, Picture
+from core.protocol import Context, Denoising, Drawn, Picture, Text
 from recipes.card import ModelCard, ModelFolderError
 from recipes.recipe import ImageSettings, TextSettings
 
 PREVIEW_PX = 128
+MAX_BATCH = 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -33,13 +35,29 @@ class Bagel:
     """The model and its two persistent caches: the whole context, and its texts alone for guidance by images.
 
     Implements UnifiedModel. One thing at a time: finish or close what `write` or `draw` returned before the next call.
+
+    Args:
+        card: what recipes may assume of it.
+        network: the weights.
+        tokenizer: of texts.
+        max_batch: how many images are computed at once, at most; more are drawn in several batches. It bounds the
+            memory of activations and changes the images only within rounding.
+
+    Raises:
+        ValueError: `max_batch` is less than 1.
     """
 
-    def __init__(self, card: ModelCard, network: Network, tokenizer: BagelTokenizer) -> None:
+    def __init__(
+        self, card: ModelCard, network: Network, tokenizer: BagelTokenizer, *, max_batch: int = MAX_BATCH
+    ) -> None:
+        if max_batch < 1:
+            raise ValueError(f"max_batch is {max_batch}; at least 1 image is drawn at once")
         self.network = network
         self.reader = Reader(network, tokenizer, card)
+        self.max_batch = max_batch
         self._card = card
         self._tokenizer = tokenizer
+        self._verdicts = Verdicts.of(tokenizer)
         self.forget()
 
     @staticmethod
@@ -52,6 +70,7 @@ class Bagel:
         gpus: Sequence[int] | None = None,
         max_memory: MemoryLimits | None = None,
         on_progress: Progress | None = None,
+        max_batch: int = MAX_BATCH,
     ) -> "Bagel":
         """The model in `folder`, which has the official layout.
 
@@ -63,10 +82,11 @@ class Bagel:
             gpus: the GPUs to use, by number; the weights are spread over them when there are several.
             max_memory: how much each of them, "cpu" and "disk" may hold; the rest goes on to the next.
             on_progress: told bytes loaded and bytes in all, as they are loaded.
+            max_batch: how many images are computed at once, at most (see Bagel).
 
         Raises:
             ModelFolderError: the folder is not a BAGEL checkpoint, or its parts do not fit each other.
-            ValueError: there is no such dtype, or no such device.
+            ValueError: there is no such dtype, or no such device, or `max_batch` is less than 1.
         """
         folder = Path(folder)
         device = choose_device(device, gpus or ())
@@ -87,7 +107,7 @@ class Bagel:
             max_memory=max_memory,
             on_progress=on_progress,
         )
-        return Bagel(card, network, tokenizer)
+        return Bagel(card, network, tokenizer, max_batch=max_batch)
 
     @property
     def card(self) -> ModelCard:
@@ -96,7 +116,7 @@ class Bagel:
 
     @property
     def tokens_read(self) -> int:
-        """Tokens read into the caches since the model was loaded."""
+        """Tokens read into the caches, and to judge, since the model was loaded."""
         return self.reader.tokens_read
 
     def forget(self) -> None:
@@ -133,30 +153,50 @@ class Bagel:
                 return
             yield token_id
 
-    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
-        """The image that follows `context`: a Denoising after each step, then one Drawn.
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+        """Images that each follow `context`, one for each seed: a Denoising after each step of all, then one Drawn.
 
         Raises:
             ValueError: the size is not one this model draws, or none is given and the context has no image.
         """
         width, height = self.size(context, settings)
-        stride, config = self._card.stride_px, self.network.config
-        rows, columns = height // stride, width // stride
-        x = noise = gaussian_noise(rows * columns, config.latent_width, seed)
-        for step in self.denoise(context, settings, noise, rows):
-            x = step.x
-            preview = partial(self._preview, step.clean, rows)
-            yield Denoising(done=step.done, total=step.total, preview=preview)
-        yield Drawn(image=self.picture(x, rows))
+        rows, columns = height // self._card.stride_px, width // self._card.stride_px
+        batches = [seeds[first : first + self.max_batch] for first in range(0, len(seeds), self.max_batch)]
+        images: list[Image] = []
+        for done, batch in enumerate(batches):
+            shape = rows * columns, self.network.config.latent_width
+            x = noise = torch.stack([gaussian_noise(*shape, seed) for seed in batch])
+            for step in self.denoise(context, settings, noise, rows):
+                x = step.x
+                preview = partial(self._preview, step.clean, rows)
+                yield Denoising(done=done * step.total + step.done, total=len(batches) * step.total, preview=preview)
+            images += [self.picture(tokens, rows) for tokens in x]
+        yield Drawn(images=tuple(images))
 
     @torch.inference_mode()
     def denoise(self, context: Context, settings: ImageSettings, noise: Tensor, rows: int) -> Iterator[FlowStep]:
-        """From `noise` (L, C) on the CPU, for a grid of `rows` rows, to the latent tokens of an image."""
+        """From `noise` (I, L, C) on the CPU, for a grid of `rows` rows, to the latent tokens of I images at once.
+
+        Without the first axis it is one image, and so are the steps.
+        """
         network = self.network
-        grid = self.reader.grid(rows, len(noise) // rows, network.config.latent_side)
+        tokens, width = noise.shape[-2:]
+        grid = self.reader.grid(rows, tokens // rows, network.config.latent_side)
         branches = self.branches(context, settings)
-        velocity = GuidedVelocity(network, branches, settings, grid, self.reader.markers)
+        images = noise.numel() // (tokens * width)
+        velocity = GuidedVelocity(network, branches, settings, grid, self.reader.markers, images)
         yield from euler(velocity, noise.to(network.device), schedule(settings.num_timesteps, settings.timestep_shift))
+
+    @torch.inference_mode()
+    def judge(self, image: Image, question: str) -> float:
+        """How likely the model is to answer `question` about `image` with yes rather than no, 0 to 1.
+
+        It reads the two into a cache of their own, to understand them only, which is gone when it returns.
+        """
+        cache = Cache(self.network.config.decoder.num_layers, latents=False)
+        self.reader.sync(cache, (Picture(image), Text(question)))
+        hidden = self.network.read_text([self._tokenizer.text_start], Window(cache, cache.end, kept=True))
+        return self._verdicts.share_of_yes(self.network.logits(hidden))
 
     def branches(self, context: Context, settings: ImageSettings) -> Branches:
         """The contexts that drawing in `context` needs, read."""
@@ -198,9 +238,9 @@ class Bagel:
         pixels: Tensor = self.network.latent_decoder(latents.to(self.network.dtype))
         return to_image(to_uint8(pixels))
 
-    def _preview(self, tokens: Tensor, rows: int) -> Image:
-        longest = max(rows, len(tokens) // rows) * self._card.stride_px
-        return self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX))
+    def _preview(self, x: Tensor, rows: int) -> Image:
+        longest = max(rows, x.shape[1] // rows) * self._card.stride_px
+        return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in x])
 
 
 def _check_sizes(folder: Path, config: BagelConfig, card: ModelCard) -> None:

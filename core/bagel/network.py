@@ -19,10 +19,15 @@ from core.bagel.vision import VisionEmbedder
 
 @dataclass(frozen=True)
 class Pack:
-    """The contexts in which one noised block is computed at once, and the rotation of its position in each."""
+    """The contexts in which noised blocks are computed at once, and the rotation of each block's position.
+
+    For 2 images in the contexts a and b the blocks are 1a 2a 1b 2b: images that share a context share its window, so
+    its keys and values are held once (a block is written to the front, attends, and makes room for the next).
+    """
 
     windows: tuple[Window, ...]
     by: Rotary
+    contexts: int
 
 
 class Network(nn.Module):
@@ -68,18 +73,29 @@ class Network(nn.Module):
         by = self.rotation([[window.at.position]])
         self.decoder(torch.cat((start, embedded, end))[None], None, by, (window,))
 
-    def pack(self, windows: Sequence[Window]) -> Pack:
-        """Prepare to compute noised blocks in these contexts."""
-        return Pack(tuple(windows), self.rotation([[window.at.position] for window in windows]))
+    def pack(self, contexts: Sequence[Window], images: int) -> Pack:
+        """Prepare to compute the noised blocks of `images` images in each of these contexts."""
+        windows = tuple(window for window in contexts for _ in range(images))
+        return Pack(windows, self.rotation([[window.at.position] for window in windows]), len(contexts))
 
     def velocities(self, x: Tensor, time: float, grid: Tensor, markers: Sequence[int], pack: Pack) -> Tensor:
-        """The velocity of noised latents `x` (L, C) at `time` in each of the pack's contexts, (B, L, C) float32."""
-        branches = (len(pack.windows), 1, 1)
-        und = self.embed(markers).repeat(branches)
-        gen = self.latents(x.to(self.dtype), self._time(time), grid).repeat(branches)
+        """The velocities of noised latents at `time` in each of the pack's W contexts.
+
+        Args:
+            x: the latents of I images, (I, L, C).
+            time: 1 (noise) to 0 (image).
+            grid: table positions of the latents, (L,).
+            markers: the tokens around an image.
+            pack: made for as many images.
+
+        Returns:
+            (W, I, L, C) float32
+        """
+        und = self.embed(markers).repeat(len(pack.windows), 1, 1)
+        gen = self.latents(x.to(self.dtype), self._time(time), grid).repeat(pack.contexts, 1, 1)
         _, hidden = self.decoder(und, gen, pack.by, pack.windows)
         velocities: Tensor = self.llm2vae(self.decoder.norm_moe_gen(hidden))
-        return velocities.to(x.device, torch.float32)
+        return velocities.to(x.device, torch.float32).view(pack.contexts, *x.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token (V,), after the token with this `hidden` state (D,)."""

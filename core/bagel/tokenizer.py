@@ -49,6 +49,11 @@ class BagelTokenizer:
         """The token ids of a text block: start, text, end."""
         return [self.text_start, *self._tokenizer.encode(text, add_special_tokens=False).ids, self.text_end]
 
+    def first(self, text: str) -> int:
+        """The first token of `text`, which is not empty."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids[0]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens left out."""
         stream = TextStream(self)

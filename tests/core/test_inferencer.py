@@ -1,6 +1,6 @@
 """AutoInterleavedInferencer is the recipe language from Python: same outputs, and a context that goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,10 @@ class Recording(ScriptedModel):
         self.settings: list[ImageSettings] = []
         self.contexts: list[Context] = []
 
-    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
         self.settings.append(settings)
         self.contexts.append(context)
-        return super().draw(context, settings, seed=seed)
+        return super().draw(context, settings, seeds=seeds)
 
 
 def photo() -> Image.Image:
@@ -171,8 +171,10 @@ def test_a_refused_sequence_leaves_the_context_alone() -> None:
 
 def test_a_model_that_draws_nothing_is_an_error() -> None:
     class Blind(ScriptedModel):
-        def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
-            del context, settings, seed
+        def draw(
+            self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]
+        ) -> Iterator[Denoising | Drawn]:
+            del context, settings, seeds
             return iter(())
 
     inferencer = AutoInterleavedInferencer(Blind())

@@ -16,9 +16,9 @@ def written(context: Context = CAT, *, seed: int = 0, model: ScriptedModel | Non
 
 
 def drawn(context: Context = CAT, *, seed: int = 0, model: ScriptedModel | None = None) -> Image.Image:
-    *_, last = (model or ScriptedModel()).draw(context, IMAGE, seed=seed)
+    *_, last = (model or ScriptedModel()).draw(context, IMAGE, seeds=(seed,))
     assert isinstance(last, Drawn)
-    return last.image
+    return last.images[0]
 
 
 def test_the_same_again_is_the_same() -> None:
@@ -47,12 +47,12 @@ def test_the_seed_counts() -> None:
 
 
 def test_an_image_is_drawn_in_steps_to_the_size_that_was_asked_for() -> None:
-    *steps, last = ScriptedModel().draw(CAT, IMAGE, seed=0)
+    *steps, last = ScriptedModel().draw(CAT, IMAGE, seeds=(0,))
     assert [(step.done, step.total) for step in steps if isinstance(step, Denoising)] == [(n, 4) for n in range(1, 5)]
     assert isinstance(steps[0], Denoising)
     assert steps[0].preview().size == (64, 64)
     assert isinstance(last, Drawn)
-    assert last.image.size == (64, 32)
+    assert last.images[0].size == (64, 32)
 
 
 def test_a_text_keeps_to_its_limit() -> None:
@@ -76,3 +76,23 @@ def test_each_token_and_each_denoising_step_takes_its_time() -> None:
     assert waits == [0.5] * len(words)
     drawn(model=model)
     assert waits == [0.5] * (len(words) + 4)
+
+
+def test_images_drawn_together_are_those_drawn_alone() -> None:
+    model = ScriptedModel()
+    *_, step, last = model.draw(CAT, IMAGE, seeds=(3, 1))
+    assert isinstance(last, Drawn)
+    assert [image.tobytes() for image in last.images] == [drawn(seed=seed).tobytes() for seed in (3, 1)]
+    assert model.tokens_read == len("A cat"), "one context for both"
+    assert isinstance(step, Denoising)
+    assert step.preview().size == (128, 64), "side by side"
+
+
+def test_a_judgement_is_a_function_of_the_image_and_the_question() -> None:
+    model = ScriptedModel()
+    image, other = drawn(seed=1), drawn(seed=2)
+    scores = [model.judge(*asked) for asked in ((image, "Red?"), (image, "Blue?"), (other, "Red?"))]
+    assert len(set(scores)) == 3
+    assert all(0 <= score < 1 for score in scores)
+    assert ScriptedModel().judge(image.copy(), "Red?") == scores[0]
+    assert model.tokens_read == 3 * len(image.tobytes()) + len("Red?Blue?Red?")

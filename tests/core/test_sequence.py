@@ -1,6 +1,6 @@
 """The interpreter carries out a plan, and a resumed run equals an undisturbed one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from PIL import Image
@@ -31,9 +31,9 @@ class Recording(ScriptedModel):
         self.contexts.append(context)
         return super().write(context, settings, seed=seed)
 
-    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
         self.contexts.append(context)
-        return super().draw(context, settings, seed=seed)
+        return super().draw(context, settings, seeds=seeds)
 
 
 def outputs(events: list[Event]) -> list[str | bytes]:

@@ -1,6 +1,6 @@
 """A device that runs out of memory: once costs time, twice costs that run alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -27,8 +27,8 @@ class Scarce(ScriptedModel):
         self.times = times
         self.forgot = 0
 
-    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
-        for made in super().draw(context, settings, seed=seed):
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+        for made in super().draw(context, settings, seeds=seeds):
             if isinstance(made, Denoising) and made.done == 3 and len(context.items) > 3 and self.times:
                 self.times -= 1
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -1,7 +1,7 @@
 """A run is a function of its recipe and id: cut short anywhere, or with its store away, it ends in the same bytes."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -174,10 +174,12 @@ def test_an_error_drops_what_waits_and_commits_nothing_after_it() -> None:
     class Dying(ScriptedModel):
         """Dies at the first image, while the text before it is being stored."""
 
-        def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Iterator[Denoising | Drawn]:
+        def draw(
+            self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]
+        ) -> Iterator[Denoising | Drawn]:
             threading.Timer(0.05, held.set).start()
             raise DiedError
-            yield from super().draw(context, settings, seed=seed)
+            yield from super().draw(context, settings, seeds=seeds)
 
     objects = Slow()
     with pytest.raises(DiedError):

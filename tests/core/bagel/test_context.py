@@ -81,7 +81,7 @@ def test_a_cache_cut_back_and_read_on_holds_the_bits_of_a_fresh_one() -> None:
     for context in (wanted, elsewhere, replace(wanted, items=wanted.items[:1]), wanted):
         found = bits(model, context)
     list(model.write(wanted, TextSettings(max_new_tokens=5), seed=1))
-    list(model.draw(wanted, SETTINGS, seed=1))
+    list(model.draw(wanted, SETTINGS, seeds=(1,)))
     fresh = bits(load("random"), wanted)
     again = bits(model, wanted)
     for one, other, third in zip(found, fresh, again, strict=True):
@@ -95,7 +95,7 @@ def test_every_item_is_read_once() -> None:
     list(model.write(context, TextSettings(max_new_tokens=3), seed=0))
     once = model.tokens_read
     list(model.write(context, TextSettings(max_new_tokens=3), seed=0))
-    list(model.draw(context, plain, seed=0))
+    list(model.draw(context, plain, seeds=(0,)))
     assert model.tokens_read == once == model.branches(context, plain).full.at.tokens
     follow = Text("More")
     list(model.write(context.plus(follow), TextSettings(max_new_tokens=1), seed=0))
@@ -132,7 +132,7 @@ def test_packed_branches_equal_one_by_one() -> None:
 
     def velocities(*packed: Window) -> Tensor:
         with torch.inference_mode():
-            return network.velocities(noise, 0.7, grid, reader.markers, network.pack(packed))
+            return network.velocities(noise[None], 0.7, grid, reader.markers, network.pack(packed, images=1))[:, 0]
 
     packed = velocities(*windows)
     for window, found in zip(windows, packed, strict=True):

@@ -26,9 +26,9 @@ def tiny() -> Bagel:
 
 
 def draw(model: UnifiedModel, context: Context, settings: ImageSettings, seed: int = 0) -> Image.Image:
-    *_, last = model.draw(context, settings, seed=seed)
+    *_, last = model.draw(context, settings, seeds=(seed,))
     assert isinstance(last, Drawn)
-    return last.image
+    return last.images[0]
 
 
 def write(model: UnifiedModel, context: Context, settings: TextSettings, seed: int = 0) -> str:
@@ -41,10 +41,10 @@ def test_the_card_is_that_of_the_folder(model: Bagel) -> None:
 
 
 def test_drawing_tells_each_step_and_ends_with_the_image(model: Bagel) -> None:
-    *steps, last = model.draw(FOREST, SETTINGS, seed=0)
+    *steps, last = model.draw(FOREST, SETTINGS, seeds=(0,))
     assert [(step.done, step.total) for step in steps if isinstance(step, Denoising)] == [(i, 4) for i in range(1, 5)]
     assert isinstance(last, Drawn)
-    assert (last.image.size, last.image.mode) == ((64, 48), "RGB")
+    assert (last.images[0].size, last.images[0].mode) == ((64, 48), "RGB")
 
 
 def test_the_same_seed_draws_and_writes_the_same_in_any_order_of_work(model: Bagel) -> None:
@@ -67,7 +67,7 @@ def test_global_randomness_is_neither_used_nor_moved(model: Bagel) -> None:
 
 
 def test_a_suspended_generation_leaves_the_callers_torch_as_it_was(model: Bagel) -> None:
-    for started in (model.draw(FOREST, SETTINGS, seed=0), model.write(FOREST, TextSettings(), seed=0)):
+    for started in (model.draw(FOREST, SETTINGS, seeds=(0,)), model.write(FOREST, TextSettings(), seed=0)):
         next(iter(started))
         assert not torch.is_inference_mode_enabled()
         started.close()  # type: ignore[union-attr]  # the protocol says generators
@@ -75,26 +75,26 @@ def test_a_suspended_generation_leaves_the_callers_torch_as_it_was(model: Bagel)
 
 def test_previews_do_not_change_the_image(model: Bagel) -> None:
     sizes = set()
-    for step in model.draw(FOREST, SETTINGS, seed=9):
+    for step in model.draw(FOREST, SETTINGS, seeds=(9,)):
         if isinstance(step, Denoising):
             sizes.add(step.preview().size)
         else:
-            seen = step.image
+            seen = step.images[0]
     assert sizes == {(64, 48)}
     assert seen.tobytes() == draw(model, FOREST, SETTINGS, seed=9).tobytes()
 
 
 def test_a_preview_of_a_large_image_is_small(model: Bagel) -> None:
-    first = next(iter(model.draw(FOREST, replace(SETTINGS, width=256, height=64), seed=9)))
+    first = next(iter(model.draw(FOREST, replace(SETTINGS, width=256, height=64), seeds=(9,))))
     assert isinstance(first, Denoising)
     assert first.preview().size == (128, 32)
 
 
 def test_the_last_preview_is_the_image(tiny: Bagel) -> None:
-    *_, step, last = tiny.draw(FOREST, replace(SETTINGS, height=64), seed=1)
+    *_, step, last = tiny.draw(FOREST, replace(SETTINGS, height=64), seeds=(1,))
     assert isinstance(step, Denoising)
     assert isinstance(last, Drawn)
-    assert step.preview().tobytes() == last.image.tobytes()
+    assert step.preview().tobytes() == last.images[0].tobytes()
 
 
 def test_without_a_size_the_last_image_gives_it(model: Bagel) -> None:

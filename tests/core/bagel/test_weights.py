@@ -173,12 +173,12 @@ def outcome(model: Bagel) -> tuple[str, Tensor]:
     context = Context(items=(Text("A magical forest"),))
     text = "".join(model.write(context, TextSettings(max_new_tokens=6, temperature=0.0), seed=0))
     settings = ImageSettings(width=64, height=48, num_timesteps=4, cfg_interval=(0.0, 1.0))
-    *_, drawn = model.draw(context.plus(Text(text)), settings, seed=2)
+    *_, drawn = model.draw(context.plus(Text(text)), settings, seeds=(2,))
     assert isinstance(drawn, Drawn)
-    second = context.plus(Text(text), Picture(drawn.image))
-    *_, last = model.draw(second, replace(settings, width=None, height=None), seed=3)
+    second = context.plus(Text(text), Picture(drawn.images[0]))
+    *_, last = model.draw(second, replace(settings, width=None, height=None), seeds=(3,))
     assert isinstance(last, Drawn)
-    return text, levels(last.image)
+    return text, levels(last.images[0])
 
 
 @pytest.mark.parametrize(("cpu", "some_kept"), [(5_500_000, True), (400_000, False)])

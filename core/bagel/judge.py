@@ -1,0 +1,31 @@
+"""Yes or no: what the model answers to a question about an image, as a number."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from core.bagel.tokenizer import BagelTokenizer
+
+YES = ("yes", "Yes", " yes", " Yes")
+NO = ("no", "No", " no", " No")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """The tokens with which an answer begins; none begins both a yes and a no."""
+
+    yes: tuple[int, ...]
+    no: tuple[int, ...]
+
+    @staticmethod
+    def of(tokenizer: BagelTokenizer) -> "Verdicts":
+        yes, no = ({tokenizer.first(spelling) for spelling in spellings} for spellings in (YES, NO))
+        return Verdicts(yes=tuple(sorted(yes - no)), no=tuple(sorted(no - yes)))
+
+    def share_of_yes(self, logits: Tensor) -> float:
+        """The probability of yes among the answers that are yes or no, from the logits (V,) of an answer's start.
+
+        It is summed on the CPU, where sums do not depend on scheduling.
+        """
+        scores = logits[[*self.yes, *self.no]].cpu().double()
+        return float(scores.softmax(dim=0)[: len(self.yes)].sum())
