@@ -13,17 +13,18 @@ TEXT_MARKERS = 2  # a text item stands between bos and eos
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """What one step adds. Of texts that the model has yet to write, the longest is assumed."""
+    """What one step takes; of texts yet to be written the longest is assumed, and of images every try."""
 
     step: Step
     new_tokens: int
-    """Tokens that the step's item adds to the context."""
+    """Tokens that are read because of the step: its item, or after items were forgotten those behind them again."""
     context_tokens: int
     """Tokens in the context after the step."""
     kv_values: int
     """Numbers the KV cache holds after the step; times 2 bytes in bfloat16, 4 in float32."""
     forward_passes: int
-    """Passes through the decoder that the step makes, one for each token written and each guidance branch drawn."""
+    """Passes through the decoder that the step makes, one for each token written and each guidance branch drawn; of
+    images drawn together, one for each."""
 
 
 def costs(
@@ -67,17 +68,33 @@ class _Ledger:
 
     def add(self, step: Step) -> StepCost:
         passes = self._forward_passes(step)
-        tokens = self._item_tokens(step)
+        new, item = self._tokens(step)
+        self.items.setdefault(step.number, item)
+        context = self.system_tokens + item + sum(self.items[number] for number in step.context)
         if isinstance(step, Forget):
-            for number in step.dropped:
-                del self.items[number]
-        else:
-            self.items[step.number] = tokens
-        context = self.system_tokens + sum(self.items.values())
+            context -= sum(self.items[number] for number in step.dropped)
         kv_values = context * self.card.kv_values_per_token
-        return StepCost(
-            step=step, new_tokens=tokens, context_tokens=context, kv_values=kv_values, forward_passes=passes
-        )
+        return StepCost(step=step, new_tokens=new, context_tokens=context, kv_values=kv_values, forward_passes=passes)
+
+    def _tokens(self, step: Step) -> tuple[int, int]:
+        """What is read because of `step`, and what its item holds of the context."""
+        match step:
+            case Forget():
+                behind = step.context[step.context.index(step.dropped[-1]) + 1 :]
+                return sum(self.items[number] for number in behind), 0
+            case Draw():
+                tokens = self._item_tokens(step)
+                judged = step.variations * self._judged_tokens(step, tokens) if self.recipe.is_judged else 0
+                read_back = 0 if step.attempt else tokens * (step.variations if step.forks else 1)
+                return read_back + judged, tokens
+            case _:
+                tokens = self._item_tokens(step)
+                return tokens, tokens
+
+    def _judged_tokens(self, step: Draw, image_tokens: int) -> int:
+        """Of one image and the question about it; the image is read by its ViT block alone."""
+        question = self.count_tokens(self.recipe.judge.question) + self.items[step.shows] + 1
+        return min(image_tokens, self.card.vit.block_tokens(*self._drawn_size())) + question
 
     def _item_tokens(self, step: Step) -> int:
         match step:
@@ -113,7 +130,7 @@ class _Ledger:
             case Write():
                 return self.recipe.text.max_new_tokens + 2
             case Draw():
-                return velocity_evaluations(self.recipe.image) + 2
+                return step.variations * (velocity_evaluations(self.recipe.image) + 2 + 2 * self.recipe.is_judged)
             case _:
                 return 0
 

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from PIL.Image import Image
 
-from core.plan import Forget, Step
+from core.plan import Draw, Forget, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,56 @@ class TextReady:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageReady:
-    """An image of the sequence is final. Ends its step."""
+class Variation:
+    """One of the images that a step drew."""
 
-    step: Step
-    index: int
+    number: int
+    """Which variation it is, from 0."""
     image: Image
     seed: int
     """What the image's noise was drawn from."""
+    score: float | None = None
+    """How well the model finds that it shows what it is to show, from 0 to 1; None when it was not asked."""
+    chosen: bool = True
+    """Whether it goes on; a better one of a later try may take its place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The images just drawn have their scores, in the order of their variations."""
+
+    step: Draw
+    question: str
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReady:
+    """An image of the sequence is final, in all the variations that its step drew. Ends its step."""
+
+    step: Draw
+    variations: tuple[Variation, ...]
+
+    @property
+    def index(self) -> int:
+        """Which of the images of its branch this is, from 0."""
+        return self.step.index
+
+    @property
+    def best(self) -> Variation:
+        """The variation that goes on; the first when all do (in a tree) or none does (a try that was no better)."""
+        return next((one for one in self.variations if one.chosen), self.variations[0])
+
+    @property
+    def image(self) -> Image:
+        return self.best.image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Nothing had to be drawn again. Ends its step."""
+
+    step: Draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,5 +113,5 @@ class Forgotten:
     step: Forget
 
 
-StepEnded: TypeAlias = ItemRead | TextReady | ImageReady | Forgotten
-Event: TypeAlias = StepStarted | TextDelta | Denoised | StepEnded
+StepEnded: TypeAlias = ItemRead | TextReady | ImageReady | Skipped | Forgotten
+Event: TypeAlias = StepStarted | TextDelta | Denoised | Judged | StepEnded

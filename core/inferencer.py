@@ -1,15 +1,16 @@
 """AutoInterleavedInferencer: the engine from Python, in a notebook or a script, without any service."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 from PIL.Image import Image
 
-from core.events import Event, Forgotten, ImageReady, TextReady
+from core.events import Event, ImageReady, TextReady
 from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
-from core.sequence import PLANNING_PROMPT, derive_seed, run_sequence
+from core.sequence import derive_seed, run_sequence
 from recipes.defaults import image_defaults, text_defaults
-from recipes.recipe import ContextItem, ImageItem, ImageSettings, Mode, Recipe, TextItem, TextSettings
+from recipes.recipe import ContextItem, ImageItem, ImageSettings, Mode, Recipe, Retry, TextItem, TextSettings
 from recipes.rules import check
 
 
@@ -31,6 +32,28 @@ class AutoInterleavedInferencer:
         """Forget everything."""
         self.context = Context()
         self._outputs = 0
+
+    def fork(self, *, seed: int | None = None) -> "AutoInterleavedInferencer":
+        """Another that goes on from the same context, on the same model; neither sees what the other makes from here.
+
+        What both have in common stays read as long as they are used one after the other.
+
+        Args:
+            seed: its own seed; None takes this one's, and the same calls then make the same.
+        """
+        other = AutoInterleavedInferencer(self.model, seed=self.seed if seed is None else seed)
+        other.context, other._outputs = self.context, self._outputs
+        return other
+
+    def rollback(self, n: int = 1) -> None:
+        """Take the last `n` items out of the context; what is made next has new randomness all the same.
+
+        Raises:
+            ValueError: the context has fewer items, or n is negative; the context is as before.
+        """
+        if not 0 <= n <= len(self.context.items):
+            raise ValueError(f"can't roll back {n} items: the context has {len(self.context.items)}")
+        self.context = replace(self.context, items=self.context.items[: len(self.context.items) - n])
 
     def add_to_context(self, item: str | Image) -> None:
         """Append a text or an image to the context."""
@@ -80,9 +103,12 @@ class AutoInterleavedInferencer:
         num_images: int = 3,
         think: bool = False,
         auto_refine: bool = True,
-        refinement_prompts: Sequence[str] = (),
+        refinement_prompts: Sequence[str | None] = (),
         refine_instruction: str | None = None,
         max_context_items: int | None = None,
+        variations_per_image: int = 1,
+        select: Literal["first", "judge", "tree"] = "first",
+        retry: Retry | None = None,
         cfg_img_scale: float | None = None,
         text: Mapping[str, Any] | None = None,
         image: Mapping[str, Any] | None = None,
@@ -90,14 +116,20 @@ class AutoInterleavedInferencer:
     ) -> list[str | Image]:
         """Run a whole sequence from the context and return its texts and images in order.
 
+        Of the variations of an image that is returned which goes on (`on_event` tells of all); of a tree all are, depth
+        first, and the context afterwards is that of the last branch.
+
         Args:
             initial_context: appended to the context first.
             num_images: the sequence ends when this many images exist.
             think: write a plan before each image.
             auto_refine: write the refinement texts that refinement_prompts does not give.
-            refinement_prompts: given refinement texts, used in order, first.
+            refinement_prompts: given refinement texts, used in order; None is one that the model writes.
             refine_instruction: seen only while a refinement is written.
             max_context_items: keep the context of this call's start and the most recent others, at most this many.
+            variations_per_image: images drawn for each image, as one batch.
+            select: which of them goes on: the first, the one the model judges best, or each as a branch of a tree.
+            retry: when an image that the model judges low is drawn again.
             cfg_img_scale: how strongly the context's images guide, when it starts with one.
             text: fields of TextSettings that differ from the model's defaults.
             image: fields of ImageSettings that differ from the model's defaults.
@@ -122,6 +154,9 @@ class AutoInterleavedInferencer:
             refinement_prompts=tuple(refinement_prompts),
             refine_instruction=refine_instruction,
             max_context_items=max_context_items,
+            variations_per_image=variations_per_image,
+            select=select,
+            retry=retry,
             text=self._text_settings(text or {}),
             image=self._image_settings(image or {}, context),
         )
@@ -130,24 +165,22 @@ class AutoInterleavedInferencer:
         return self._run(recipe, on_event)
 
     def _run(self, recipe: Recipe, on_event: Callable[[Event], None] | None) -> list[str | Image]:
-        inputs = [item.image for item in self.context.items if isinstance(item, Picture)]
-        outputs: list[str | Image] = []
-        made: dict[int, Item] = dict(enumerate(self.context.items, start=1))  # step number -> item, as in the plan
-        for event in run_sequence(recipe, self.model, inputs=inputs):
+        outputs: dict[tuple[int, int], str | Image] = {}  # by what made it; a later try takes an image's place
+        for event in self._events(recipe):
             if isinstance(event, TextReady):
-                made[event.step.number] = Text(event.text, thought=event.role == "thinking")
-                outputs.append(event.text)
+                outputs[event.step.number, 0] = event.text
             elif isinstance(event, ImageReady):
-                made[event.step.number] = Picture(event.image)
-                outputs.append(event.image)
-            elif isinstance(event, Forgotten):
-                for number in event.step.dropped:
-                    del made[number]
+                for one in event.variations:
+                    if one.chosen:
+                        outputs[event.step.item, one.number if event.step.forks else 0] = one.image
             if on_event:
                 on_event(event)
-        system_prompt = PLANNING_PROMPT if recipe.think else None
-        self.context = Context(system_prompt=system_prompt, items=tuple(made.values()))
-        return outputs
+        return list(outputs.values())
+
+    def _events(self, recipe: Recipe) -> Iterator[Event]:
+        """The events of a sequence; at its end the context is the sequence's."""
+        inputs = [item.image for item in self.context.items if isinstance(item, Picture)]
+        self.context = yield from run_sequence(recipe, self.model, inputs=inputs)
 
     def _text_settings(self, given: Mapping[str, Any]) -> TextSettings:
         return TextSettings(**{**text_defaults(self.model.card), **given})

@@ -1,14 +1,31 @@
 """The interpreter: runs a plan on a model and yields what happens."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
 from PIL.Image import Image
 
-from core.events import Denoised, Event, Forgotten, ImageReady, ItemRead, StepStarted, TextDelta, TextReady
-from core.plan import Draw, Forget, Read, Step, Write, plan
+from core.events import (
+    Denoised,
+    Event,
+    Forgotten,
+    ImageReady,
+    ItemRead,
+    Judged,
+    Skipped,
+    StepStarted,
+    TextDelta,
+    TextReady,
+    Variation,
+)
+from core.plan import Draw, Forget, Path, Read, Step, Write, plan
 from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
 from recipes.recipe import Recipe, TextItem
+
+SCORE_DIGITS = 6
+"""What a score is rounded to, as it is told, stored and compared."""
 
 # BAGEL's own prompt for planning an image before drawing it; the model was trained on these very words.
 PLANNING_PROMPT = (
@@ -24,52 +41,66 @@ def derive_seed(run_seed: int, step: int, variation: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+Made: TypeAlias = str | tuple[Variation, ...] | None
+"""What a step leaves to those after it: the text that it wrote, the variations that it chose, or nothing of its own."""
+
+
 def run_sequence(
-    recipe: Recipe, model: UnifiedModel, *, inputs: Sequence[Image] = (), done: Sequence[Item | None] = ()
-) -> Iterator[Event]:
+    recipe: Recipe, model: UnifiedModel, *, inputs: Sequence[Image] = (), done: Iterable[Made] = ()
+) -> Generator[Event, None, Context]:
     """Interpret the plan of `recipe` on `model`.
 
     Args:
         recipe: with its defaults filled in.
         model: what reads, writes and draws.
         inputs: the images of the initial context, RGB or RGBA, in the order in which the recipe refers to them.
-        done: what the first steps already made (an item each; None for a step that makes none). They are taken as
-            they are, without an event, and the sequence goes on behind them: a resumed run equals an undisturbed one.
+        done: what the first steps already made. It is taken as it is, without an event, and the sequence goes on
+            behind it: a resumed run equals an undisturbed one.
+
+    Returns:
+        The context at the end; of a tree, that of its last branch.
     """
-    interpreter = _Interpreter(recipe, model, inputs)
-    for step in plan(recipe):
-        if step.number <= len(done):
-            interpreter.restore(step, done[step.number - 1])
-            continue
+    steps = plan(recipe)
+    interpreter = _Interpreter(recipe, model, steps, inputs)
+    ahead = iter(steps)
+    for made in done:
+        interpreter.restore(next(ahead), made)
+    for step in ahead:
         yield StepStarted(step=step)
         yield from interpreter.run(step)
+    return interpreter.context_after(steps[-1])
 
 
 class _Interpreter:
-    """The items made so far, by the number of the step that made them."""
+    """The items that are still needed, by the number of the step that made them."""
 
-    def __init__(self, recipe: Recipe, model: UnifiedModel, inputs: Sequence[Image]) -> None:
+    def __init__(self, recipe: Recipe, model: UnifiedModel, steps: Sequence[Step], inputs: Sequence[Image]) -> None:
         self.recipe = recipe
         self.model = model
         self.inputs = iter(inputs)
-        self.items: dict[int, Item] = {}
+        self.read: dict[int, Item] = {}  # given, or written
+        self.drawn: dict[int, dict[Path, Variation]] = {}  # what goes on, by the branches that it goes on in
+        self.last_use = {number: step.number for step in steps for number in _uses(step)}
 
-    @property
-    def context(self) -> Context:
-        system_prompt = PLANNING_PROMPT if self.recipe.think else None
-        return Context(system_prompt=system_prompt, items=tuple(self.items.values()))
+    def context_after(self, step: Step) -> Context:
+        """What is before the model once `step` is done."""
+        number = step.item if isinstance(step, Draw) else step.number
+        path = list(self.drawn[number])[-1] if number in self.drawn else step.path
+        return self._context((*step.context, number), path)
 
-    def restore(self, step: Step, item: Item | None) -> None:
-        """Take `step` as done, with the item it made."""
+    def restore(self, step: Step, made: Made) -> None:
+        """Take `step` as done, with what it made."""
         match step:
             case Read():
                 self._read(step)
-            case Forget():
-                self._forget(step)
-            case Write() | Draw():
-                if item is None:
-                    raise ValueError(f"step {step.number} made an item, none was given")
-                self.items[step.number] = item
+            case Write() if isinstance(made, str):
+                self._keep_text(step, made)
+            case Draw() if isinstance(made, tuple):
+                kept = self.drawn.setdefault(step.item, {})
+                kept.update({_branch(step, variation): variation for variation in made})
+            case Write() | Draw(attempt=0):
+                raise ValueError(f"step {step.number} made something, {made!r} was given")
+        self._drop_unused(step)
 
     def run(self, step: Step) -> Iterator[Event]:
         match step:
@@ -80,40 +111,112 @@ class _Interpreter:
             case Draw():
                 yield from self._draw(step)
             case Forget():
-                self._forget(step)
                 yield Forgotten(step=step)
+        self._drop_unused(step)
+
+    def _context(self, numbers: Sequence[int], path: Path) -> Context:
+        system_prompt = PLANNING_PROMPT if self.recipe.think else None
+        return Context(system_prompt=system_prompt, items=tuple(self._item(number, path) for number in numbers))
+
+    def _item(self, number: int, path: Path) -> Item:
+        if number in self.read:
+            return self.read[number]
+        here = [one for branch, one in self.drawn[number].items() if path[: len(branch)] == branch]
+        return Picture(here[0].image)
+
+    def _drop_unused(self, step: Step) -> None:
+        """Let go of what no later step needs, so that memory does not grow with the length of the sequence."""
+        for items in (self.read, self.drawn):
+            for number in [number for number in items if self.last_use[number] < step.number]:
+                del items[number]
 
     def _read(self, step: Read) -> Event:
         item = step.item
         if isinstance(item, TextItem):
-            self.items[step.number] = Text(item.text)
+            self.read[step.number] = Text(item.text)
             if step.role == "refinement":
                 return TextReady(step=step, role="refinement", text=item.text, given=True)
         else:
-            self.items[step.number] = Picture(next(self.inputs))
+            self.read[step.number] = Picture(next(self.inputs))
         return ItemRead(step=step)
 
     def _write(self, step: Write) -> Iterator[Event]:
-        context = self.context.plus(Text(step.instruction)) if step.instruction else self.context
+        context = self._context(step.context, step.path)
+        if step.instruction:
+            context = context.plus(Text(step.instruction))
         seed = derive_seed(self.recipe.seed, step.number, 0, "text")
         parts: list[str] = []
         for part in self.model.write(context, self.recipe.text, seed=seed):
             parts.append(part)
             yield TextDelta(step=step, text=part)
         text = "".join(parts)
-        self.items[step.number] = Text(text, thought=step.role == "thinking")
+        self._keep_text(step, text)
         yield TextReady(step=step, role=step.role, text=text, given=False)
 
+    def _keep_text(self, step: Write, text: str) -> None:
+        self.read[step.number] = Text(text, thought=step.role == "thinking")
+
     def _draw(self, step: Draw) -> Iterator[Event]:
-        seed = derive_seed(self.recipe.seed, step.number, 0, "noise")
-        for progress in self.model.draw(self.context, self.recipe.image, seeds=(seed,)):
+        wanted = self._wanted(step)
+        if not wanted:
+            yield Skipped(step=step)
+            return
+        seeds = [derive_seed(self.recipe.seed, step.number, number, "noise") for number in wanted]
+        images: Sequence[Image] = ()
+        for progress in self.model.draw(self._context(step.context, step.path), self.recipe.image, seeds=seeds):
             if isinstance(progress, Drawn):
-                (image,) = progress.images
-                self.items[step.number] = Picture(image)
-                yield ImageReady(step=step, index=step.index, image=image, seed=seed)
+                images = progress.images
             else:
                 yield Denoised(step=step, done=progress.done, total=progress.total, preview=progress.preview)
+        drawn = [
+            Variation(number=number, image=image, seed=seed)
+            for number, image, seed in zip(wanted, images, seeds, strict=True)
+        ]
+        if self.recipe.is_judged:
+            drawn, judged = self._judge(step, drawn)
+            yield judged
+        yield ImageReady(step=step, variations=self._choose(step, drawn))
 
-    def _forget(self, step: Forget) -> None:
-        for number in step.dropped:
-            del self.items[number]
+    def _wanted(self, step: Draw) -> Sequence[int]:
+        """The variations that `step` is to draw: all in the first try, then those whose score is too low."""
+        if not step.attempt or self.recipe.retry is None:
+            return range(step.variations)
+        below, kept = self.recipe.retry.below, self.drawn[step.item].values()
+        low = [variation.number for variation in kept if _score(variation) < below]
+        return range(step.variations) if low and self.recipe.select == "judge" else low
+
+    def _judge(self, step: Draw, drawn: Sequence[Variation]) -> tuple[list[Variation], Judged]:
+        """`drawn` with the scores that the model gives them."""
+        shown = self.read[step.shows]
+        instruction = shown.text.strip().removesuffix(".") if isinstance(shown, Text) else ""
+        question = self.recipe.judge.question.replace("{instruction}", instruction)
+        scores = tuple(round(self.model.judge(one.image, question), SCORE_DIGITS) for one in drawn)
+        scored = [replace(one, score=score) for one, score in zip(drawn, scores, strict=True)]
+        return scored, Judged(step=step, question=question, scores=scores)
+
+    def _choose(self, step: Draw, drawn: Sequence[Variation]) -> tuple[Variation, ...]:
+        """Mark what goes on: in each branch the best so far."""
+        kept = self.drawn.setdefault(step.item, {})
+        ranked = sorted(drawn, key=_score, reverse=True) if self.recipe.select == "judge" else drawn
+        for one in ranked:
+            branch = _branch(step, one)
+            if branch not in kept or (step.attempt and _score(one) > _score(kept[branch])):
+                kept[branch] = one
+        going_on = {id(one) for one in kept.values()}
+        return tuple(replace(one, chosen=id(one) in going_on) for one in drawn)
+
+
+def _uses(step: Step) -> tuple[int, ...]:
+    """The numbers of the steps whose items `step` needs or makes."""
+    if isinstance(step, Draw):
+        return (*step.context, step.item, step.shows)
+    return (*step.context, step.number)
+
+
+def _branch(step: Draw, variation: Variation) -> Path:
+    """Where a variation goes on, if it does."""
+    return step.branch(variation.number) if step.forks else step.path
+
+
+def _score(variation: Variation) -> float:
+    return variation.score or 0.0

@@ -29,10 +29,12 @@ def to_json(recipe: Recipe) -> bytes:
 def fingerprint(recipe: Recipe, image_hashes: Sequence[str]) -> str:
     """The SHA-256 (hexadecimal) of the canonical recipe, each image reference replaced by its content's hash.
 
-    So the same pictures give the same fingerprint wherever they are kept. `image_hashes` are in the order of the
-    context's images; raises ValueError when there are more or fewer of them.
+    So the same pictures give the same fingerprint wherever they are kept, and wherever the recipe came from: its
+    parent does not count. `image_hashes` are in the order of the context's images; raises ValueError when there are
+    more or fewer of them.
     """
     document = to_document(recipe)
+    del document["parent"]
     items = [item for item in document["context"] if "image" in item]
     for item, content_hash in zip(items, image_hashes, strict=True):
         item.clear()

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from recipes.card import ModelCard
-from recipes.recipe import ImageSettings, Mode, OutputSettings, Recipe, TextSettings
+from recipes.recipe import ImageSettings, JudgeSettings, Mode, OutputSettings, Recipe, TextSettings
 from recipes.rules import holds_image
 
 # BAGEL's recommended editing settings where they differ from generation; a null size follows the image being edited.
@@ -36,6 +36,7 @@ def fill_in(given: Mapping[str, Any], card: ModelCard | None) -> dict[str, Any]:
     settings: dict[str, dict[str, Any]] = {
         "text": {**asdict(TextSettings()), **text_defaults(card)},
         "image": {**asdict(ImageSettings()), **image_defaults(card, mode)},
+        "judge": asdict(JudgeSettings()),
         "output": asdict(OutputSettings()),
     }
     filled: dict[str, Any] = {field.name: field.default for field in fields(Recipe) if field.name not in _REQUIRED}

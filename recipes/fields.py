@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
 from recipes.faults import FieldPath
-from recipes.recipe import ImageSettings, OutputSettings, Recipe, TextSettings
+from recipes.recipe import ImageSettings, JudgeSettings, OutputSettings, Recipe, TextSettings
 
-# The three groups of settings: in an override their fields may go by their bare names.
-SETTINGS: dict[str, type[TextSettings | ImageSettings | OutputSettings]] = {
+# The groups of settings: in an override their fields may go by their bare names.
+SETTINGS: dict[str, type[TextSettings | ImageSettings | JudgeSettings | OutputSettings]] = {
     "text": TextSettings,
     "image": ImageSettings,
+    "judge": JudgeSettings,
     "output": OutputSettings,
 }
 

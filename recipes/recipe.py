@@ -8,6 +8,8 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 MAX_TEXT_CHARS = 8192
 MAX_IMAGES = 64
 MAX_CONTEXT_ITEMS = 256
+INSTRUCTION = "{instruction}"
+"""What stands in a question for the text that an image is to show."""
 
 Mode: TypeAlias = Literal["generation", "editing"]
 Prompt: TypeAlias = Annotated[str, MinLen(1), MaxLen(MAX_TEXT_CHARS)]
@@ -97,13 +99,24 @@ class OutputSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """How the model judges what it has drawn."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    question: Prompt = "Does the picture match: {instruction}?"
+    """What the model is asked about each image; the score is how probable yes is against no. {instruction} stands for
+    the text that the image was drawn after, without a full stop at its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Retry:
     """When an image is dropped and drawn again."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     below: Annotated[float, Ge(0.0), Le(1.0)]
-    """Draw again when the judge's score is lower than this."""
+    """Draw again while the score of what would go on is lower than this."""
     times: Annotated[int, Ge(1), Le(8)]
     """At most this many further tries."""
 
@@ -128,31 +141,41 @@ class Recipe:
     """Whether the model writes down its plan before each image."""
     auto_refine: bool = True
     """Whether the model writes the refinement texts for which refinement_prompts has none."""
-    refinement_prompts: Annotated[tuple[Prompt, ...], MaxLen(MAX_IMAGES)] = ()
-    """Given refinement texts, used in order, before any that the model writes."""
+    refinement_prompts: Annotated[tuple[Prompt | None, ...], MaxLen(MAX_IMAGES)] = ()
+    """Given refinement texts, used in order; null lets the model write that one, as it does those after the last."""
     refine_instruction: Prompt | None = None
     """A text the model sees only while it writes a refinement; it never stays in the context."""
     max_context_items: Annotated[int, Ge(1), Le(MAX_CONTEXT_ITEMS)] | None = None
-    """Keep at most this many items in the context (the pinned ones and the most recent others); null keeps all."""
+    """The most items in the context: above it all but the pinned and about half of the others, the latest, are
+    forgotten at once; null keeps all."""
     pin: Literal["initial", "none"] = "initial"
     """Which items max_context_items never drops: the initial context, or none."""
     variations_per_image: Annotated[int, Ge(1), Le(MAX_IMAGES)] = 1
-    """Images drawn for each image step from one shared context."""
+    """Images drawn for each image step from one shared context, each from its own seed."""
     select: Literal["first", "judge", "tree"] = "first"
-    """Which variation goes on."""
+    """Which variation goes on: the first, the one that the model scores highest, or each as a branch of its own."""
+    judge: JudgeSettings = JudgeSettings()
+    """How the model judges what it has drawn."""
     retry: Retry | None = None
-    """Draw an image again when the judge's score is low."""
+    """Draw an image again from the same context when its score is low; the best of all tries goes on."""
     text: TextSettings = TextSettings()
     """How texts are written."""
     image: ImageSettings = ImageSettings()
     """How images are drawn."""
     output: OutputSettings = OutputSettings()
     """What is left behind."""
+    parent: str | None = None
+    """The run and the step that this recipe branched off, as RUN@STEP; only told, it decides nothing."""
 
     @property
     def mode(self) -> Mode:
         """Editing when the initial context holds an image, else generation; images the run makes do not change it."""
         return "editing" if any(isinstance(item, ImageItem) for item in self.context) else "generation"
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether images are scored: to choose among them, or to draw again."""
+        return self.select == "judge" or self.retry is not None
 
     @property
     def num_refinements(self) -> int:

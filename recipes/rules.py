@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 
 from recipes.card import ModelCard
 from recipes.faults import Fault, FieldPath, Finding, RecipeError
-from recipes.recipe import Recipe
+from recipes.recipe import INSTRUCTION, MAX_IMAGES, Recipe
 from recipes.reference import ALLOWED, FileReference, ImageReferenceError, parse_reference
 
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 MODEL = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 SHA256 = r"^[0-9a-f]{64}$"
+PARENT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[1-9][0-9]{0,5}$"
 
 _SIDES = ("width", "height")
 
@@ -71,6 +72,13 @@ def _model(draft: Draft) -> Iterator[Finding]:
         yield Finding(path=("model",), message=f"{model[:80]!r} is not a model name; allowed: {allowed}")
 
 
+def _parent(draft: Draft) -> Iterator[Finding]:
+    parent = draft.filled["parent"]
+    if parent is not None and not re.fullmatch(PARENT, parent):
+        message = f"{parent[:80]!r} is no place in a run; allowed: RUN@STEP, a run's id and the number of a step"
+        yield Finding(path=("parent",), message=message)
+
+
 def _images(draft: Draft) -> Iterator[Finding]:
     context = draft.filled.get("context")
     for index, item in enumerate(context if isinstance(context, list) else ()):
@@ -97,17 +105,18 @@ def _unreachable(image: str, folder: Path | None) -> str | None:
 
 def _refinements(draft: Draft) -> Iterator[Finding]:
     recipe = draft.filled
-    given, needed = len(recipe["refinement_prompts"]), recipe["num_images"] - 1
+    prompts, needed = recipe["refinement_prompts"], recipe["num_images"] - 1
     why = f"{recipe['num_images']} images"
     if "image" in recipe["context"][-1]:
         needed += 1
         why += " after an image"
+    given = sum(prompt is not None for prompt in prompts[:needed])
     if not recipe["auto_refine"] and given < needed:
         message = (
             f"{why} need {needed} refinement texts and {given} are given; allowed: auto_refine: true, where the model "
             f"writes the others, or {needed} refinement_prompts"
         )
-        yield Finding(path=("refinement_prompts",) if given else ("auto_refine",), message=message)
+        yield Finding(path=("refinement_prompts",) if prompts else ("auto_refine",), message=message)
 
 
 def _sizes(draft: Draft) -> Iterator[Finding]:
@@ -155,15 +164,23 @@ def _room(draft: Draft) -> Iterator[Finding]:
         yield Finding(path=("max_context_items",), message=message)
 
 
-def _not_yet(draft: Draft) -> Iterator[Finding]:
-    one_image = "is not available yet: this release draws one image a step; allowed:"
-    variations, select, retry = (draft.filled[name] for name in ("variations_per_image", "select", "retry"))
-    if isinstance(variations, int) and variations != 1:
-        yield Finding(path=("variations_per_image",), message=f"{variations} {one_image} 1")
-    if isinstance(select, str) and select != "first":
-        yield Finding(path=("select",), message=f"{select[:80]!r} {one_image} first")
-    if retry is not None:
-        yield Finding(path=("retry",), message="is not available yet: this release draws an image once; allowed: null")
+def _tree(draft: Draft) -> Iterator[Finding]:
+    recipe = draft.filled
+    variations, images = recipe["variations_per_image"], recipe["num_images"]
+    total = sum(variations**level for level in range(1, images + 1))
+    if recipe["select"] == "tree" and total > MAX_IMAGES:
+        message = (
+            f"a tree of {images} images with {variations} variations each has {total:,} images; "
+            f"allowed: at most {MAX_IMAGES} in all"
+        )
+        yield Finding(path=("select",), message=message)
+
+
+def _question(draft: Draft) -> Iterator[Finding]:
+    question = draft.filled["judge"]["question"]
+    if INSTRUCTION not in question:
+        message = f"does not ask for anything; allowed: a text with {INSTRUCTION} where the instruction is to stand"
+        yield Finding(path=("judge", "question"), message=message)
 
 
 _Rule: TypeAlias = Callable[[Draft], Iterator[Finding]]
@@ -171,10 +188,12 @@ _Rule: TypeAlias = Callable[[Draft], Iterator[Finding]]
 _RULES: tuple[tuple[tuple[str, ...], _Rule], ...] = (
     (("name",), _name),
     (("model",), _model),
+    (("parent",), _parent),
     ((), _images),
     (("context", "num_images", "auto_refine", "refinement_prompts"), _refinements),
     (("image.width", "image.height"), _sizes),
     (("image.cfg_interval",), _interval),
     (("context", "max_context_items", "pin"), _room),
-    ((), _not_yet),
+    (("variations_per_image", "num_images", "select"), _tree),
+    (("judge.question",), _question),
 )

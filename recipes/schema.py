@@ -7,14 +7,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from recipes import rules
+from recipes.fields import SETTINGS
 from recipes.recipe import Recipe
-
-# Narrower than the types, which know these fields for a later release.
-_NOT_YET: dict[str, dict[str, Any]] = {
-    "variations_per_image": {"type": "integer", "const": 1},
-    "select": {"type": "string", "const": "first"},
-    "retry": {"type": "null"},
-}
 
 
 def json_schema() -> dict[str, Any]:
@@ -27,15 +21,12 @@ def json_schema() -> dict[str, Any]:
         for field in kind["properties"].values():
             field["description"] += " Default: the model's."
             del field["default"]
-    for group in ("text", "image", "output"):
+    for group in SETTINGS:
         del fields[group]["default"]
     fields["name"]["pattern"] = rules.NAME
+    fields["parent"]["anyOf"][0]["pattern"] = rules.PARENT
     fields["model"]["anyOf"][0]["pattern"] = rules.MODEL
     settings["ImageItem"]["properties"]["sha256"]["anyOf"][0]["pattern"] = rules.SHA256
-    for name, narrower in _NOT_YET.items():
-        description, default = f"{fields[name]['description']} Not available yet.", fields[name]["default"]
-        fields[name] = {"description": description, "default": default, **narrower}
-    del settings["Retry"]
     description = "A recipe: one automatic interleaved text-image sequence."
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "description": description}
 

@@ -6,7 +6,7 @@ is there already, byte for byte, is as good as one's own.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ from storage.errors import JournalBroken, ObjectExists, ObjectMissing, RunTaken,
 from storage.objects import ObjectStore
 
 Role: TypeAlias = Literal["thinking", "refinement", "image"]
-StepKind: TypeAlias = Literal["read", "write", "draw", "forget"]
+StepKind: TypeAlias = Literal["read", "write", "draw", "skip", "forget"]
 T = TypeVar("T")
 
 JSON = "application/json"
@@ -31,11 +31,21 @@ class Artifact:
     key: str
     """Relative to the run's folder, such as steps/004-image.png."""
     content_type: str
-    size: int
+    size: int = 0
     """Bytes."""
-    sha256: str
+    sha256: str = ""
+    path: str = ""
+    """The branch of a tree that it is on, an image's own variation included, such as 0.1; empty without a tree."""
     index: int | None = None
-    """Which of the run's images this is, from 0; None for a text."""
+    """Which of the images of its branch this is, from 0; None for a text."""
+    variation: int = 0
+    """Which of the images that were drawn together."""
+    attempt: int = 0
+    """0 for the first try, then which further one."""
+    score: float | None = None
+    """How well the model finds that an image shows what it is to show, from 0 to 1; None when it was not asked."""
+    chosen: bool = True
+    """Whether it went on; a better one of a later try may have taken its place (see Manifest.images)."""
     given: bool = False
     """Whether the recipe gave this text, rather than the model."""
     seed: int | None = None
@@ -66,7 +76,12 @@ class Manifest:
     seed: int
     steps: int
     state: Literal["succeeded"] = "succeeded"
+    parent: str | None = None
+    """The run and the step that this one branched off, RUN@STEP."""
     artifacts: tuple[Artifact, ...]
+    """All that was made, in order."""
+    images: tuple[str, ...] = ()
+    """The keys of the images that went on, in order; others are variations that were not chosen, and dropped tries."""
 
 
 class Journal:
@@ -157,6 +172,12 @@ class Journal:
             raise JournalBroken(f"{self.address(name)}: not a record of this program: {error}") from error
 
 
+def went_on(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
+    """The keys of the images that went on, in order: at each place of each branch the one that was chosen last."""
+    places = {(one.path, one.index): one.key for one in artifacts if one.kind == "image" and one.chosen}
+    return tuple(places.values())
+
+
 def _json(record: Commit | Manifest) -> bytes:
     """The one way to write `record`, to the byte."""
     return (json.dumps(asdict(record), ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()
@@ -171,4 +192,4 @@ def _commit(fields: dict[str, Any]) -> Commit:
 
 
 def _manifest(fields: dict[str, Any]) -> Manifest:
-    return Manifest(**{**fields, "artifacts": _artifacts(fields)})
+    return Manifest(**{**fields, "artifacts": _artifacts(fields), "images": tuple(fields["images"])})

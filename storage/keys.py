@@ -1,6 +1,7 @@
 """Every S3 key, Redis key and time to live; the one place where names become keys."""
 
 import re
+from collections.abc import Sequence
 
 from storage.errors import InvalidName
 
@@ -104,19 +105,23 @@ def input_image(index: int, extension: str = "png") -> str:
     return f"inputs/{index:03d}.{_role(extension)}"
 
 
-def step_text(step: int, role: str) -> str:
-    """The text of a step: steps/003-thinking.txt."""
-    return f"steps/{step:03d}-{_role(role)}.txt"
+def step_text(step: int, role: str, branch: Sequence[int] = ()) -> str:
+    """The text of a step: steps/003-thinking.txt; on a branch of a tree steps/003-thinking.v0.v1.txt."""
+    return f"steps/{step:03d}-{_role(role)}{_variations(branch)}.txt"
 
 
-def step_image(step: int, variation: int = 0) -> str:
-    """The image of a step: steps/004-image.png; its variations from 1: steps/004-image.v1.png."""
-    return f"steps/{step:03d}-image.v{variation}.png" if variation else f"steps/{step:03d}-image.png"
+def step_image(step: int, branch: Sequence[int] = ()) -> str:
+    """An image of a step: steps/004-image.png; a variation steps/004-image.v1.png, on a branch with its whole path."""
+    return f"steps/{step:03d}-image{_variations(branch)}.png"
 
 
 def commit(step: int) -> str:
     """The record that a step happened: commits/003.json."""
     return f"{COMMITS}{step:03d}.json"
+
+
+def _variations(branch: Sequence[int]) -> str:
+    return "".join(f".v{number}" for number in branch)
 
 
 def _role(text: str) -> str:

@@ -9,12 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from storage.errors import StoreUnavailable
-from storage.journal import Artifact, Commit, Journal, Role, StepKind
+from storage.journal import Artifact, Commit, Journal, StepKind
 from storage.patience import Patience
 from storage.spool import Held, Spool
 
@@ -26,37 +25,16 @@ WAKE_S = 0.5
 class PendingObject:
     """An object of a step, encoded when its turn comes."""
 
-    kind: Literal["text", "image"]
-    role: Role
-    key: str
-    """Relative to the run's folder, such as steps/004-image.png."""
-    content_type: str
+    about: Artifact
+    """What it is to be known as, but for the size and the SHA-256."""
     encode: Callable[[], bytes]
     """Called once, in one of the uploader's threads; equal for equal steps, to the byte."""
     size_estimate: int
     """Bytes held in memory until it is encoded."""
-    index: int | None = None
-    given: bool = False
-    seed: int | None = None
-    width: int | None = None
-    height: int | None = None
 
-    def artifact(self, step: int, data: bytes) -> Artifact:
+    def artifact(self, data: bytes) -> Artifact:
         """What `data`, this object's encoding, is to be known as."""
-        return Artifact(
-            kind=self.kind,
-            role=self.role,
-            step=step,
-            key=self.key,
-            content_type=self.content_type,
-            size=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
-            index=self.index,
-            given=self.given,
-            seed=self.seed,
-            width=self.width,
-            height=self.height,
-        )
+        return replace(self.about, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +185,7 @@ class Uploader:
         try:
             for pending in () if self._stopped.is_set() else step.objects:
                 data = pending.encode()
-                encoded.append((pending.artifact(step.step, data), self._spool.put(data)))
+                encoded.append((pending.artifact(data), self._spool.put(data)))
         finally:
             with self._room:
                 self._raw_bytes -= step.size_estimate

@@ -13,6 +13,7 @@ from recipes.recipe import TextItem
 from worker.engine import Engine
 from worker.inputs import Sources
 from worker.job import prepare
+from worker.products import dotted
 from worker.settings import Settings
 
 CHARS_A_TOKEN = 4
@@ -89,6 +90,11 @@ def _about(text: str) -> int:
 
 def described(step: Step) -> str:
     """A step in a few words."""
+    branch = f"branch {dotted(step.path)}: " if step.path else ""
+    return branch + _act(step)
+
+
+def _act(step: Step) -> str:
     match step:
         case Read(role=role, item=TextItem(text=text)):
             return f"read {role}: {text}"
@@ -96,7 +102,14 @@ def described(step: Step) -> str:
             return f"read {role}: an image"
         case Write(role=role):
             return f"write {role}"
-        case Draw(index=index):
-            return f"draw image {index + 1}"
+        case Draw():
+            return _drawing(step)
         case Forget(dropped=dropped):
             return f"forget the items of steps {', '.join(map(str, dropped))}"
+
+
+def _drawing(step: Draw) -> str:
+    what = f"image {step.index + 1}"
+    if step.variations > 1:
+        what += f" in {step.variations} variations"
+    return f"draw {what} again if its score is low (try {step.attempt + 1})" if step.attempt else f"draw {what}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.plan import Forget, plan
+from core.plan import plan
 from recipes.canonical import fingerprint, to_json
 from recipes.card import ModelCard
 from recipes.faults import Fault, RecipeError
@@ -35,11 +35,11 @@ class Job:
 
     def sizes_at(self, number: int) -> str:
         """What decides how much memory the step `number` takes, in words."""
-        before = [step for step in plan(self.recipe) if step.number < number]
-        items = sum(-len(step.dropped) if isinstance(step, Forget) else 1 for step in before)
+        items = len(plan(self.recipe)[max(number, 1) - 1].context)
         image = self.recipe.image
         size = f"{image.width} x {image.height} pixels" if image.width else "images of the size of the last"
-        return f"at step {number} with {items} context items and {size}"
+        together = f", {self.recipe.variations_per_image} at once" if self.recipe.variations_per_image > 1 else ""
+        return f"at step {number} with {items} context items and {size}{together}"
 
 
 def resolve(request: RunRequest, card: ModelCard, *, recipes: Path, sources: Sources) -> Job:

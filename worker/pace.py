@@ -11,6 +11,7 @@ from recipes.recipe import Recipe
 TYPICAL_TEXT_TOKENS = 60
 PASSES_A_VELOCITY = 4
 LEAST_WEIGHT = 1
+UNLIKELY_TRY = 0.2
 
 
 class Pace:
@@ -49,6 +50,7 @@ def _weight(step: Step, recipe: Recipe) -> float:
         case Write():
             return min(recipe.text.max_new_tokens, TYPICAL_TEXT_TOKENS)
         case Draw():
-            return velocity_evaluations(recipe.image) * PASSES_A_VELOCITY
+            likely = 1 if not step.attempt else UNLIKELY_TRY
+            return step.variations * velocity_evaluations(recipe.image) * PASSES_A_VELOCITY * likely
         case _:
             return LEAST_WEIGHT

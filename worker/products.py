@@ -1,14 +1,16 @@
 """What the steps of a sequence make, on its way to the store and back."""
 
 import io
+from dataclasses import replace
 from functools import partial
 
 from PIL import Image
 
-from core.events import Forgotten, ImageReady, ItemRead, StepEnded, TextReady
-from core.protocol import Item, Picture, Text
+from core.events import Forgotten, ImageReady, ItemRead, Skipped, StepEnded, TextReady, Variation
+from core.plan import Draw, Path
+from core.sequence import Made
 from storage import keys, png
-from storage.journal import Commit, Journal
+from storage.journal import Artifact, Commit, Journal, Role
 from storage.uploader import PendingObject, PendingStep
 from worker.job import Job
 
@@ -22,60 +24,91 @@ def pending_step(job: Job, ended: StepEnded) -> PendingStep:
         case TextReady():
             return PendingStep(step=number, kind="read" if ended.given else "write", objects=(_text_object(ended),))
         case ImageReady():
-            return PendingStep(step=number, kind="draw", objects=(_image_object(job, ended),))
+            objects = tuple(_image_object(job, ended.step, variation) for variation in ended.variations)
+            return PendingStep(step=number, kind="draw", objects=objects)
         case ItemRead():
             return PendingStep(step=number, kind="read")
+        case Skipped():
+            return PendingStep(step=number, kind="skip")
         case Forgotten():
             return PendingStep(step=number, kind="forget")
 
 
-def restored_item(commit: Commit, journal: Journal) -> Item | None:
-    """What a committed step made, as the sequence goes on from it; None when it made nothing of its own."""
-    if not commit.artifacts:
-        return None
-    (artifact,) = commit.artifacts
-    data = journal.get(artifact.key)
-    if artifact.kind == "text":
-        return Text(data.decode(), thought=artifact.role == "thinking")
-    with Image.open(io.BytesIO(data)) as image:
-        return Picture(image.convert("RGB"))
+def restored(commit: Commit, journal: Journal) -> Made:
+    """What a committed step made, as the sequence goes on from it."""
+    if commit.kind == "draw":
+        return tuple(_variation(artifact, journal) for artifact in commit.artifacts if artifact.chosen)
+    for artifact in commit.artifacts:
+        return journal.get(artifact.key).decode()
+    return None
 
 
-def origin_of(run_id: str, step: int, seed: int | None, recipe_sha256: str) -> dict[str, str]:
+def text_artifact(number: int, path: Path, role: Role, *, given: bool = False) -> Artifact:
+    """A text of the step `number`, but for its words."""
+    return Artifact(
+        kind="text",
+        role=role,
+        step=number,
+        path=dotted(path),
+        key=keys.step_text(number, role, path),
+        content_type=TEXT_TYPE,
+        given=given,
+    )
+
+
+def image_artifact(step: Draw, variation: int, *, seed: int, width: int, height: int) -> Artifact:
+    """A variation that `step` drew, but for its bytes and what was found of it; sizes in pixels."""
+    branch = step.branch(variation)
+    return Artifact(
+        kind="image",
+        role="image",
+        step=step.number,
+        path=dotted(branch) if step.forks else "",
+        key=keys.step_image(step.number, branch),
+        content_type=png.CONTENT_TYPE,
+        index=step.index,
+        variation=variation,
+        attempt=step.attempt,
+        seed=seed,
+        width=width,
+        height=height,
+    )
+
+
+def dotted(path: Path) -> str:
+    """A branch of a tree as people read it: 0.1."""
+    return ".".join(map(str, path))
+
+
+def origin_of(run_id: str, artifact: Artifact, recipe_sha256: str) -> dict[str, str]:
     """What an image says of itself, as its text chunks."""
     return {
         "autosequence:run": run_id,
-        "autosequence:step": str(step),
-        "autosequence:seed": str(seed),
+        "autosequence:step": str(artifact.step),
+        "autosequence:variation": str(artifact.variation),
+        "autosequence:seed": str(artifact.seed),
         "autosequence:recipe-sha256": recipe_sha256,
     }
 
 
 def _text_object(ready: TextReady) -> PendingObject:
     data = ready.text.encode()
-    return PendingObject(
-        kind="text",
-        role=ready.role,
-        key=keys.step_text(ready.step.number, ready.role),
-        content_type=TEXT_TYPE,
-        encode=lambda: data,
-        size_estimate=len(data),
-        given=ready.given,
-    )
+    about = text_artifact(ready.step.number, ready.step.path, ready.role, given=ready.given)
+    return PendingObject(about=about, encode=lambda: data, size_estimate=len(data))
 
 
-def _image_object(job: Job, ready: ImageReady) -> PendingObject:
-    image = ready.image
-    origin = origin_of(job.run_id, ready.step.number, ready.seed, job.recipe_sha256)
+def _image_object(job: Job, step: Draw, variation: Variation) -> PendingObject:
+    image = variation.image
+    about = image_artifact(step, variation.number, seed=variation.seed, width=image.width, height=image.height)
+    origin = origin_of(job.run_id, about, job.recipe_sha256)
     return PendingObject(
-        kind="image",
-        role="image",
-        key=keys.step_image(ready.step.number),
-        content_type=png.CONTENT_TYPE,
+        about=replace(about, score=variation.score, chosen=variation.chosen),
         encode=partial(png.encode_png, image, origin),
         size_estimate=image.width * image.height * len(image.getbands()),
-        index=ready.index,
-        seed=ready.seed,
-        width=image.width,
-        height=image.height,
     )
+
+
+def _variation(artifact: Artifact, journal: Journal) -> Variation:
+    with Image.open(io.BytesIO(journal.get(artifact.key))) as image:
+        picture = image.convert("RGB")
+    return Variation(number=artifact.variation, image=picture, seed=artifact.seed or 0, score=artifact.score)

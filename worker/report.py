@@ -8,16 +8,18 @@ from typing import Any, Protocol
 
 from PIL.Image import Image
 
-from core.events import Denoised, Event, StepStarted, TextDelta, TextReady
+from core.events import Denoised, Event, Judged, StepStarted, TextDelta, TextReady
 from core.plan import Draw, Read, Step, Write
 from recipes.recipe import Recipe, TextItem
 from storage.journal import Commit, Journal
 from worker.job import Job
 from worker.pace import Pace
+from worker.products import dotted
 
 DELTA_INTERVAL_S = 0.2
 """The least time between two events of one text or one image: people read no faster."""
 PREVIEW_QUALITY = 70
+TOLD_OF_IMAGES = ("index", "path", "variation", "attempt", "score", "chosen")
 
 
 class Rate:
@@ -56,7 +58,9 @@ class ProgressWriter(Protocol):
         **fields: Any,
     ) -> object: ...
 
-    def artifact(self, *, step: int, role: str, key: str, url: str, size: int, sha256: str) -> object: ...
+    def artifact(
+        self, *, step: int, role: str, key: str, url: str, size: int, sha256: str, **fields: Any
+    ) -> object: ...
 
 
 class ProgressReporter:
@@ -120,6 +124,8 @@ class ProgressReporter:
                     self._send_text(step)
             case TextReady(step=step):
                 self._send_text(step)
+            case Judged(step=step, question=question, scores=scores):
+                self._tell(step, "judged", 1.0, question=question, scores=list(scores))
             case Denoised(step=step, done=done, total=total):
                 if self._previews.is_due():
                     self._tell(
@@ -140,6 +146,7 @@ class ProgressReporter:
                 url=self._journal.url(made.key),
                 size=made.size,
                 sha256=made.sha256,
+                **{name: getattr(made, name) for name in TOLD_OF_IMAGES if made.kind == "image"},
             )
 
     def _send_text(self, step: Step) -> None:
@@ -154,13 +161,18 @@ class ProgressReporter:
 
 
 def _about(step: Step) -> dict[str, Any]:
+    """What is told of a step when it begins."""
+    return {**_role(step), **({"path": dotted(step.path)} if step.path else {})}
+
+
+def _role(step: Step) -> dict[str, Any]:
     match step:
         case Read(role=role, item=TextItem(text=text)):
             return {"role": role, "text": text}
         case Read(role=role) | Write(role=role):
             return {"role": role}
-        case Draw(index=index):
-            return {"role": "image", "index": index}
+        case Draw(index=index, variations=variations, attempt=attempt):
+            return {"role": "image", "index": index, "variations": variations, "attempt": attempt}
         case _:
             return {}
 

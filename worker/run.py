@@ -1,25 +1,25 @@
 """One run, from a resolved recipe to its manifest: `run` is the whole story, the rest is named by it."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
-from core.events import Event, Forgotten, ImageReady, ItemRead, TextReady
+from core.events import Event, Forgotten, ImageReady, ItemRead, Skipped, TextReady
 from core.plan import Step, plan
-from core.protocol import Item, Text, UnifiedModel
-from core.sequence import run_sequence
+from core.protocol import UnifiedModel
+from core.sequence import Made, run_sequence
 from recipes.canonical import to_document
 from recipes.recipe import Recipe
 from storage import keys, page
 from storage.errors import StoreUnavailable
-from storage.journal import Commit, Journal, Manifest
+from storage.journal import Commit, Journal, Manifest, went_on
 from storage.patience import Patience
 from storage.uploader import Uploader, UploadLimits
 from worker.job import Job
 from worker.outcome import RunStopped
-from worker.products import pending_step, restored_item
+from worker.products import pending_step, restored
 
 log = logging.getLogger(__name__)
 
@@ -72,23 +72,26 @@ def run(
     for commit in commits:
         reporter.committed(commit)  # who committed it may have died before it was told
     inputs = [image.decode() for image in job.inputs]
-    done = [patience(partial(restored_item, commit, journal)) for commit in commits]
-    texts = _texts(commits, done)
+    texts: dict[str, str] = {}
+    done = _done(tuple(commits), lambda commit: patience(partial(restored, commit, journal)), texts)
     with _uploading(job, journal, commits, reporter, uploads, waiting) as uploader:
         for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
             guard(event)
             reporter.event(event)
             if isinstance(event, TextReady):
-                texts[keys.step_text(event.step.number, event.role)] = event.text
-            if isinstance(event, ItemRead | TextReady | ImageReady | Forgotten):
+                texts[keys.step_text(event.step.number, event.role, event.step.path)] = event.text
+            if isinstance(event, ItemRead | TextReady | ImageReady | Skipped | Forgotten):
                 uploader.submit(pending_step(job, event))
     return patience(partial(complete, job, journal, commits, texts))
 
 
-def _texts(commits: Sequence[Commit], items: Sequence[Item | None]) -> dict[str, str]:
-    """The words of the texts among the `items` that `commits` made, by their keys."""
-    made = zip(commits, items, strict=True)
-    return {text.key: item.text for commit, item in made if isinstance(item, Text) for text in commit.artifacts}
+def _done(commits: Iterable[Commit], made_by: Callable[[Commit], Made], texts: dict[str, str]) -> Iterator[Made]:
+    """What each of `commits` made, fetched as it is asked for; words also go into `texts`, by their keys."""
+    for commit in commits:
+        made = made_by(commit)
+        if isinstance(made, str):
+            texts[commit.artifacts[0].key] = made
+        yield made
 
 
 @contextmanager
@@ -141,6 +144,7 @@ def complete(job: Job, journal: Journal, commits: Sequence[Commit], texts: Mappi
 
 def manifest_of(run_id: str, recipe: Recipe, recipe_sha256: str, commits: Sequence[Commit]) -> Manifest:
     """The manifest of a run whose steps are all committed."""
+    artifacts = tuple(artifact for commit in commits for artifact in commit.artifacts)
     return Manifest(
         run_id=run_id,
         name=recipe.name,
@@ -148,5 +152,7 @@ def manifest_of(run_id: str, recipe: Recipe, recipe_sha256: str, commits: Sequen
         model=recipe.model or "",
         seed=recipe.seed,
         steps=len(commits),
-        artifacts=tuple(artifact for commit in commits for artifact in commit.artifacts),
+        parent=recipe.parent,
+        artifacts=artifacts,
+        images=went_on(artifacts),
     )

@@ -51,8 +51,8 @@ class Shown:
             data = {"type": type, "n": self._count, "at": time.time(), "fraction": self._fraction, **told}
             self._show(ProgressEvent(id=f"0-{self._count}", type=type, data=data))
 
-    def artifact(self, *, step: int, role: str, key: str, url: str, size: int, sha256: str) -> None:
-        self.event("artifact", step=step, role=role, key=key, url=url, size=size, sha256=sha256)
+    def artifact(self, *, step: int, role: str, key: str, url: str, size: int, sha256: str, **fields: Any) -> None:
+        self.event("artifact", step=step, role=role, key=key, url=url, size=size, sha256=sha256, **fields)
 
 
 def run_here(

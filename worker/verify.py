@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,13 +15,13 @@ from recipes.canonical import fingerprint, to_json
 from recipes.faults import RecipeError
 from recipes.load import load
 from recipes.recipe import ImageItem, Recipe, TextItem
-from storage import keys, png
+from storage import keys
 from storage.errors import JournalBroken, ObjectMissing, RunUnknown
-from storage.journal import Artifact, Commit, Journal, Role
-from worker.products import TEXT_TYPE, origin_of
+from storage.journal import Artifact, Commit, Journal
+from worker.products import image_artifact, origin_of, text_artifact
 from worker.run import manifest_of
 
-_NOTHING = Artifact(kind="text", role="image", step=0, key="", content_type="", size=0, sha256="")
+_NOTHING = Artifact(kind="text", role="image", step=0, key="", content_type="")
 """Stands for the artifact that a commit lacks."""
 _SHOWN_CHARS = 300
 
@@ -182,7 +183,7 @@ class _Inspector:
             return
         if size != (artifact.width, artifact.height):
             self._flaw(artifact.key, f"is {size} pixels, its commit says {(artifact.width, artifact.height)}")
-        origin = origin_of(self.journal.run_id, artifact.step, artifact.seed, commit.recipe_sha256)
+        origin = origin_of(self.journal.run_id, artifact, commit.recipe_sha256)
         for chunk, text in origin.items():
             if info.get(chunk) != text:
                 self._flaw(artifact.key, f"its text chunk {chunk} is {info.get(chunk)!r}, expected {text!r}")
@@ -205,10 +206,10 @@ class _Inspector:
         if self.recipe is None or not self.recipe.output.page:
             return
         html = self._get(keys.PAGE)
-        shown = [keys.step_image(number) for number, step in self.steps.items() if isinstance(step, Draw)]
+        images = [made.key for commit in self.commits for made in commit.artifacts if made.kind == "image"]
         if html is not None:
-            for name in shown:
-                if name.encode() not in html:
+            for name in images:
+                if str(name).encode() not in html:
                     self._flaw(keys.PAGE, f"does not show {name}")
 
 
@@ -218,46 +219,40 @@ def _expected(step: Step, recipe: Recipe, found: Commit) -> Commit:
     match step:
         case Read(role="refinement", item=TextItem(text=text)):
             data = text.encode()
-            given = replace(_text(first, step.number, "refinement"), given=True, size=len(data), sha256=_sha256(data))
-            return replace(found, kind="read", artifacts=(given,))
+            given = text_artifact(step.number, step.path, "refinement", given=True)
+            return replace(found, kind="read", artifacts=(replace(given, size=len(data), sha256=_sha256(data)),))
         case Read():
             return replace(found, kind="read", artifacts=())
         case Write(role=role):
-            return replace(found, kind="write", artifacts=(_text(first, step.number, role),))
+            written = text_artifact(step.number, step.path, role)
+            return replace(found, kind="write", artifacts=(replace(written, size=first.size, sha256=first.sha256),))
+        case Draw() if step.attempt and found.kind == "skip":
+            return replace(found, artifacts=())
         case Draw():
-            return replace(found, kind="draw", artifacts=(_image(first, step, recipe),))
+            return replace(found, kind="draw", artifacts=tuple(_images(step, recipe, found.artifacts)))
         case Forget():
             return replace(found, kind="forget", artifacts=())
 
 
-def _text(found: Artifact, number: int, role: Role) -> Artifact:
-    """A text that the model wrote: its words are its own."""
-    return Artifact(
-        kind="text",
-        role=role,
-        step=number,
-        key=keys.step_text(number, role),
-        content_type=TEXT_TYPE,
-        size=found.size,
-        sha256=found.sha256,
-    )
+def _images(step: Draw, recipe: Recipe, found: Sequence[Artifact]) -> Iterator[Artifact]:
+    """All variations of a first try; of a further one those that are there, which ones is the judge's doing."""
+    if step.attempt:
+        yield from (_image(image, image.variation, step, recipe) for image in found)
+        return
+    for variation in range(step.variations):
+        yield _image(found[variation] if variation < len(found) else _NOTHING, variation, step, recipe)
 
 
-def _image(found: Artifact, step: Draw, recipe: Recipe) -> Artifact:
-    """An image: its pixels are its own, and its size where the recipe leaves that to the context."""
-    return Artifact(
-        kind="image",
-        role="image",
-        step=step.number,
-        key=keys.step_image(step.number),
-        content_type=png.CONTENT_TYPE,
-        size=found.size,
-        sha256=found.sha256,
-        index=step.index,
-        seed=derive_seed(recipe.seed, step.number, 0, "noise"),
-        width=recipe.image.width or found.width,
-        height=recipe.image.height or found.height,
+def _image(found: Artifact, variation: int, step: Draw, recipe: Recipe) -> Artifact:
+    """A variation: its pixels and its score are its own, and its size where the recipe leaves that to the context."""
+    expected = image_artifact(
+        step,
+        variation,
+        seed=derive_seed(recipe.seed, step.number, variation, "noise"),
+        width=recipe.image.width or found.width or 0,
+        height=recipe.image.height or found.height or 0,
     )
+    return replace(expected, size=found.size, sha256=found.sha256, score=found.score, chosen=found.chosen)
 
 
 def _difference(expected: Any, found: Any) -> str:  # noqa: ANN401 - two dataclasses of one kind

@@ -1,7 +1,7 @@
 """The plan holds the rules of a sequence."""
 
 from core.plan import Draw, Forget, Read, Step, Write, plan
-from recipes.recipe import ImageItem, Recipe, TextItem
+from recipes.recipe import ImageItem, Recipe, Retry, TextItem
 
 
 def recipe(*context: TextItem | ImageItem, **fields: object) -> Recipe:
@@ -21,8 +21,8 @@ def outline(steps: tuple[Step, ...]) -> list[str]:
                 words.append("given")
             case Write(role=role):
                 words.append(role)
-            case Draw(index=index):
-                words.append(f"image-{index}")
+            case Draw(index=index, attempt=attempt):
+                words.append(f"image-{index}" + "-again" * bool(attempt))
             case Forget(dropped=dropped):
                 words.append(f"forget-{','.join(map(str, dropped))}")
     return words
@@ -104,3 +104,77 @@ def test_no_generation_sees_more_items_than_allowed() -> None:
                 assert len(held) <= limit
                 assert 1 in held, "the initial context is pinned"
             held.add(step.number)
+
+
+def test_above_the_limit_half_of_what_is_not_pinned_goes_at_once() -> None:
+    steps = plan(recipe(num_images=20, think=True, max_context_items=9))
+    forgets = [step for step in steps if isinstance(step, Forget)]
+    assert {len(step.context) - len(step.dropped) for step in forgets} == {1 + 4}
+    again = sum(len(step.context) - len(step.dropped) - 1 for step in forgets)
+    assert again <= len(steps), "no item is read again more than once, on average"
+
+
+def test_the_last_image_its_refinement_and_the_thought_stay() -> None:
+    for limit in range(4, 12):
+        steps = {step.number: step for step in plan(recipe(num_images=12, think=True, max_context_items=limit))}
+        for step in steps.values():
+            if isinstance(step, Draw) and step.index:
+                image, refinement, thought = (steps[number] for number in step.context[-3:])
+                assert isinstance(image, Draw)
+                assert isinstance(refinement, Write)
+                assert isinstance(thought, Write)
+                assert (refinement.role, thought.role) == ("refinement", "thinking")
+
+
+def test_a_null_among_the_given_refinements_is_written_by_the_model() -> None:
+    steps = plan(recipe(num_images=4, refinement_prompts=(None, "Two", None)))
+    assert outline(steps)[1:] == ["image-0", "refinement", "image-1", "given", "image-2", "refinement", "image-3"]
+
+
+def test_further_tries_follow_each_image_and_see_what_the_first_saw() -> None:
+    steps = plan(recipe(num_images=2, think=True, retry=Retry(below=0.5, times=2)))
+    assert outline(steps)[1:6] == ["thinking", "image-0", "image-0-again", "image-0-again", "refinement"]
+    first, *again = [step for step in steps if isinstance(step, Draw)][:3]
+    assert [(step.attempt, step.item, step.context) for step in again] == [
+        (attempt, first.number, first.context) for attempt in (1, 2)
+    ]
+    assert steps[-1].context == (1, 2, 3, 6, 7), "contexts name an image by its first try"
+
+
+def test_a_tree_goes_on_from_each_variation_depth_first() -> None:
+    steps = plan(recipe(num_images=2, think=True, variations_per_image=2, select="tree"))
+    assert [(step.path, word) for step, word in zip(steps, outline(steps), strict=True)] == [
+        ((), "initial-text"),
+        ((), "thinking"),
+        ((), "image-0"),
+        *[(path, word) for path in ((0,), (1,)) for word in ("refinement", "thinking", "image-1")],
+    ]
+    assert [step.context for step in steps if isinstance(step, Draw)] == [(1, 2), (1, 2, 3, 4, 5), (1, 2, 3, 7, 8)]
+    assert [step.number for step in steps] == list(range(1, 10))
+
+
+def test_each_branch_of_a_tree_uses_the_given_refinements_and_forgets_on_its_own() -> None:
+    given = recipe(
+        num_images=3, variations_per_image=2, select="tree", refinement_prompts=("One", None), max_context_items=4
+    )
+    for path in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        line = [step for step in plan(given) if step.path == path[: len(step.path)]]
+        assert [word for word in outline(tuple(line)) if not word.startswith("forget")] == [
+            "initial-text",
+            "image-0",
+            "given",
+            "image-1",
+            "refinement",
+            "image-2",
+        ]
+        assert max(len(step.context) for step in line if isinstance(step, Write | Draw)) <= 4
+
+
+def test_an_image_is_to_show_the_last_text_that_is_no_thought() -> None:
+    steps = {step.number: step for step in plan(recipe(num_images=3, think=True, refinement_prompts=("Red",)))}
+    shown = [steps[step.shows] for step in steps.values() if isinstance(step, Draw)]
+    assert [(type(step), step.role) for step in shown if isinstance(step, Read | Write)] == [
+        (Read, "initial"),
+        (Read, "refinement"),
+        (Write, "refinement"),
+    ]

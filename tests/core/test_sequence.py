@@ -1,16 +1,17 @@
 """The interpreter carries out a plan, and a resumed run equals an undisturbed one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-from core.events import Event, ImageReady, StepStarted, TextDelta, TextReady
-from core.plan import plan
-from core.protocol import Context, Denoising, Drawn, Item, Picture, Text
+from core.events import Event, ImageReady, Judged, Skipped, StepStarted, TextDelta, TextReady
+from core.plan import Draw, Read, Write, plan
+from core.protocol import Context, Denoising, Drawn, Picture, Text
 from core.scripted import ScriptedModel
-from core.sequence import PLANNING_PROMPT, derive_seed, run_sequence
-from recipes.recipe import ImageItem, ImageSettings, Recipe, TextItem, TextSettings
+from core.sequence import PLANNING_PROMPT, Made, derive_seed, run_sequence
+from recipes.recipe import ImageItem, ImageSettings, JudgeSettings, Recipe, Retry, TextItem, TextSettings
 
 IMAGE = ImageSettings(width=64, height=64, num_timesteps=3)
 
@@ -21,39 +22,65 @@ def recipe(**fields: object) -> Recipe:
 
 
 class Recording(ScriptedModel):
-    """Remembers the contexts it was given."""
+    """Remembers the contexts it was given, and the questions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.contexts: list[Context] = []
+        self.questions: list[str] = []
 
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         self.contexts.append(context)
         return super().write(context, settings, seed=seed)
 
-    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+    def draw(
+        self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]
+    ) -> Iterator[Denoising | Drawn]:
         self.contexts.append(context)
         return super().draw(context, settings, seeds=seeds)
 
+    def judge(self, image: Image.Image, question: str) -> float:
+        self.questions.append(question)
+        return super().judge(image, question)
+
+
+class Strict(Recording):
+    """Scores the images it draws by a list, then with 1."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__()
+        self.scores = list(scores)
+
+    def judge(self, image: Image.Image, question: str) -> float:
+        super().judge(image, question)
+        return self.scores.pop(0) if self.scores else 1.0
+
 
 def outputs(events: list[Event]) -> list[str | bytes]:
-    return [
-        event.text if isinstance(event, TextReady) else event.image.tobytes()
-        for event in events
-        if isinstance(event, TextReady | ImageReady)
-    ]
+    made: list[str | bytes] = []
+    for event in events:
+        if isinstance(event, TextReady):
+            made.append(event.text)
+        elif isinstance(event, ImageReady):
+            made += [one.image.tobytes() for one in event.variations]
+    return made
 
 
-def items(events: list[Event], upto: int) -> list[Item | None]:
+def results(events: list[Event], upto: int) -> list[Made]:
     """What the first `upto` steps made, as a run's stored objects give it back."""
-    made: list[Item | None] = [None] * upto
+    made: list[Made] = [None] * upto
     for event in events:
         if event.step.number <= upto:
             if isinstance(event, TextReady):
-                made[event.step.number - 1] = Text(event.text, thought=event.role == "thinking")
+                made[event.step.number - 1] = event.text
             elif isinstance(event, ImageReady):
-                made[event.step.number - 1] = Picture(event.image.copy())
+                chosen = [replace(one, image=one.image.copy()) for one in event.variations if one.chosen]
+                made[event.step.number - 1] = tuple(chosen)
     return made
+
+
+def drawn(events: list[Event]) -> list[ImageReady]:
+    return [event for event in events if isinstance(event, ImageReady)]
 
 
 def test_every_step_of_the_plan_starts_once_and_in_order() -> None:
@@ -103,19 +130,129 @@ def test_given_images_are_read_in_the_order_of_the_recipe() -> None:
     assert model.contexts[0].items == (Picture(first), Text("and"), Picture(second), Text("Mix them"))
 
 
-@pytest.mark.parametrize("max_context_items", [None, 4])
-def test_a_run_resumed_after_any_step_equals_an_undisturbed_one(max_context_items: int | None) -> None:
-    given = recipe(think=True, max_context_items=max_context_items)
+LANGUAGE: list[dict[str, object]] = [
+    {},
+    {"max_context_items": 4},
+    {"variations_per_image": 3},
+    {"variations_per_image": 3, "select": "judge"},
+    {"retry": Retry(below=0.7, times=3)},
+    {"variations_per_image": 2, "select": "judge", "retry": Retry(below=0.8, times=2), "max_context_items": 4},
+    {"variations_per_image": 2, "select": "tree", "max_context_items": 5},
+    {"variations_per_image": 2, "select": "tree", "retry": Retry(below=0.6, times=2)},
+    {"num_images": 4, "refinement_prompts": (None, "Make it red", None), "refine_instruction": "Be bold"},
+]
+
+
+@pytest.mark.parametrize("fields", LANGUAGE, ids=lambda fields: "-".join(fields) or "plain")
+def test_a_run_resumed_after_any_step_equals_an_undisturbed_one(fields: dict[str, object]) -> None:
+    given = recipe(**{"think": True, **fields})
     whole = list(run_sequence(given, ScriptedModel()))
     for done in range(len(plan(given)) + 1):
-        rest = list(run_sequence(given, ScriptedModel(), done=items(whole, done)))
+        rest = list(run_sequence(given, ScriptedModel(), done=results(whole, done)))
         expected = [event for event in whole if event.step.number > done]
         assert [type(event) for event in rest] == [type(event) for event in expected]
         assert outputs(rest) == outputs(expected)
 
 
+@pytest.mark.parametrize("fields", LANGUAGE, ids=lambda fields: "-".join(fields) or "plain")
+def test_every_generation_sees_as_many_items_as_the_plan_says(fields: dict[str, object]) -> None:
+    model = Recording()
+    events = list(run_sequence(recipe(**{"think": True, **fields}), model))
+    ended = [event for event in events if isinstance(event, TextReady | ImageReady)]
+    generated = [event.step for event in ended if not isinstance(event.step, Read)]
+    instructed = [isinstance(step, Write) and step.instruction is not None for step in generated]
+    assert [len(context.items) for context in model.contexts] == [
+        len(step.context) + more for step, more in zip(generated, instructed, strict=True)
+    ]
+
+
+def test_variations_are_drawn_from_one_context_each_from_its_own_seed() -> None:
+    model = Recording()
+    events = drawn(list(run_sequence(recipe(variations_per_image=4), model)))
+    assert [len(event.variations) for event in events] == [4, 4, 4]
+    assert len({one.seed for event in events for one in event.variations}) == 12
+    assert len({one.image.tobytes() for event in events for one in event.variations}) == 12
+    assert [[one.chosen for one in event.variations] for event in events] == [[True, False, False, False]] * 3
+    assert len(model.contexts) == 3 + 2, "one for each image, one for each refinement"
+    assert model.questions == []
+
+
+def test_the_variation_with_the_highest_score_goes_on() -> None:
+    model = Strict(0.2, 0.9, 0.4, 0.5, 0.5, 0.1)
+    events = list(run_sequence(recipe(num_images=2, variations_per_image=3, select="judge"), model))
+    assert [event.scores for event in events if isinstance(event, Judged)] == [(0.2, 0.9, 0.4), (0.5, 0.5, 0.1)]
+    assert [event.best.number for event in drawn(events)] == [1, 0], "of equals the first"
+    assert model.contexts[-1].items[1] == Picture(drawn(events)[0].variations[1].image)
+
+
+def test_the_question_is_about_the_last_instruction() -> None:
+    model = Recording()
+    judge = JudgeSettings(question="Is this so: {instruction}! Yes?")
+    given = recipe(num_images=2, think=True, select="judge", judge=judge, refinement_prompts=("Make it red. ",))
+    list(run_sequence(given, model))
+    assert model.questions == ["Is this so: A cat! Yes?", "Is this so: Make it red! Yes?"]
+
+
+def test_an_image_with_a_low_score_is_drawn_again_until_one_is_good_enough() -> None:
+    model = Strict(0.1, 0.3, 0.8)
+    events = list(run_sequence(recipe(num_images=1, retry=Retry(below=0.5, times=4)), model))
+    assert [event.variations[0].score for event in drawn(events)] == [0.1, 0.3, 0.8]
+    assert [type(event) for event in events if isinstance(event, ImageReady | Skipped)] == [ImageReady] * 3 + [Skipped] * 2
+    assert len({one.seed for event in drawn(events) for one in event.variations}) == 3
+    assert len({context.items for context in model.contexts}) == 1, "back at the fork each time"
+
+
+def test_when_no_try_is_good_enough_the_best_goes_on() -> None:
+    model = Strict(0.1, 0.4, 0.2)
+    events = list(run_sequence(recipe(num_images=2, retry=Retry(below=0.5, times=2)), model))
+    first, second, third, _ = drawn(events)
+    assert [event.variations[0].chosen for event in (first, second, third)] == [True, True, False]
+    assert model.contexts[-1].items[1] == Picture(second.image)
+
+
+def test_a_retry_of_judged_variations_draws_them_all_again() -> None:
+    model = Strict(0.1, 0.4, 0.3, 0.35)
+    given = recipe(num_images=1, variations_per_image=2, select="judge", retry=Retry(below=0.5, times=1))
+    events = drawn(list(run_sequence(given, model)))
+    assert [[one.chosen for one in event.variations] for event in events] == [[False, True], [False, False]]
+
+
+def test_a_retry_in_a_tree_draws_the_low_branches_again() -> None:
+    model = Strict(0.9, 0.1, 0.7)
+    given = recipe(num_images=1, variations_per_image=2, select="tree", retry=Retry(below=0.5, times=2))
+    first, again = drawn(list(run_sequence(given, model)))
+    assert [one.chosen for one in first.variations] == [True, True]
+    assert [(one.number, one.score, one.chosen) for one in again.variations] == [(1, 0.7, True)]
+
+
+def test_branches_of_a_tree_share_what_they_have_in_common() -> None:
+    def tokens_read(**fields: object) -> int:
+        model = ScriptedModel()
+        list(run_sequence(recipe(num_images=3, think=True, **fields), model))
+        return model.tokens_read
+
+    single, tree = tokens_read(), tokens_read(variations_per_image=2, select="tree")
+    assert single < tree < 4 * single, "four branches, less than four runs"
+
+
+def test_the_context_at_the_end_is_returned() -> None:
+    def end_of(events: Generator[Event, None, Context]) -> tuple[list[Event], Context]:
+        told: list[Event] = []
+        while True:
+            try:
+                told.append(next(events))
+            except StopIteration as end:
+                return told, end.value
+
+    events, context = end_of(run_sequence(recipe(num_images=2), ScriptedModel()))
+    assert context.items[-1] == Picture(drawn(events)[-1].image)
+    events, context = end_of(run_sequence(recipe(num_images=2, variations_per_image=2, select="tree"), ScriptedModel()))
+    assert context.items[-1] == Picture(drawn(events)[-1].variations[-1].image)
+    assert context.items[1] == Picture(drawn(events)[0].variations[-1].image)
+
+
 def test_a_step_that_made_an_item_cannot_be_restored_without_it() -> None:
-    with pytest.raises(ValueError, match="step 2 made an item"):
+    with pytest.raises(ValueError, match="step 2 made something"):
         list(run_sequence(recipe(), ScriptedModel(), done=[None, None]))
 
 

@@ -29,7 +29,8 @@ def test_s3_keys_sort_as_the_run_goes() -> None:
     assert keys.input_image(0) == "inputs/000.png"
     assert keys.step_text(3, "thinking") == "steps/003-thinking.txt"
     assert keys.step_image(4) == "steps/004-image.png"
-    assert keys.step_image(4, variation=1) == "steps/004-image.v1.png"
+    assert keys.step_image(4, (1,)) == "steps/004-image.v1.png"
+    assert keys.step_image(4, (0, 1)) == "steps/004-image.v0.v1.png"
     assert keys.commit(3) == "commits/003.json"
 
 

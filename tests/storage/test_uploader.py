@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import RunTaken, StoreRefused, StoreUnavailable
-from storage.journal import Commit, Journal
+from storage.journal import Artifact, Commit, Journal
 from storage.objects import MemoryStore, ObjectStore
 from storage.s3 import S3Store
 from storage.uploader import PendingObject, PendingStep, Uploader, UploadLimits
@@ -16,14 +16,10 @@ from worker.local import LocalServices
 
 
 def text_step(step: int, text: str = "words", encode: Callable[[], bytes] | None = None) -> PendingStep:
-    pending = PendingObject(
-        kind="text",
-        role="thinking",
-        key=f"steps/{step:03d}-thinking.txt",
-        content_type="text/plain; charset=utf-8",
-        encode=encode or text.encode,
-        size_estimate=len(text),
+    about = Artifact(
+        kind="text", role="thinking", step=step, key=f"steps/{step:03d}-thinking.txt", content_type="text/plain"
     )
+    pending = PendingObject(about=about, encode=encode or text.encode, size_estimate=len(text))
     return PendingStep(step=step, kind="write", objects=(pending,))
 
 
