@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.plan import Draw, Forget, Read, Step, Write
-from core.sequence import PLANNING_PROMPT
+from core.sequence import PLANNING_PROMPT, question_about
 from recipes.card import ModelCard
 from recipes.recipe import ImageItem, ImageSettings, Recipe, TextItem
 
@@ -64,12 +64,16 @@ class _Ledger:
         self.input_sizes = input_sizes
         self.last_size: tuple[int, int] | None = None
         self.items: dict[int, int] = {}  # step number -> tokens of its item
+        self.texts: dict[int, str] = {}  # step number -> the given text
+        self.seen: tuple[int, ...] = ()  # the items before the latest generation, which therefore have been read
         self.system_tokens = TEXT_MARKERS + count_tokens(PLANNING_PROMPT) if recipe.think else 0
 
     def add(self, step: Step) -> StepCost:
         passes = self._forward_passes(step)
         new, item = self._tokens(step)
         self.items.setdefault(step.number, item)
+        if isinstance(step, Write | Draw):
+            self.seen = step.context
         context = self.system_tokens + item + sum(self.items[number] for number in step.context)
         if isinstance(step, Forget):
             context -= sum(self.items[number] for number in step.dropped)
@@ -81,24 +85,30 @@ class _Ledger:
         match step:
             case Forget():
                 behind = step.context[step.context.index(step.dropped[-1]) + 1 :]
-                return sum(self.items[number] for number in behind), 0
+                return sum(self.items[number] for number in behind if number in self.seen), 0
             case Draw():
                 tokens = self._item_tokens(step)
-                judged = step.variations * self._judged_tokens(step, tokens) if self.recipe.is_judged else 0
+                judged = step.variations * self._judged_tokens(step) if self.recipe.is_judged else 0
                 read_back = 0 if step.attempt else tokens * (step.variations if step.forks else 1)
                 return read_back + judged, tokens
             case _:
                 tokens = self._item_tokens(step)
                 return tokens, tokens
 
-    def _judged_tokens(self, step: Draw, image_tokens: int) -> int:
+    def _judged_tokens(self, step: Draw) -> int:
         """Of one image and the question about it; the image is read by its ViT block alone."""
-        question = self.count_tokens(self.recipe.judge.question) + self.items[step.shows] + 1
-        return min(image_tokens, self.card.vit.block_tokens(*self._drawn_size())) + question
+        question = self.recipe.judge.question
+        instruction = self.texts.get(step.shows)
+        if instruction is None:  # yet to be written
+            question_tokens = self.count_tokens(question) + self.recipe.text.max_new_tokens
+        else:
+            question_tokens = self.count_tokens(question_about(instruction, question))
+        return self.card.image_tokens(*self._drawn_size())[1] + TEXT_MARKERS + question_tokens
 
     def _item_tokens(self, step: Step) -> int:
         match step:
             case Read(item=TextItem(text=text)):
+                self.texts[step.number] = text
                 return TEXT_MARKERS + self.count_tokens(text)
             case Read(item=ImageItem()):
                 return self._image_tokens(self.input_sizes.pop(0))

@@ -22,7 +22,7 @@ from core.events import (
 )
 from core.plan import Draw, Forget, Path, Read, Step, Write, plan
 from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
-from recipes.recipe import Recipe, TextItem
+from recipes.recipe import INSTRUCTION, Recipe, TextItem
 
 SCORE_DIGITS = 6
 """What a score is rounded to, as it is told, stored and compared."""
@@ -43,6 +43,11 @@ def derive_seed(run_seed: int, step: int, variation: int, purpose: str) -> int:
 
 Made: TypeAlias = str | tuple[Variation, ...] | None
 """What a step leaves to those after it: the text that it wrote, the variations that it chose, or nothing of its own."""
+
+
+def question_about(instruction: str, wording: str) -> str:
+    """What the model is asked of an image that is to show what `instruction` says."""
+    return wording.replace(INSTRUCTION, instruction.strip().removesuffix("."))
 
 
 def run_sequence(
@@ -188,8 +193,7 @@ class _Interpreter:
     def _judge(self, step: Draw, drawn: Sequence[Variation]) -> tuple[list[Variation], Judged]:
         """`drawn` with the scores that the model gives them."""
         shown = self.read[step.shows]
-        instruction = shown.text.strip().removesuffix(".") if isinstance(shown, Text) else ""
-        question = self.recipe.judge.question.replace("{instruction}", instruction)
+        question = question_about(shown.text if isinstance(shown, Text) else "", self.recipe.judge.question)
         scores = tuple(round(self.model.judge(one.image, question), SCORE_DIGITS) for one in drawn)
         scored = [replace(one, score=score) for one, score in zip(drawn, scores, strict=True)]
         return scored, Judged(step=step, question=question, scores=scores)

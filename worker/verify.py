@@ -257,13 +257,18 @@ def _image(found: Artifact, variation: int, step: Draw, recipe: Recipe) -> Artif
 
 def _difference(expected: Any, found: Any) -> str:  # noqa: ANN401 - two dataclasses of one kind
     """The fields in which two records of one kind differ."""
-    theirs = asdict(found)
-    wrong = [
-        f"{name} is {_short(theirs[name])}, expected {_short(value)}"
-        for name, value in asdict(expected).items()
-        if theirs[name] != value
-    ]
-    return "; ".join(wrong)
+    return "; ".join(_differences("", asdict(expected), asdict(found)))
+
+
+def _differences(place: str, expected: Any, found: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON data
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for name, value in expected.items():
+            yield from _differences(f"{place}.{name}" if place else name, value, found[name])
+    elif isinstance(expected, list | tuple) and isinstance(found, list | tuple) and len(expected) == len(found):
+        for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+            yield from _differences(f"{place}[{number}]", one, other)
+    elif expected != found:
+        yield f"{place} is {_short(found)}, expected {_short(expected)}"
 
 
 def _short(value: object) -> str:

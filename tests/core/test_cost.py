@@ -13,7 +13,7 @@ from core.events import TextReady
 from core.plan import Draw, Forget, Read, Write, plan
 from core.sequence import PLANNING_PROMPT, run_sequence
 from recipes.card import ModelCard, ResizeRule
-from recipes.recipe import ImageItem, ImageSettings, Recipe, TextItem, TextSettings
+from recipes.recipe import ImageItem, ImageSettings, Recipe, Retry, TextItem, TextSettings
 
 TINY = Path(__file__).resolve().parents[2] / "models" / "tiny-bagel"
 CARD = ModelCard(
@@ -64,11 +64,14 @@ def test_passes_are_those_of_reading_writing_and_drawing() -> None:
     assert written.forward_passes == 20 + 2
 
 
-def test_forgotten_items_free_their_tokens() -> None:
+def test_what_stays_behind_forgotten_items_is_read_again() -> None:
     found = cost_of(recipe(num_images=4, max_context_items=3))
-    forgotten = [step for step in found if isinstance(step.step, Forget)]
-    assert forgotten
-    assert all((step.new_tokens, step.forward_passes) == (0, 0) for step in forgotten)
+    assert [step.new_tokens for step in found if isinstance(step.step, Forget)] == [
+        22,
+        IMAGE_TOKENS,
+        22,
+        IMAGE_TOKENS,
+    ]
     assert max(step.context_tokens for step in found) <= 7 + 3 * IMAGE_TOKENS
 
 
@@ -105,7 +108,25 @@ def test_every_guidance_is_counted_while_it_holds(
     assert velocity_evaluations(settings) == 8 + guided * (branches - 1)
 
 
-def test_tokens_of_a_greedy_run_are_those_that_were_foretold() -> None:
+def test_every_variation_and_every_try_is_counted() -> None:
+    single = cost_of(recipe())[-1]
+    first, again = cost_of(recipe(variations_per_image=3, select="judge", retry=Retry(below=0.5, times=1)))[1:]
+    question = 2 + len("Does the picture match: A cat?") + 2 + 4 * 4
+    assert (first.new_tokens, again.new_tokens) == (IMAGE_TOKENS + 3 * question, 3 * question)
+    assert first.forward_passes == again.forward_passes == 3 * (single.forward_passes + 2)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"num_images": 4, "max_context_items": 4},
+        {"variations_per_image": 2, "select": "judge", "refinement_prompts": ("Make it red.",)},
+        {"variations_per_image": 2, "select": "tree"},
+    ],
+    ids=str,
+)
+def test_tokens_of_a_greedy_run_are_those_that_were_foretold(fields: dict[str, object]) -> None:
     model = Bagel.load(TINY, device="cpu")
     tokenizer = BagelTokenizer.read(TINY, json.loads((TINY / "llm_config.json").read_text())["vocab_size"])
 
@@ -113,15 +134,23 @@ def test_tokens_of_a_greedy_run_are_those_that_were_foretold() -> None:
         return len(tokenizer.frame(text)) - 2
 
     given = recipe(
-        num_images=2,
-        think=True,
+        **{"num_images": 2, "think": True, **fields},
         text=TextSettings(temperature=0.0, max_new_tokens=100),
         image=ImageSettings(width=64, height=64, num_timesteps=2, cfg_text_scale=1.0),
     )
     texts = {event.step.number: event.text for event in run_sequence(given, model) if isinstance(event, TextReady)}
     found = costs(plan(given), given, model.card, count_tokens=count)
-    assert len(texts) == 3
-    written = sum(2 + count(text) for text in texts.values())
-    others = sum(step.new_tokens for step in found if step.step.number not in texts)
-    last_image = found[-1].new_tokens  # there is nothing after it, so it is not read back
-    assert model.tokens_read == 2 + count(PLANNING_PROMPT) + written + others - last_image
+    tokens = {step: 2 + count(text) for step, text in texts.items()}
+    foretold = 2 + count(PLANNING_PROMPT)
+    seen: tuple[int, ...] = ()
+    for step in found:
+        if isinstance(step.step, Forget):  # what is read again is what was written, rather than the longest
+            behind = step.step.context[len(step.step.dropped) + 1 :]
+            foretold += sum(tokens.get(number, found[number - 1].new_tokens) for number in behind if number in seen)
+        else:
+            seen = seen if isinstance(step.step, Read) else step.step.context
+            foretold += tokens.get(step.step.number, step.new_tokens)
+    ends = [step for step in found if isinstance(step.step, Draw) and step.step.index == given.num_images - 1]
+    unread = len(ends) * given.variations_per_image if given.select == "tree" else 1
+    last_images = unread * sum(model.card.image_tokens(64, 64))  # there is nothing after them, so they aren't read back
+    assert model.tokens_read == foretold - last_images

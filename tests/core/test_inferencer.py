@@ -14,7 +14,7 @@ from core.scripted import CARD, ScriptedModel
 from core.sequence import PLANNING_PROMPT, run_sequence
 from recipes.faults import RecipeError
 from recipes.load import load
-from recipes.recipe import ImageSettings
+from recipes.recipe import ImageSettings, Retry
 
 TINY = Path(__file__).resolve().parents[2] / "models" / "tiny-bagel"
 
@@ -187,3 +187,62 @@ def test_the_scripted_card_has_the_defaults_that_are_used() -> None:
     model = Recording()
     AutoInterleavedInferencer(model).generate_auto_sequence(["A cat"], num_images=1)
     assert model.settings[0].num_timesteps == CARD.image_defaults["num_timesteps"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_images": 2, "variations_per_image": 2, "select": "judge"},
+        {"num_images": 2, "retry": Retry(below=0.7, times=2)},
+        {"num_images": 3, "refinement_prompts": [None, "Make it red"]},
+    ],
+    ids=str,
+)
+def test_of_the_variations_what_goes_on_is_returned(fields: dict[str, object]) -> None:
+    inferencer, told = AutoInterleavedInferencer(ScriptedModel()), list[Event]()
+    outputs = inferencer.generate_auto_sequence(["A cat"], on_event=told.append, **fields)  # type: ignore[arg-type]  # the recipe's fields
+    images = [output for output in outputs if not isinstance(output, str)]
+    drawn = [one.image for event in told if isinstance(event, ImageReady) for one in event.variations]
+    assert len(images) == fields["num_images"]
+    assert all(any(image is one for one in drawn) for image in images)
+    made = [Text(item) if isinstance(item, str) else Picture(item) for item in outputs]
+    assert inferencer.context.items == (Text("A cat"), *made)
+
+
+def test_of_a_tree_all_is_returned_and_the_last_branch_goes_on() -> None:
+    inferencer = AutoInterleavedInferencer(ScriptedModel())
+    outputs = inferencer.generate_auto_sequence(["A cat"], num_images=2, variations_per_image=2, select="tree")
+    assert [type(output) for output in outputs] == [Image.Image] * 2 + [str, Image.Image, Image.Image] * 2
+    second, refinement, last = outputs[1], outputs[5], outputs[7]
+    assert isinstance(second, Image.Image)
+    assert isinstance(refinement, str)
+    assert isinstance(last, Image.Image)
+    assert inferencer.context.items == (Text("A cat"), Picture(second), Text(refinement), Picture(last))
+
+
+def test_a_fork_goes_on_from_the_same_context_and_neither_sees_the_other() -> None:
+    inferencer = AutoInterleavedInferencer(ScriptedModel(), seed=4)
+    inferencer.add_to_context("A cat")
+    inferencer.generate_image()
+    same, other = inferencer.fork(), inferencer.fork(seed=5)
+    images = [one.generate_image().tobytes() for one in (inferencer, same, other)]
+    assert images[0] == images[1] != images[2]
+    assert [len(one.context.items) for one in (inferencer, same, other)] == [3, 3, 3]
+    assert inferencer.context.items[:2] == other.context.items[:2]
+
+
+def test_a_rollback_takes_items_out_and_what_follows_is_new() -> None:
+    model = ScriptedModel()
+    inferencer = AutoInterleavedInferencer(model)
+    inferencer.add_to_context("A cat")
+    first = inferencer.generate_image()
+    inferencer.rollback()
+    assert inferencer.context.items == (Text("A cat"),)
+    before = model.tokens_read
+    assert inferencer.generate_image().tobytes() != first.tobytes()
+    assert model.tokens_read == before, "what stays has been read"
+    inferencer.rollback(2)
+    assert inferencer.context.items == ()
+    for n in (1, -1):
+        with pytest.raises(ValueError, match=f"can't roll back {n} items: the context has 0"):
+            inferencer.rollback(n)

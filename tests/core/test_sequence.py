@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from core.events import Event, ImageReady, Judged, Skipped, StepStarted, TextDelta, TextReady
-from core.plan import Draw, Read, Write, plan
+from core.plan import Read, Write, plan
 from core.protocol import Context, Denoising, Drawn, Picture, Text
 from core.scripted import ScriptedModel
 from core.sequence import PLANNING_PROMPT, Made, derive_seed, run_sequence
@@ -33,9 +33,7 @@ class Recording(ScriptedModel):
         self.contexts.append(context)
         return super().write(context, settings, seed=seed)
 
-    def draw(
-        self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]
-    ) -> Iterator[Denoising | Drawn]:
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
         self.contexts.append(context)
         return super().draw(context, settings, seeds=seeds)
 
@@ -197,7 +195,9 @@ def test_an_image_with_a_low_score_is_drawn_again_until_one_is_good_enough() -> 
     model = Strict(0.1, 0.3, 0.8)
     events = list(run_sequence(recipe(num_images=1, retry=Retry(below=0.5, times=4)), model))
     assert [event.variations[0].score for event in drawn(events)] == [0.1, 0.3, 0.8]
-    assert [type(event) for event in events if isinstance(event, ImageReady | Skipped)] == [ImageReady] * 3 + [Skipped] * 2
+    assert [type(event) for event in events if isinstance(event, ImageReady | Skipped)] == [ImageReady] * 3 + [
+        Skipped
+    ] * 2
     assert len({one.seed for event in drawn(events) for one in event.variations}) == 3
     assert len({context.items for context in model.contexts}) == 1, "back at the fork each time"
 

@@ -30,7 +30,14 @@ def test_a_document_holds_every_field() -> None:
 
 def test_however_a_recipe_is_spelt_its_fingerprint_is_the_same() -> None:
     spelt_out = {"image": {"cfg_text_scale": 4, "height": 1024, "width": 1024}, "seed": 0, **DATA}
-    assert fingerprint(load(spelt_out), []) == fingerprint(load(DATA), []) == sha256(to_json(load(DATA))).hexdigest()
+    document = to_document(load(DATA))
+    del document["parent"]
+    expected = sha256(canonical_json(document)).hexdigest()
+    assert fingerprint(load(spelt_out), []) == fingerprint(load(DATA), []) == expected
+
+
+def test_where_a_recipe_branched_off_changes_nothing() -> None:
+    assert fingerprint(load({**DATA, "parent": "run-1@3"}), []) == fingerprint(load(DATA), [])
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"think": True}, {"temperature": 0.0}, {"context.0.text": "A cat"}])

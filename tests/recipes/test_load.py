@@ -83,8 +83,8 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) ->
         "  - {}\n"
         "think: no\n"
         "refinement_prompts: [a, '', 4]\n"
-        "variations_per_image: 2\n"
-        "select: tree\n"
+        "variations_per_image: 65\n"
+        "select: trees\n"
         "retry: {below: 2}\n"
         "text: {temperature: -1, top_p: 0, top_k: 3.0}\n"
         "image:\n"
@@ -112,10 +112,9 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) ->
         '12:8: think: "no" is a text',
         "13:25: refinement_prompts[1]: is empty",
         "13:29: refinement_prompts[2]: 4 is a whole number",
-        "14:23: variations_per_image: 2 is not available yet: this release draws one image a step",
-        "15:9: select: 'tree' is not available yet: this release draws one image a step",
+        "14:23: variations_per_image: 65 is too large",
+        '15:9: select: "trees" is none of them',
         "16:8: retry.times: is missing",
-        "16:8: retry: is not available yet: this release draws an image once",
         "16:16: retry.below: 2 is too large",
         "17:21: text.temperature: -1 is too small",
         "17:32: text.top_p: 0 is too small",

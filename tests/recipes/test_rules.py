@@ -8,7 +8,7 @@ import pytest
 from recipes.card import ModelCard
 from recipes.faults import RecipeError
 from recipes.load import load
-from recipes.recipe import ImageItem, ImageSettings, Recipe, Retry, TextItem
+from recipes.recipe import ImageItem, ImageSettings, Recipe, TextItem
 from recipes.rules import check
 
 TINY = ModelCard.read(Path(__file__).parents[2] / "models" / "tiny-bagel")
@@ -110,11 +110,33 @@ def test_the_context_has_room_for_more_than_what_is_pinned() -> None:
     ]
 
 
-def test_what_comes_in_a_later_release_is_refused_with_what_is_there_now() -> None:
-    assert faults(variations_per_image=1, select="first", retry=None) == []
-    lines = faults(variations_per_image=4, select="judge", retry={"below": 0.5, "times": 2})
-    assert [line.rpartition("; ")[2] for line in lines] == ["allowed: 1", "allowed: first", "allowed: null"]
-    assert all("is not available yet" in line for line in lines)
+def test_a_tree_has_at_most_64_images() -> None:
+    assert faults(variations_per_image=2, num_images=5, select="tree") == []
+    assert faults(variations_per_image=8, num_images=7, select="judge") == []
+    assert faults(variations_per_image=2, num_images=6, select="tree") == [
+        "select: a tree of 6 images with 2 variations each has 126 images; allowed: at most 64 in all"
+    ]
+
+
+def test_a_question_to_the_judge_holds_the_instruction() -> None:
+    assert faults(judge={"question": "Is it so: {instruction}?"}) == []
+    (line,) = faults(judge={"question": "Is it nice?"})
+    assert line.startswith("judge.question: does not ask for anything; allowed: a text with {instruction}")
+
+
+def test_a_null_among_the_refinements_needs_the_model_to_write() -> None:
+    assert faults(num_images=3, refinement_prompts=[None, "Red"]) == []
+    assert faults(num_images=3, refinement_prompts=[None, "Red"], auto_refine=False) == [
+        "refinement_prompts: 3 images need 2 refinement texts and 1 are given; allowed: auto_refine: true, where the "
+        "model writes the others, or 2 refinement_prompts"
+    ]
+
+
+def test_a_parent_is_a_step_of_a_run() -> None:
+    assert faults(parent="run-1@4") == []
+    assert faults(parent="run-1") == [
+        "parent: 'run-1' is no place in a run; allowed: RUN@STEP, a run's id and the number of a step"
+    ]
 
 
 def test_images_of_a_file_are_looked_up_beside_it(tmp_path: Path) -> None:
@@ -136,10 +158,9 @@ def test_a_recipe_made_in_python_is_held_to_the_same_rules() -> None:
         context=(TextItem(text="A cat"),),
         num_images=2,
         auto_refine=False,
-        retry=Retry(below=0.1, times=1),
     )
     with pytest.raises(RecipeError) as caught:
         check(recipe, TINY)
     found = {fault.path for fault in caught.value.faults}
-    assert found == {("image", "width"), ("image", "height"), ("auto_refine",), ("retry",)}
+    assert found == {("image", "width"), ("image", "height"), ("auto_refine",)}
     check(Recipe(name="python", context=recipe.context, image=ImageSettings(width=64, height=64)), TINY)

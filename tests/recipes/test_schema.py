@@ -37,10 +37,3 @@ def test_settings_claim_no_default_since_it_is_the_models() -> None:
         for field in schema.json_schema()["$defs"][kind]["properties"].values():
             assert "default" not in field
             assert field["description"].endswith("Default: the model's.")
-
-
-def test_what_the_loader_refuses_for_now_the_schema_refuses_too() -> None:
-    properties = schema.json_schema()["properties"]
-    assert properties["variations_per_image"]["const"] == 1
-    assert properties["select"]["const"] == "first"
-    assert properties["retry"]["type"] == "null"

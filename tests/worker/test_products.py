@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from core.events import Event, ImageReady, TextReady
-from core.protocol import Picture, Text
 from core.scripted import CARD
+from core.sequence import Made
 from recipes.faults import RecipeError
 from storage.errors import RunTaken
 from storage.journal import Journal
@@ -13,39 +13,74 @@ from storage.objects import MemoryStore
 from tests.worker.serving import PREFIX, Silent, make_run, recipe, request
 from worker.inputs import Sources
 from worker.job import resolve, restore, store
-from worker.products import restored_item
+from worker.products import restored
 from worker.settings import PROJECT
 
 RUN = "run-1"
 
 
-def content(item: object) -> object:
-    return item.image.tobytes() if isinstance(item, Picture) else item
+def content(made: Made) -> object:
+    """What a step made, to compare."""
+    if isinstance(made, tuple):
+        return [(one.number, one.image.tobytes(), one.seed, one.score) for one in made if one.chosen]
+    return made
 
 
-def made(event: Event) -> object:
+def made(event: Event) -> Made:
     match event:
-        case TextReady(text=text, role=role):
-            return Text(text, thought=role == "thinking")
-        case ImageReady(image=image):
-            return image.tobytes()
+        case TextReady(text=text):
+            return text
+        case ImageReady(variations=variations):
+            return tuple(one for one in variations if one.chosen)
         case _:
             return None
 
 
-def test_every_step_comes_back_as_it_was_made() -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"refinement_prompts": ["Make it red"], "max_context_items": 4},
+        {"variations_per_image": 3, "select": "judge", "retry": {"below": 0.8, "times": 2}},
+        {"variations_per_image": 2, "select": "tree", "retry": {"below": 0.5, "times": 1}},
+    ],
+    ids=str,
+)
+def test_every_step_comes_back_as_it_was_made(fields: dict[str, object]) -> None:
     objects, reporter = MemoryStore(), Silent()
-    asked = request(RUN, recipe(num_images=3, refinement_prompts=["Make it red"], max_context_items=4))
-    make_run(asked, objects, reporter=reporter)
+    make_run(request(RUN, recipe(num_images=3, **fields)), objects, reporter=reporter)
     journal = Journal(objects, PREFIX, RUN)
     ended = {event.step.number: made(event) for event in reporter.events}
-    commits = journal.commits()
-    assert {commit.kind for commit in commits} == {"read", "write", "draw", "forget"}
-    for commit in commits:
-        item = restored_item(commit, journal)
-        assert content(item) == ended[commit.step]
-        if isinstance(item, Text):
-            assert item.thought == (commit.artifacts[0].role == "thinking")
+    for commit in journal.commits():
+        assert content(restored(commit, journal)) == content(ended[commit.step])
+
+
+def test_a_commit_says_what_its_step_did() -> None:
+    objects = MemoryStore()
+    retry = {"below": 0.5, "times": 2}
+    make_run(request(RUN, recipe(num_images=4, think=True, retry=retry, max_context_items=5)), objects)
+    kinds = {commit.kind for commit in Journal(objects, PREFIX, RUN).commits()}
+    assert kinds == {"read", "write", "draw", "skip", "forget"}
+
+
+def test_the_manifest_tells_which_images_went_on() -> None:
+    objects = MemoryStore()
+    fields = {"num_images": 3, "variations_per_image": 2, "select": "judge", "retry": {"below": 0.9, "times": 2}}
+    manifest = make_run(request(RUN, recipe(**fields)), objects)
+    drawn = [made for made in manifest.artifacts if made.kind == "image"]
+    assert len(manifest.images) == 3 < len(drawn)
+    for index, key in enumerate(manifest.images):
+        tries = [made for made in drawn if made.index == index]
+        assert next(made.score for made in tries if made.key == key) == max(made.score or 0 for made in tries)
+
+
+def test_every_image_of_a_tree_is_named_by_its_branch_and_goes_on() -> None:
+    objects = MemoryStore()
+    manifest = make_run(request(RUN, recipe(num_images=2, variations_per_image=2, select="tree")), objects)
+    images = {made.path: made.key for made in manifest.artifacts if made.kind == "image"}
+    assert list(images) == ["0", "1", "0.0", "0.1", "1.0", "1.1"]
+    assert images["1.0"].endswith("-image.v1.v0.png")
+    assert manifest.images == tuple(images.values())
+    assert {made.path for made in manifest.artifacts if made.role == "refinement"} == {"0", "1"}
 
 
 def test_a_given_refinement_is_an_artifact_too() -> None:

@@ -78,9 +78,21 @@ def test_a_run_resumed_after_any_step_ends_in_the_same_bytes(steps: int) -> None
     assert objects_of(rest, RUN) == undisturbed(request(RUN))
 
 
-@pytest.mark.parametrize("context", [{"max_context_items": 3}, {"refinement_prompts": ["Make it red"]}])
-def test_a_resumed_run_forgets_and_reads_what_it_would_have(context: dict[str, object]) -> None:
-    asked = request(RUN, recipe(num_images=3, **context))
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_context_items": 3},
+        {"refinement_prompts": ["Make it red", None]},
+        {"variations_per_image": 3, "select": "judge"},
+        {"retry": {"below": 0.7, "times": 3}},
+        {"variations_per_image": 2, "select": "judge", "retry": {"below": 0.8, "times": 2}},
+        {"variations_per_image": 2, "select": "tree", "num_images": 2},
+        {"variations_per_image": 2, "select": "tree", "num_images": 2, "retry": {"below": 0.6, "times": 2}},
+    ],
+    ids="-".join,
+)
+def test_a_resumed_run_goes_on_as_it_would_have(fields: dict[str, object]) -> None:
+    asked = request(RUN, recipe(**{"num_images": 3, **fields}))
     whole = MemoryStore()
     steps = make_run(asked, whole).steps
     for done in range(steps + 1):

@@ -68,8 +68,10 @@ def photo() -> str:
         recipe(refinement_prompts=["Make it red"], think=False),
         recipe(context=[{"image": photo()}, {"text": "In winter"}]),
         recipe(output={"page": False}),
+        recipe(variations_per_image=2, select="judge", retry={"below": 0.8, "times": 2}),
+        recipe(variations_per_image=2, select="tree", retry={"below": 0.5, "times": 1}),
     ],
-    ids=["plain", "forgetful", "given refinement", "edit", "no page"],
+    ids=["plain", "forgetful", "given refinement", "edit", "no page", "judged", "tree"],
 )
 def test_what_a_worker_leaves_is_whole(document: dict[str, Any]) -> None:
     folder = Folder(document)
@@ -109,7 +111,9 @@ DAMAGES: list[tuple[Damage, str]] = [
     (lambda folder: folder.change("commits/003.json", kind="write"), "kind is 'write', expected 'draw'"),
     (lambda folder: folder.change("commits/003.json", artifacts=[]), "commits/003.json: is not the plan's step"),
     (lambda folder: folder.change("commits/003.json", recipe_sha256="0"), "commits/003.json: is of another recipe"),
-    (lambda folder: folder.change_artifact(3, seed=1), "'seed': 1"),
+    (lambda folder: folder.change_artifact(3, seed=1), "artifacts[0].seed is 1, expected "),
+    (lambda folder: folder.change_artifact(3, variation=[1]), "artifacts[0].variation is [1], expected 0"),
+    (lambda folder: folder.change_artifact(3, attempt=1), "artifacts[0].attempt is 1, expected 0"),
     (lambda folder: folder.change_artifact(2, role="refinement"), "commits/002.json: is not the plan's step"),
     (lambda folder: folder.change_artifact(3, width=8), "steps/003-image.png: is (64, 64) pixels"),
     (lambda folder: folder.change_artifact(3, size="many"), "its commit says many"),
