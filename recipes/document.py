@@ -30,6 +30,10 @@ class Document:
     key_marks: Mapping[FieldPath, Mark] = field(default_factory=dict)
     folder: Path | None = None
     """What the recipe's image paths are relative to; None where it did not come from a file."""
+    images_from: Path | None = None
+    """The folder of the file that gave the context, where that is one that the recipe extends."""
+    size_bytes: int = 0
+    """Of the text it was read from."""
 
     def fault(self, finding: Finding) -> Fault:
         """`finding` at its place in this document: that of the value, or of what it is missing from."""
@@ -38,8 +42,10 @@ class Document:
         while mark is None and path:
             mark = self.marks.get(path)
             path = path[:-1]
+        mark = mark or self.marks.get(())
         shown = finding.path[:-1] if finding.about_key else finding.path
-        return Fault(path=shown, message=finding.message, source=self.source, mark=mark or self.marks.get(()))
+        source = (mark and mark.source) or self.source
+        return Fault(path=shown, message=finding.message, source=source, mark=mark)
 
 
 def read_file(path: Path) -> Document:
@@ -89,6 +95,7 @@ def read_text(text: str, *, source: str = "<recipe>", folder: Path | None = None
         marks=reader.marks,
         key_marks=reader.key_marks,
         folder=folder,
+        size_bytes=len(text.encode("utf-8", "replace")),
     )
 
 
@@ -206,8 +213,8 @@ def in_order(
     return sorted(findings, key=lambda finding: (*_place(mark(finding)), _position(finding.path, data)))
 
 
-def _place(mark: Mark | None) -> tuple[int, int]:
-    return (mark.line, mark.column) if mark else (0, 0)
+def _place(mark: Mark | None) -> tuple[str, int, int]:
+    return (mark.source, mark.line, mark.column) if mark else ("", 0, 0)
 
 
 def _position(path: FieldPath, data: Any) -> tuple[int, ...]:  # noqa: ANN401 - any part of a recipe

@@ -20,6 +20,8 @@ class Mark:
 
     line: int
     column: int
+    source: str = ""
+    """The file, where it is another one than the recipe's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,9 @@ SETTINGS: dict[str, type[TextSettings | ImageSettings | JudgeSettings | OutputSe
     "output": OutputSettings,
 }
 
+KEYS = ("extends", "vars")
+"""What a recipe file may hold beside the fields; none of it is left when the recipe is resolved."""
+
 _Alternative: TypeAlias = tuple[Any, dict[type, Any]]
 """One type that a place takes, and the bounds on it by their kind."""
 

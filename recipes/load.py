@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -14,17 +14,39 @@ from pydantic import TypeAdapter, ValidationError
 from recipes.card import ModelCard
 from recipes.defaults import fill_in
 from recipes.document import Document, in_order, read_data, read_file, read_text
+from recipes.extends import extended, placed, without_parent
 from recipes.faults import Fault, FieldPath, Finding, RecipeError
 from recipes.overrides import SOURCE, Overridden, override
 from recipes.recipe import Recipe
 from recipes.rules import NAME, Draft, broken_rules
+from recipes.variables import Expanded, escaped, expand
 from recipes.wording import type_faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a recipe, its variables and its overrides say themselves, before any default."""
+
+    document: Document
+    """The recipe and all that it extends."""
+    expanded: Expanded
+    overridden: Overridden
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return self.overridden.data
+
+    def findings(self) -> list[Finding]:
+        """What is wrong before types and rules are looked at; an override mends what was wrong with a variable."""
+        expanded = [one for one in self.expanded.findings if not self.overridden.gave(one.path)]
+        return [*self.document.findings, *expanded, *self.overridden.findings]
 
 
 def load(
     source: Path | str | Mapping[str, Any],
     *,
     overrides: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
     card: ModelCard | None = None,
 ) -> Recipe:
     """The recipe in a file (a Path), in YAML text (a str) or in JSON-like data (a mapping), every default filled in.
@@ -32,31 +54,68 @@ def load(
     Args:
         source: what to load. Image paths of a file are looked up beside it.
         overrides: values that win over the recipe's own, by field, dotted path or the bare name of a setting.
+        variables: values for `${name}` in the recipe's texts, which win over those under its `vars`.
         card: the model that will run it: the source of its defaults, and of the sizes it can draw.
 
     Raises RecipeError, which holds all the faults.
     """
+    return resolve(read(source, overrides=overrides, variables=variables), card)
+
+
+def load_resolved(document: Mapping[str, Any]) -> Recipe:
+    """The recipe that `canonical.to_document` wrote down: its texts are as they are, and hold no variables.
+
+    Raises RecipeError.
+    """
+    read_back = read_data(document)
+    expanded = Expanded(data=read_back.data, uses={})
+    return resolve(Given(document=read_back, expanded=expanded, overridden=override(expanded.data, None)), None)
+
+
+def given(
+    source: Path | str | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a recipe that `load` has checked says itself, before any default: data that loads by itself.
+
+    Nothing is left to be extended or put in.
+    """
+    data: dict[str, Any] = escaped(read(source, overrides=overrides, variables=variables).data)
+    return data
+
+
+def read(
+    source: Path | str | Mapping[str, Any],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> Given:
+    """What is given, right or wrong. Raises RecipeError when it can't be read at all."""
     document = _read(source)
-    overridden = override(document.data, overrides)
-    draft = Draft(given=overridden.data, filled=fill_in(overridden.data, card), card=card, folder=document.folder)
-    structural = (*document.findings, *overridden.findings)
+    expanded = expand(document, variables)
+    data, out_of_reach = placed(expanded.data, document)
+    expanded = replace(expanded, data=data, findings=(*expanded.findings, *out_of_reach))
+    return Given(document=document, expanded=expanded, overridden=override(data, overrides))
+
+
+def resolve(given: Given, card: ModelCard | None) -> Recipe:
+    """The recipe that is given, with the defaults of the model of `card`. Raises RecipeError with all the faults."""
+    draft = Draft(given=given.data, filled=fill_in(given.data, card), card=card, folder=given.document.folder)
+    structural = given.findings()
     try:
         recipe, wrong = _adapter().validate_json(json.dumps(draft.filled)), []
     except ValidationError as error:
         recipe, wrong = None, list(type_faults(error.errors(include_url=False), draft.filled))
     hidden = [finding.path for finding in structural if finding.path and not finding.about_key]
+    hidden += [path for path in given.expanded.unresolved if not given.overridden.gave(path)]
     wrong = [one for one in wrong if not any(one.path[: len(path)] == path for path in hidden)]
     wrong += broken_rules(draft, [*hidden, *(one.path for one in wrong)])
-    if recipe is None or structural or wrong:
-        raise RecipeError(_located([*structural, *wrong], document, overridden, card))
+    if recipe is None or structural or wrong or given.expanded.faults:
+        raise RecipeError([*_located([*structural, *wrong], given, card), *given.expanded.faults])
     if recipe.mode == "generation":  # rule 1 of the plan: image guidance is off without an image to begin with
         return replace(recipe, image=replace(recipe.image, cfg_img_scale=1.0))
     return recipe
-
-
-def given(source: Path | str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a recipe and its overrides say themselves, before any default: a recipe as data that `load` has checked."""
-    return override(_read(source).data, overrides).data
 
 
 def find(name: str, folder: Path | None = None) -> Path:
@@ -73,8 +132,10 @@ def find(name: str, folder: Path | None = None) -> Path:
 
 def _read(source: Path | str | Mapping[str, Any]) -> Document:
     if isinstance(source, Path):
-        return read_file(source)
-    return read_text(source) if isinstance(source, str) else read_data(source)
+        return extended(read_file(source), file=source, shipped=find)
+    if isinstance(source, str):
+        return extended(read_text(source), file=None, shipped=find)
+    return without_parent(read_data(source))
 
 
 @cache
@@ -82,10 +143,9 @@ def _adapter() -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)
 
 
-def _located(
-    findings: list[Finding], document: Document, overridden: Overridden, card: ModelCard | None
-) -> Iterator[Fault]:
+def _located(findings: list[Finding], given: Given, card: ModelCard | None) -> Iterator[Fault]:
     """The faults with their sources: the document's in its order, the model's defaults', then the overrides'."""
+    document, overridden, uses = given.document, given.overridden, given.expanded.uses
     own, defaults, theirs = [], [], []
     for finding in in_order(findings, overridden.data, lambda finding: document.fault(finding).mark):
         fault = document.fault(finding)
@@ -93,6 +153,9 @@ def _located(
             theirs.append(replace(fault, source=SOURCE, mark=None))
         elif card and _from_card(finding.path, overridden.data, card):
             defaults.append(replace(fault, source=f"the defaults of {card.name}", mark=None))
+        elif finding.path in uses and finding not in given.expanded.findings:
+            names = ", ".join(f"${{{name}}}" for name in uses[finding.path])
+            own.append(replace(fault, message=f"{fault.message} (from {names})"))
         else:
             own.append(fault)
     yield from (*own, *defaults, *theirs)

@@ -7,12 +7,12 @@ from typing import Any
 
 from recipes.document import kind_of, plain, read_text
 from recipes.faults import Fault, FieldPath, Finding, RecipeError
-from recipes.fields import SETTINGS, field_names, names, unknown
+from recipes.fields import KEYS, SETTINGS, field_names, names, unknown
 from recipes.yaml_core import MAX_DEPTH, scalar
 
 SOURCE = "override"
 
-_KEYS = (*field_names(()), *(name for kind in SETTINGS.values() for name in names(kind)))
+_FIELDS = (*field_names(()), *(name for kind in SETTINGS.values() for name in names(kind)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,21 @@ def parse_override(text: str) -> tuple[str, Any]:
     key = key.strip()
     if not equals or not key:
         raise RecipeError([Fault(path=(), message=f"{text!r} is not an override; expected field=value", source=SOURCE)])
-    if not value.lstrip().startswith(("[", "{", '"', "'")):
-        return key, scalar(value.strip())
-    document = read_text(f"value: {value}", source=f"{SOURCE} {key}")
+    return key, typed(value, source=f"{SOURCE} {key}", yaml=("[", "{", '"', "'"))
+
+
+def typed(text: str, *, source: str, yaml: tuple[str, ...]) -> Any:  # noqa: ANN401 - whatever the text stands for
+    """A value of a command line: YAML when it begins with one of `yaml`, else a plain scalar of YAML 1.2.
+
+    Raises RecipeError that names the `source`.
+    """
+    if not text.lstrip().startswith(yaml):
+        return scalar(text.strip())
+    document = read_text(f"value: {text}", source=source)
     if document.findings or document.data.keys() != {"value"}:
         faults = [document.fault(finding) for finding in document.findings]
-        raise RecipeError(faults or [Fault(path=(), message="is more than one value", source=f"{SOURCE} {key}")])
-    return key, document.data["value"]
+        raise RecipeError(faults or [Fault(path=(), message="is more than one value", source=source)])
+    return document.data["value"]
 
 
 def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Overridden:
@@ -67,8 +75,12 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
         root = _path(key)
         given, wrong = plain(value, root)
         findings += wrong
+        if root[0] in KEYS:
+            message = "is not a field that an override changes; variables are given by --var name=value"
+            findings.append(Finding(path=root[:1], message=message))
+            continue
         if root[0] not in field_names(()):
-            findings.append(Finding(path=root[:1], message=unknown(str(root[0]), _KEYS), about_key=True))
+            findings.append(Finding(path=root[:1], message=unknown(str(root[0]), _FIELDS), about_key=True))
             continue
         for path, leaf in _leaves(root, given):
             paths.append(path)

@@ -52,7 +52,7 @@ def parse_reference(text: str) -> Reference:
     scheme = _SCHEME.match(text)
     match scheme.group().lower() if scheme else None:
         case None:
-            return _file(text)
+            return file_reference(text)
         case "s3:":
             return _s3(text)
         case "data:":
@@ -61,7 +61,8 @@ def parse_reference(text: str) -> Reference:
             raise ImageReferenceError(f"images are not read from {other}")
 
 
-def _file(text: str) -> FileReference:
+def file_reference(text: str) -> FileReference:
+    """The file that a relative path means. Raises ImageReferenceError when it may lead out of the folder."""
     if "\0" in text:
         raise ImageReferenceError("the path holds a NUL character")
     if text.startswith("/"):

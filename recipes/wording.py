@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.document import kind_of
 from recipes.faults import FieldPath, Finding
-from recipes.fields import allowed, field_names, names, unknown
+from recipes.fields import KEYS, allowed, field_names, names, unknown
 from recipes.recipe import ImageItem, TextItem
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _siblings(path: FieldPath, filled: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields that may stand where `path` does."""
     if path[0] == "context":
         return names(TextItem if "text" in filled["context"][path[1]] else ImageItem)
-    return field_names(path[:-1])
+    return field_names(path[:-1]) if len(path) > 1 else (*field_names(()), *KEYS)
 
 
 def _wrong(kind: str, value: object) -> str:

@@ -1,0 +1,194 @@
+"""`extends: base.yaml`: a recipe file says only what it changes of another one."""
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recipes.document import MAX_FILE_BYTES, Document, in_order, kind_of, read_file
+from recipes.faults import FieldPath, Finding, Mark, RecipeError
+from recipes.reference import FileReference, ImageReferenceError, file_reference, parse_reference
+from recipes.rules import NAME
+
+MAX_LEVELS = 8
+
+_KEY = "extends"
+_ALLOWED = "a file in this one's folder or below it, such as base.yaml, or the name of a shipped recipe"
+
+
+def extended(document: Document, *, file: Path | None, shipped: Callable[[str], Path]) -> Document:
+    """`document` with everything that it extends merged in, as if it had been written in one file.
+
+    Args:
+        document: a recipe that may extend another.
+        file: where it came from; None where it is no file, and so has no folder to look in.
+        shipped: gives the file of a shipped recipe by its name; raises RecipeError.
+
+    Each value keeps its place: that of a parent names the parent's file. Raises RecipeError for a parent that can't be
+    found or read.
+    """
+    if _KEY not in document.data:
+        return document
+    chain = [document]
+    files = [file] if file else []
+    while _KEY in chain[-1].data:
+        parent = _parent(chain[-1], shipped)
+        seen = [path.resolve() for path in files]
+        files.append(parent)
+        if parent.resolve() in seen:
+            raise _refused(chain[-1], f"goes round in a circle: {_route(files)}")
+        if len(chain) > MAX_LEVELS:
+            raise _refused(chain[-1], f"goes over more than {MAX_LEVELS} levels: {_route(files)}")
+        chain.append(_read(parent, chain[-1]))
+        if sum(one.size_bytes for one in chain) > MAX_FILE_BYTES:
+            most = f"a recipe and all that it extends have at most {MAX_FILE_BYTES // 1024} KiB together"
+            raise _refused(chain[-2], f"{parent} is too large; {most}")
+    merged = _foreign(chain[-1])
+    for parent_document in reversed(chain[1:-1]):
+        merged = _merged(_foreign(parent_document), merged)
+    merged = _merged(document, merged)
+    context = next((one for one in chain if "context" in one.data), document)
+    return replace(merged, images_from=None if context is document else context.folder)
+
+
+def without_parent(document: Document) -> Document:
+    """`document`, which came as data, perhaps over a network. Raises RecipeError when it extends anything."""
+    if _KEY in document.data:
+        raise _refused(document, "is for recipe files alone; allowed in data: the whole recipe, written out")
+    return document
+
+
+def placed(data: dict[str, Any], document: Document) -> tuple[dict[str, Any], list[Finding]]:
+    """`data`, which is that of `document` with its variables put in, its image files named from the recipe's folder.
+
+    In it they are named from the folder of the file that gave the context. Also what is wrong: images out of reach.
+    """
+    context = data.get("context")
+    if document.images_from is None or not isinstance(context, list):
+        return data, []
+    beside = _below(document.images_from, document.folder)
+    items, findings = [], []
+    for index, item in enumerate(context):
+        image = item.get("image") if isinstance(item, dict) else None
+        if not isinstance(image, str) or not _is_file(image):
+            items.append(item)
+            continue
+        items.append({**item, "image": None if beside is None else posixpath.normpath(posixpath.join(beside, image))})
+        if beside is None:
+            why = f"{image[:80]!r} is beside the extended recipe, out of this one's folder"
+            message = f"{why}; allowed: a context of its own, with images it can reach"
+            findings.append(Finding(path=("context", index, "image"), message=message))
+    return {**data, "context": items}, findings
+
+
+def _parent(child: Document, shipped: Callable[[str], Path]) -> Path:
+    """The file that a recipe extends. Raises RecipeError."""
+    wanted = child.data[_KEY]
+    if not isinstance(wanted, str):
+        raise _refused(child, f"is {kind_of(wanted)}; allowed: {_ALLOWED}")
+    if re.fullmatch(NAME, wanted):
+        try:
+            return shipped(wanted)
+        except RecipeError as error:
+            raise _refused(child, error.faults[0].message) from None
+    if child.folder is None:
+        raise _refused(child, f"{wanted[:80]!r} is no shipped recipe, and this recipe is no file with others beside it")
+    try:
+        path = child.folder / posixpath.normpath(file_reference(wanted).path)
+        outside = not path.resolve().is_relative_to(child.folder.resolve())
+    except (ImageReferenceError, OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise _refused(child, f"{wanted[:80]!r}: {error}; allowed: {_ALLOWED}") from None
+    if outside:
+        raise _refused(child, f"{wanted[:80]!r}: the path leaves the recipe's folder; allowed: {_ALLOWED}")
+    return path
+
+
+def _read(path: Path, child: Document) -> Document:
+    """The document that `child` extends. Raises RecipeError, at the place of `extends` when it can't be opened."""
+    try:
+        return read_file(path)
+    except RecipeError as error:
+        if any(fault.mark for fault in error.faults):
+            raise
+        raise _refused(child, f"{path}: {error.faults[0].message}") from None
+
+
+def _refused(child: Document, message: str) -> RecipeError:
+    """What to raise for a parent, with what else is known to be wrong in the file that wants it."""
+    refused = {finding.path for finding in child.findings}
+    own = [] if (_KEY,) in refused else [Finding(path=(_KEY,), message=message)]
+    findings = in_order((*child.findings, *own), child.data, lambda finding: child.fault(finding).mark)
+    return RecipeError(map(child.fault, findings))
+
+
+def _route(files: Sequence[Path]) -> str:
+    return " -> ".join(path.name for path in files)
+
+
+def _foreign(document: Document) -> Document:
+    """`document` with its own file named at each of its places."""
+
+    def here(mark: Mark) -> Mark:
+        return replace(mark, source=document.source)
+
+    located = [(finding, document.fault(finding).mark) for finding in document.findings]
+    return replace(
+        document,
+        marks={path: here(mark) for path, mark in document.marks.items()},
+        key_marks={path: here(mark) for path, mark in document.key_marks.items()},
+        findings=tuple(replace(finding, mark=here(mark) if mark else None) for finding, mark in located),
+    )
+
+
+def _merged(child: Document, parent: Document) -> Document:
+    """Both as one, the child's values before the parent's."""
+    replaced: set[FieldPath] = {(_KEY,)}
+    data = _merge(child.data, parent.data, (), replaced)
+    del data[_KEY]
+    return replace(
+        child,
+        data=data,
+        findings=(*child.findings, *parent.findings),
+        marks={**_kept(parent.marks, replaced), **child.marks},
+        key_marks={**_kept(parent.key_marks, replaced), **child.key_marks},
+    )
+
+
+def _merge(
+    child: Mapping[str, Any], parent: Mapping[str, Any], path: FieldPath, replaced: set[FieldPath]
+) -> dict[str, Any]:
+    """Mappings key by key, anything else whole; the places whose values of the parent are gone go to `replaced`."""
+    merged = dict(parent)
+    for key, value in child.items():
+        own, inherited = (*path, key), parent.get(key)
+        if isinstance(value, dict) and isinstance(inherited, dict):
+            merged[key] = _merge(value, inherited, own, replaced)
+        else:
+            merged[key] = value
+            replaced.add(own)
+    return merged
+
+
+def _kept(marks: Mapping[FieldPath, Mark], replaced: set[FieldPath]) -> dict[FieldPath, Mark]:
+    """The places of a parent's values that are still there."""
+    return {
+        path: mark
+        for path, mark in marks.items()
+        if not any(path[:depth] in replaced for depth in range(1, len(path) + 1))
+    }
+
+
+def _is_file(image: str) -> bool:
+    try:
+        return isinstance(parse_reference(image), FileReference)
+    except ImageReferenceError:
+        return False  # the rules say why
+
+
+def _below(folder: Path, top: Path | None) -> str | None:
+    """`folder` as seen from `top`, when it is there or below."""
+    if top is None or not folder.resolve().is_relative_to(top.resolve()):
+        return None
+    return folder.resolve().relative_to(top.resolve()).as_posix()

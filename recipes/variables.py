@@ -1,0 +1,255 @@
+"""`${name}` in a recipe's texts: the values of its variables, put in once and before anything is checked."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+from recipes.document import MAX_DATA_CHARS, Document, kind_of, plain
+from recipes.faults import MAX_LINES, Fault, FieldPath, Finding, RecipeError
+from recipes.fields import KEYS
+from recipes.overrides import typed
+
+NAME = r"^[a-z][a-z0-9_]{0,31}$"
+MAX_VARIABLES = 256
+SOURCE = "variable"
+
+Value: TypeAlias = str | int | float | bool | None
+
+_VARS = "vars"
+_NAMES = "a lower-case letter, then lower-case letters, digits and underscores, at most 32 in all"
+_VALUES = "a text, a number, true, false or null"
+_ESCAPED = "$${ for the characters ${"
+_SHOWN_CHARS = 40
+_SHOWN_NAMES = 20
+_TOKEN = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<name>[^{}\n]*)(?P<end>\}?)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expanded:
+    """A recipe's data with the values of its variables in it, and without `vars` and `extends`."""
+
+    data: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    """What is wrong with the variables that were given beside the recipe."""
+    uses: Mapping[FieldPath, tuple[str, ...]]
+    """The texts that held variables, and which."""
+    unresolved: tuple[FieldPath, ...] = ()
+    """The texts that have no value, because of a fault that is told elsewhere."""
+    given: frozenset[str] = frozenset()
+    """The variables that were given beside the recipe."""
+
+
+def parse_variable(text: str) -> tuple[str, Value]:
+    """One `name=value` of a command line; the value is a YAML 1.2 scalar or a quoted text.
+
+    Raises RecipeError when there is no `=` or the value can't be read.
+    """
+    name, equals, value = text.partition("=")
+    name, value = name.strip(), value.strip()
+    if not equals or not name:
+        raise RecipeError([Fault(path=(), message=f"{text!r} is not a variable; expected name=value", source=SOURCE)])
+    read: Value = typed(value, source=f"{SOURCE} {name}", yaml=('"', "'"))
+    return name, read
+
+
+def escaped(data: Any) -> Any:  # noqa: ANN401 - any part of a recipe
+    """`data` with its texts written so that a recipe may hold them: no `${` in them is a variable."""
+    match data:
+        case str():
+            return data.replace("${", "$${")
+        case dict():
+            return {key: escaped(value) for key, value in data.items()}
+        case list():
+            return [escaped(value) for value in data]
+        case _:
+            return data
+
+
+def expand(document: Document, variables: Mapping[str, Any] | None) -> Expanded:
+    """The data of `document` with `variables`, which win, and those of its `vars` put in.
+
+    Raises RecipeError when `variables` is no mapping or the texts would grow beyond all limits.
+    """
+    if not isinstance(variables, Mapping | None):
+        message = f"the variables are {kind_of(variables)}; expected a mapping of names to values"
+        raise RecipeError([Fault(path=(), message=message, source=SOURCE)])
+    declared, findings = _declared(document)
+    given, faults = _given(variables or {})
+    expander = _Expander(document, {**declared, **given})
+    data = {name: expander.expand(value, (name,)) for name, value in document.data.items() if name not in KEYS}
+    used = sorted({name for names in expander.uses.values() for name in names})
+    faults += [_unused(name, used[:MAX_VARIABLES]) for name in given if name not in used]
+    return Expanded(
+        data=data,
+        findings=(*findings, *expander.findings),
+        faults=tuple(faults),
+        uses=expander.uses,
+        unresolved=tuple(expander.unresolved),
+        given=frozenset(given),
+    )
+
+
+_FAULTY: Any = object()
+"""The value of a variable that has none that could be used."""
+
+
+def _declared(document: Document) -> tuple[dict[str, Any], list[Finding]]:
+    """The variables under `vars`, and what is wrong with them."""
+    refused = {finding.path for finding in document.findings}
+    if _VARS not in document.data or (_VARS,) in refused:
+        return {}, []
+    declared = document.data[_VARS]
+    if not isinstance(declared, dict) or len(declared) > MAX_VARIABLES:
+        what = f"holds {len(declared):,} names" if isinstance(declared, dict) else f"is {kind_of(declared)}"
+        message = f"{what}; allowed: a mapping of up to {MAX_VARIABLES} names to values, each {_VALUES}"
+        return {}, [Finding(path=(_VARS,), message=message)]
+    values: dict[str, Any] = {}
+    findings: list[Finding] = []
+    for name, value in declared.items():
+        path = (_VARS, name)
+        why = _wrong(name, value) or _nested(value)
+        values[name] = _FAULTY if why or path in refused else _unescaped(value)
+        if why and path not in refused:
+            findings.append(Finding(path=path, message=why, about_key=not re.fullmatch(NAME, name)))
+    return values, findings
+
+
+def _nested(value: object) -> str:
+    """Why a value under `vars` can't be put in: it holds a variable itself."""
+    if not isinstance(value, str) or all(token["escape"] for token in _TOKEN.finditer(value)):
+        return ""
+    return f"{_quoted(value)} holds a variable; variables are not put into variables; allowed: {_ESCAPED}"
+
+
+def _unescaped(value: Value) -> Value:
+    return value.replace("$${", "${") if isinstance(value, str) else value
+
+
+def _given(variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """The variables that were given beside the recipe, and what is wrong with them. Their texts are taken as they are.
+
+    Raises RecipeError when there are too many.
+    """
+    if len(variables) > MAX_VARIABLES:
+        message = f"there are {len(variables):,} variables; allowed: at most {MAX_VARIABLES}"
+        raise RecipeError([Fault(path=(), message=message, source=SOURCE)])
+    values: dict[str, Any] = {}
+    faults = []
+    for name, value in variables.items():
+        copied, wrong = plain(value)
+        why = wrong[0].message if wrong else _wrong(name, copied)
+        if why:
+            faults.append(Fault(path=(), message=why, source=f"{SOURCE} {str(name)[:80]}"))
+        if isinstance(name, str):
+            values[name] = _FAULTY if why else copied
+    return values, faults
+
+
+def _wrong(name: object, value: object) -> str:
+    """Why a variable can't be; nothing when it can."""
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        return f"{name!a:.80} is not a variable's name; allowed: {_NAMES}"
+    return f"is {kind_of(value)}; allowed: {_VALUES}" if isinstance(value, dict | list) else ""
+
+
+def _unused(name: str, used: Sequence[str]) -> Fault:
+    """What to say of a variable that was given and is in no text."""
+    known = f"it uses {_listed(used)}" if used else "it uses no variables"
+    message = f"the recipe does not use it; {_meant(name, used) or known}"
+    return Fault(path=(), message=message, source=f"{SOURCE} {name[:80]}")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name[:_SHOWN_CHARS], known, n=1)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name[:80] for name in names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
+
+
+def _quoted(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]!r}..."
+
+
+class _Expander:
+    """Puts values into texts, and counts what they grow to."""
+
+    def __init__(self, document: Document, values: Mapping[str, Any]) -> None:
+        self.findings: list[Finding] = []
+        self.uses: dict[FieldPath, tuple[str, ...]] = {}
+        self.unresolved: list[FieldPath] = []
+        self._document = document
+        self._values = values
+        self._chars = 0
+
+    def expand(self, value: Any, path: FieldPath) -> Any:  # noqa: ANN401 - any part of a recipe
+        match value:
+            case str():
+                return self._text(value, path)
+            case dict():
+                return {key: self.expand(inner, (*path, key)) for key, inner in value.items()}
+            case list():
+                return [self.expand(inner, (*path, index)) for index, inner in enumerate(value)]
+            case _:
+                return value
+
+    def _text(self, text: str, path: FieldPath) -> Any:  # noqa: ANN401 - a variable may have any scalar value
+        if "${" not in text:
+            return self._counted(text, path)
+        whole = _TOKEN.fullmatch(text)
+        alone = whole is not None and not whole["escape"]
+        names: dict[str, None] = {}  # a set in order
+        values: list[Any] = []
+        end = 0
+        for token in _TOKEN.finditer(text):
+            values.append(self._counted(text[end : token.start()], path))
+            value = "${" if token["escape"] else self._value(token, path, names)
+            if value is None and not alone:
+                value = self._refuse(path, f"'{token['name']}' is null, which has no place inside a longer text")
+            values.append(value if alone or value is _FAULTY else self._counted(_as_text(value), path))
+            end = token.end()
+        if names:
+            self.uses[path] = tuple(names)
+        if _FAULTY in values:
+            self.unresolved.append(path)
+            return None
+        if alone:
+            return self._counted(values[-1], path)
+        return "".join([*values, self._counted(text[end:], path)])
+
+    def _value(self, token: re.Match[str], path: FieldPath, names: dict[str, None]) -> Any:  # noqa: ANN401 - see _text
+        """What stands for a variable; it joins the `names` of its text."""
+        name = token["name"]
+        if not token["end"] or not re.fullmatch(NAME, name):
+            what = _quoted(token.group())
+            return self._refuse(path, f"{what} is not a variable; allowed: ${{name}}, the name {_NAMES}; {_ESCAPED}")
+        told = name in names or len(self.findings) >= MAX_LINES  # what to mean instead takes its time to find
+        names[name] = None
+        if told or name in self._values:
+            return self._values.get(name, _FAULTY)
+        known = sorted(self._values)
+        remedy = _meant(name, known) or (f"known: {_listed(known)}" if known else f"this recipe has no {_VARS}")
+        return self._refuse(path, f"unknown variable '{name}'; {remedy}; {_ESCAPED}")
+
+    def _refuse(self, path: FieldPath, message: str) -> Any:  # noqa: ANN401 - see _FAULTY
+        finding = Finding(path=path, message=message)
+        if len(self.findings) < MAX_LINES and finding not in self.findings:  # more would not be shown
+            self.findings.append(finding)
+        return _FAULTY
+
+    def _counted(self, value: Any, path: FieldPath) -> Any:  # noqa: ANN401 - see _text
+        """`value`, if there is room for it. Counted as a recipe holds it, for so it is sent to the workers."""
+        self._chars += len(value) + value.count("${") if isinstance(value, str) else 0
+        if self._chars > MAX_DATA_CHARS:
+            message = f"the recipe's texts are too long here; expected {MAX_DATA_CHARS:,} characters in all"
+            raise RecipeError([self._document.fault(Finding(path=path, message=message))])
+        return value
+
+
+def _as_text(value: Value) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
