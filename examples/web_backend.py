@@ -2,7 +2,7 @@
 
 python examples/web_backend.py, then open http://127.0.0.1:8000/. Redis and S3 come from the worker's own settings.
 
-    POST   /runs               {"recipe": ..., "overrides": ...}  ->  202 {"run_id": ...}
+    POST   /runs               {"recipe": ..., "overrides": ..., "variables": ...}  ->  202 {"run_id": ...}
     GET    /runs/<id>/events   Server-Sent Events; a browser that lost its connection resumes with Last-Event-ID
     DELETE /runs/<id>          cancels
 
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             asked = self._body()
-            run_id = client.submit(asked["recipe"], overrides=asked.get("overrides"))
+            run_id = client.submit(asked["recipe"], overrides=asked.get("overrides"), variables=asked.get("variables"))
         except REFUSALS as error:
             self._refuse(STATUS[type(error)], str(error))
         except (ValueError, KeyError) as error:

@@ -36,7 +36,25 @@ class Given:
     def data(self) -> dict[str, Any]:
         return self.overridden.data
 
-    def findings(self) -> list[Finding]:
+    def resolve(self, card: ModelCard | None) -> Recipe:
+        """The recipe, with the defaults of the model of `card` filled in. Raises RecipeError with all the faults."""
+        draft = Draft(given=self.data, filled=fill_in(self.data, card), card=card, folder=self.document.folder)
+        structural = self._findings()
+        try:
+            recipe, wrong = _adapter().validate_json(json.dumps(draft.filled)), []
+        except ValidationError as error:
+            recipe, wrong = None, list(type_faults(error.errors(include_url=False), draft.filled))
+        hidden = [finding.path for finding in structural if finding.path and not finding.about_key]
+        hidden += [path for path in self.expanded.unresolved if not self.overridden.gave(path)]
+        wrong = [one for one in wrong if not any(one.path[: len(path)] == path for path in hidden)]
+        wrong += broken_rules(draft, [*hidden, *(one.path for one in wrong)])
+        if recipe is None or structural or wrong or self.expanded.faults:
+            raise RecipeError([*_located([*structural, *wrong], self, card), *self.expanded.faults])
+        if recipe.mode == "generation":  # rule 1 of the plan: image guidance is off without an image to begin with
+            return replace(recipe, image=replace(recipe.image, cfg_img_scale=1.0))
+        return recipe
+
+    def _findings(self) -> list[Finding]:
         """What is wrong before types and rules are looked at; an override mends what was wrong with a variable."""
         expanded = [one for one in self.expanded.findings if not self.overridden.gave(one.path)]
         return [*self.document.findings, *expanded, *self.overridden.findings]
@@ -59,7 +77,7 @@ def load(
 
     Raises RecipeError, which holds all the faults.
     """
-    return resolve(read(source, overrides=overrides, variables=variables), card)
+    return read(source, overrides=overrides, variables=variables).resolve(card)
 
 
 def load_resolved(document: Mapping[str, Any]) -> Recipe:
@@ -69,7 +87,7 @@ def load_resolved(document: Mapping[str, Any]) -> Recipe:
     """
     read_back = read_data(document)
     expanded = Expanded(data=read_back.data, uses={})
-    return resolve(Given(document=read_back, expanded=expanded, overridden=override(expanded.data, None)), None)
+    return Given(document=read_back, expanded=expanded, overridden=override(expanded.data, None)).resolve(None)
 
 
 def given(
@@ -97,25 +115,6 @@ def read(
     data, out_of_reach = placed(expanded.data, document)
     expanded = replace(expanded, data=data, findings=(*expanded.findings, *out_of_reach))
     return Given(document=document, expanded=expanded, overridden=override(data, overrides))
-
-
-def resolve(given: Given, card: ModelCard | None) -> Recipe:
-    """The recipe that is given, with the defaults of the model of `card`. Raises RecipeError with all the faults."""
-    draft = Draft(given=given.data, filled=fill_in(given.data, card), card=card, folder=given.document.folder)
-    structural = given.findings()
-    try:
-        recipe, wrong = _adapter().validate_json(json.dumps(draft.filled)), []
-    except ValidationError as error:
-        recipe, wrong = None, list(type_faults(error.errors(include_url=False), draft.filled))
-    hidden = [finding.path for finding in structural if finding.path and not finding.about_key]
-    hidden += [path for path in given.expanded.unresolved if not given.overridden.gave(path)]
-    wrong = [one for one in wrong if not any(one.path[: len(path)] == path for path in hidden)]
-    wrong += broken_rules(draft, [*hidden, *(one.path for one in wrong)])
-    if recipe is None or structural or wrong or given.expanded.faults:
-        raise RecipeError([*_located([*structural, *wrong], given, card), *given.expanded.faults])
-    if recipe.mode == "generation":  # rule 1 of the plan: image guidance is off without an image to begin with
-        return replace(recipe, image=replace(recipe.image, cfg_img_scale=1.0))
-    return recipe
 
 
 def find(name: str, folder: Path | None = None) -> Path:

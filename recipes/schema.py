@@ -6,9 +6,33 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from recipes import rules
+from recipes import rules, variables
 from recipes.fields import SETTINGS
 from recipes.recipe import Recipe
+
+_NAME = r"[a-z][a-z0-9_]*"
+_ABOUT = ("default", "description")
+_FORMS = ("pattern", "enum")
+_VARIABLE = "Variable"
+_TEXT = "TextWithVariables"
+_DEFINED = {
+    _VARIABLE: {"description": "The value of a variable.", "type": "string", "pattern": rf"^\$\{{{_NAME}\}}$"},
+    _TEXT: {"description": "A text with variables in it.", "type": "string", "pattern": rf"\$\{{{_NAME}\}}"},
+}
+_LANGUAGE: dict[str, dict[str, Any]] = {
+    "extends": {
+        "description": "A recipe whose fields this one has where it does not give them itself: a file in this one's "
+        "folder or below it, or the name of a shipped recipe.",
+        "type": "string",
+    },
+    "vars": {
+        "description": "The values of the variables in this recipe's texts: ${name} stands for one.",
+        "type": "object",
+        "maxProperties": variables.MAX_VARIABLES,
+        "propertyNames": {"pattern": variables.NAME},
+        "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+    },
+}
 
 
 def json_schema() -> dict[str, Any]:
@@ -27,6 +51,14 @@ def json_schema() -> dict[str, Any]:
     fields["parent"]["anyOf"][0]["pattern"] = rules.PARENT
     fields["model"]["anyOf"][0]["pattern"] = rules.MODEL
     settings["ImageItem"]["properties"]["sha256"]["anyOf"][0]["pattern"] = rules.SHA256
+    for kind in (schema, *settings.values()):
+        kind["properties"] = {name: _with_variables(field) for name, field in kind["properties"].items()}
+    fields = schema["properties"]
+    fields.update(_LANGUAGE)
+    settings.update(_DEFINED)
+    # What a parent may give is asked for only where there is none.
+    whole = {"retry": {"required": settings["Retry"].pop("required")}}
+    schema["anyOf"] = [{"required": schema.pop("required"), "properties": whole}, {"required": ["extends"]}]
     description = "A recipe: one automatic interleaved text-image sequence."
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "description": description}
 
@@ -34,6 +66,26 @@ def json_schema() -> dict[str, Any]:
 def schema_text() -> str:
     """The schema as recipe.schema.json holds it."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _with_variables(field: dict[str, Any]) -> dict[str, Any]:
+    """What a field takes, or a variable in its place. Texts of any form take one as they are."""
+    if "$ref" in field or "const" in field or field.get("type") == "null":
+        return field
+    if field.get("type") == "array":
+        inner: dict[str, Any] = {}
+        if "prefixItems" in field:
+            inner["prefixItems"] = [_with_variables(item) for item in field["prefixItems"]]
+        elif "anyOf" not in field["items"]:
+            inner["items"] = _with_variables(field["items"])
+        return {**field, **inner}
+    about = {key: what for key, what in field.items() if key in _ABOUT}
+    value = {key: what for key, what in field.items() if key not in _ABOUT}
+    options = value.get("anyOf", [value])
+    texts = [option for option in options if option.get("type") == "string"]
+    if any("$ref" in option for option in options) or any(option.keys().isdisjoint(_FORMS) for option in texts):
+        return field
+    return {"anyOf": [*options, {"$ref": f"#/$defs/{_TEXT if texts else _VARIABLE}"}], **about}
 
 
 def _drop_titles(kind: dict[str, Any]) -> None:

@@ -72,10 +72,16 @@ class YamlReader:
             return self._document(yaml.parse(self._text, Loader=_LOADER))
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            why = "; ".join(part for part in (error.problem, error.context) if part)
+            why = "; ".join(part for part in (error.problem, error.context, self._hint(mark)) if part)
             raise UnreadableError(Finding(path=(), message=f"not valid YAML: {why}", mark=_mark(mark))) from None
         except yaml.YAMLError as error:
             raise UnreadableError(Finding(path=(), message=f"not valid YAML: {error}")) from None
+
+    def _hint(self, mark: Any) -> str:  # noqa: ANN401 - see _mark
+        """What helps where the text is no YAML because of a variable: `{seed: ${seed}}`."""
+        lines = self._text.split("\n")
+        near = lines[mark.line] if mark.line < len(lines) else ""
+        return 'between [ ] or { } write "${name}" in quotes' if "${" in near else ""
 
     def _document(self, events: Iterator[yaml.Event]) -> Any:  # noqa: ANN401 - see read
         next(events)  # the stream begins

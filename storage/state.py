@@ -73,6 +73,7 @@ class RunRecord:
     document: str | Mapping[str, Any]
     """A recipe's name, or the recipe itself as JSON."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     model: str = ""
     queue: str = ""
@@ -86,7 +87,10 @@ class RunRecord:
         check_run_id(self.run_id)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        fields = asdict(self)
+        if not self.variables:  # workers of an earlier release, which know none, can go on with the run
+            del fields["variables"]
+        return json.dumps(fields, ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str) -> "RunRecord":

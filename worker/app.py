@@ -8,9 +8,8 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Connection
 
-from recipes.document import read_file
 from recipes.faults import RecipeError
-from recipes.load import find
+from recipes.load import find, given
 from storage import keys
 from storage.runs import Runs
 from storage.state import RunRecord
@@ -128,8 +127,8 @@ def choose_model(wanted: str | None, config: Settings, served: Collection[str]) 
 
 def _wanted_model(request: RunRequest, config: Settings) -> str | None:
     recipe = request.recipe
-    data = read_file(find(recipe, config.recipes)).data if isinstance(recipe, str) else recipe
-    model = request.overrides.get("model", data.get("model"))
+    source = find(recipe, config.recipes) if isinstance(recipe, str) else recipe
+    model = given(source, request.overrides, request.variables).get("model")
     return model if isinstance(model, str) else None
 
 
@@ -157,6 +156,7 @@ def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> 
             run_id=request.run_id,
             document=request.recipe,
             overrides=request.overrides,
+            variables=request.variables,
             name=str(name),
             model=model,
             queue=queue,

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from recipes.load import Given
     from worker.settings import Settings
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; repeatable: num_images=5.")
+]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--var", metavar="NAME=VALUE", help="The value of ${NAME} in the recipe; repeatable: animal=fox."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")]
 Model = Annotated[Path | None, typer.Option("--model", help="The model's folder, instead of AUTOSEQ_MODEL.")]
@@ -44,6 +49,20 @@ def parsed(overrides: list[str] | None) -> dict[str, Any]:
     from recipes.overrides import parse_override  # noqa: PLC0415
 
     return dict(parse_override(text) for text in overrides or ())
+
+
+def values_of(variables: list[str] | None) -> dict[str, Any]:
+    """The variables that --var gives, the last of each. Raises RecipeError."""
+    from recipes.variables import parse_variable  # noqa: PLC0415
+
+    return dict(parse_variable(text) for text in variables or ())
+
+
+def given_recipe(text: str, overrides: list[str] | None, variables: list[str] | None) -> "Given":
+    """A recipe as it was asked for on the command line. Raises RecipeError."""
+    from recipes.load import read  # noqa: PLC0415
+
+    return read(recipe_file(text), overrides=parsed(overrides), variables=values_of(variables))
 
 
 def gpu_numbers(text: str) -> list[int]:

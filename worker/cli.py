@@ -21,10 +21,13 @@ from worker.arguments import (
     Overrides,
     RecipeArgument,
     RunArgument,
+    Variables,
+    given_recipe,
     gpu_numbers,
     parsed,
     recipe_file,
     settings_for,
+    values_of,
 )
 from worker.boundary import Boundary, ExitCode, complain, print_json, remark
 from worker.request import Priority
@@ -100,6 +103,7 @@ def run(
     *,
     out: Out = Path("out"),
     overrides: Overrides = None,
+    variables: Variables = None,
     model: Model = None,
     as_json: Json = False,
 ) -> None:
@@ -110,9 +114,8 @@ def run(
 
     try:
         with RunView(screen(stderr=True)) as view:
-            journal = run_here(
-                recipe_file(recipe), parsed(overrides), out=out, config=settings_for(model), show=view.show
-            )
+            given = given_recipe(recipe, overrides, variables)
+            journal = run_here(given, out=out, config=settings_for(model), show=view.show)
     except KeyboardInterrupt:
         remark("stopped; the same command goes on after the last finished step")
         raise
@@ -124,10 +127,11 @@ def run(
 
 
 @app.command(rich_help_panel=MAKE)
-def submit(
+def submit(  # noqa: PLR0913 - each option is a parameter
     recipe: RecipeArgument,
     *,
     overrides: Overrides = None,
+    variables: Variables = None,
     follow: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     priority: Annotated[Priority, typer.Option(help="Which runs wait for which.")] = "normal",
     idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same run.")] = None,
@@ -142,6 +146,7 @@ def submit(
         run_id = client.submit(
             recipe_file(recipe),
             overrides=parsed(overrides),
+            variables=values_of(variables),
             priority=priority,
             idempotency_key=idempotency_key,
             dedupe=dedupe,
@@ -240,6 +245,7 @@ def verify(run: RunArgument, *, as_json: Json = False) -> None:
 def validate(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipe files or shipped recipes' names.")],
     *,
+    variables: Variables = None,
     model: Model = None,
     as_json: Json = False,
 ) -> None:
@@ -247,7 +253,8 @@ def validate(
     from worker.verdict import known_card, verdict_on
 
     card = known_card(settings_for(model), required=model is not None)
-    verdicts = [verdict_on(recipe, card) for recipe in recipes]
+    values = values_of(variables)
+    verdicts = [verdict_on(recipe, card, values) for recipe in recipes]
     if as_json:
         print_json([asdict(verdict) for verdict in verdicts])
     else:
@@ -261,13 +268,20 @@ def validate(
 
 
 @app.command(rich_help_panel=CHECK)
-def plan(recipe: RecipeArgument, *, overrides: Overrides = None, model: Model = None, as_json: Json = False) -> None:
+def plan(
+    recipe: RecipeArgument,
+    *,
+    overrides: Overrides = None,
+    variables: Variables = None,
+    model: Model = None,
+    as_json: Json = False,
+) -> None:
     """Every step of a recipe before it runs: tokens, KV memory and forward passes."""
     from worker.console import screen
     from worker.estimate import estimate
     from worker.tables import cost_note, cost_table
 
-    found = estimate(recipe_file(recipe), parsed(overrides), settings_for(model))
+    found = estimate(given_recipe(recipe, overrides, variables), settings_for(model))
     if as_json:
         print_json(found.to_data())
     else:

@@ -17,8 +17,9 @@ from redis.exceptions import RedisError
 from recipes.canonical import fingerprint
 from recipes.card import ModelCard
 from recipes.faults import Fault, RecipeError
-from recipes.load import find, given, load
+from recipes.load import find, given, read
 from recipes.recipe import Recipe
+from recipes.variables import escaped
 from storage import keys
 from storage.errors import RunTaken, RunUnknown, StoreRefused, StoreUnavailable
 from storage.follow import START, follow
@@ -82,6 +83,7 @@ class Client:
         recipe: Path | str | Mapping[str, Any],
         *,
         overrides: Mapping[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
         priority: Priority = "normal",
         idempotency_key: str | None = None,
         dedupe: bool = False,
@@ -92,6 +94,7 @@ class Client:
         Args:
             recipe: a file (a Path), the name of a shipped recipe (a str), or a recipe as JSON-like data.
             overrides: fields to change, as in {"num_images": 5, "image.num_timesteps": 20}.
+            variables: values for `${name}` in the recipe's texts, as in {"animal": "fox"}; put in here.
             priority: which runs wait for which.
             idempotency_key: submitting again with the same key gives the first run, and queues nothing.
             dedupe: the key is the hash of the resolved recipe, its images and the model: the same work is done once.
@@ -109,7 +112,7 @@ class Client:
             raise ValueError("dedupe makes its own idempotency key: give one of the two")
         check_redis(self.redis)
         source = find(recipe, self.config.recipes) if isinstance(recipe, str) else recipe
-        checked = self.check(source, overrides)
+        checked = self.check(source, overrides, variables)
         run_id = keys.check_run_id(run_id or str(uuid.uuid4()))
         if dedupe:
             hashes = [image.sha256 for image in self._images(checked, source)]
@@ -120,7 +123,7 @@ class Client:
             return run_id
         request = RunRequest(
             run_id=run_id,
-            recipe=self._with_uploads(given(source, overrides), checked, source, run_id),
+            recipe=self._with_uploads(given(source, overrides, variables), checked, source, run_id),
             overrides={},
             priority=priority,
             idempotency_key=idempotency_key,
@@ -128,7 +131,12 @@ class Client:
         self._publish(request, checked.model or self.config.served_model)
         return run_id
 
-    def check(self, source: Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    def check(
+        self,
+        source: Path | Mapping[str, Any],
+        overrides: Mapping[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Recipe:
         """The recipe with the model it will run on and that model's defaults, as far as workers have announced them.
 
         Raises:
@@ -137,11 +145,12 @@ class Client:
         """
         check_redis(self.redis)
         cards = self.models()
-        model = choose_model(load(source, overrides=overrides).model, self.config, cards)
+        asked = read(source, overrides=overrides, variables=variables)
+        model = choose_model(asked.resolve(None).model, self.config, cards)
         if cards and model not in cards:
             message = f"{model!r} is served by no worker; allowed: {', '.join(sorted(cards))}"
             raise RecipeError([Fault(path=("model",), message=message)])
-        return replace(load(source, overrides=overrides, card=cards.get(model)), model=model)
+        return replace(asked.resolve(cards.get(model)), model=model)
 
     def watch(self, run_id: str, *, after: str = START, timeout_s: float | None = None) -> Iterator[ProgressEvent]:
         """The run's events after the event id `after`, to its end: `storage.follow.follow` says what it may raise."""
@@ -235,7 +244,7 @@ class Client:
             for index, (item, image) in enumerate(zip(items, images, strict=True)):
                 name = keys.input_image(index, image.extension)
                 journal.put_once(name, image.data, content_type=image.content_type)
-                item.update(image=journal.address(name), sha256=image.sha256)
+                item.update(image=escaped(journal.address(name)), sha256=image.sha256)
         except RunTaken:
             raise InputError(f"run {run_id}: its folder in S3 holds other images already; use another run id") from None
         except (StoreUnavailable, StoreRefused) as error:

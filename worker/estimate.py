@@ -1,7 +1,7 @@
 """`autoseq plan`: what each step of a recipe will cost, with the model's own tokenizer where it is here."""
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from core.cost import StepCost, costs
 from core.plan import Draw, Forget, Read, Step, Write, plan
 from recipes.card import ModelFolderError
+from recipes.load import Given
 from recipes.recipe import TextItem
 from worker.engine import Engine
 from worker.inputs import Sources
@@ -49,13 +50,13 @@ class Estimate:
         return {"recipe": self.recipe, "model": self.model, "exact_tokens": self.exact, "steps": steps}
 
 
-def estimate(file: Path, overrides: Mapping[str, Any], config: Settings) -> Estimate:
-    """The cost of the recipe in `file` on the model of `config`, without loading its weights.
+def estimate(given: Given, config: Settings) -> Estimate:
+    """The cost of a recipe on the model of `config`, without loading its weights.
 
     Raises RecipeError, InputError, ModelFolderError.
     """
     card = Engine(config).card()
-    job = prepare(file, overrides, card=card, sources=Sources(folder=file.parent), run_id="")
+    job = prepare(given, card=card, sources=Sources(folder=given.document.folder), run_id="")
     count, exact = token_counter(Path(config.model))
     found = costs(
         plan(job.recipe),

@@ -1,16 +1,14 @@
 """A run that is ready: what was asked for, resolved to a recipe and input images that are stored with the run."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from core.plan import plan
 from recipes.canonical import fingerprint, to_json
 from recipes.card import ModelCard
 from recipes.faults import Fault, RecipeError
-from recipes.load import find, load
+from recipes.load import Given, find, load_resolved, read
 from recipes.recipe import ImageItem, Recipe
 from storage import keys
 from storage.errors import ObjectMissing
@@ -45,14 +43,13 @@ class Job:
 def resolve(request: RunRequest, card: ModelCard, *, recipes: Path, sources: Sources) -> Job:
     """What `request` asks for, on the model of `card`. Raises RecipeError or InputError."""
     source = find(request.recipe, recipes) if isinstance(request.recipe, str) else request.recipe
-    return prepare(source, request.overrides, card=card, sources=sources, run_id=request.run_id)
+    given = read(source, overrides=request.overrides, variables=request.variables)
+    return prepare(given, card=card, sources=sources, run_id=request.run_id)
 
 
-def prepare(
-    source: Path | Mapping[str, Any], overrides: Mapping[str, Any], *, card: ModelCard, sources: Sources, run_id: str
-) -> Job:
+def prepare(given: Given, *, card: ModelCard, sources: Sources, run_id: str) -> Job:
     """The job of a recipe on the model of `card`. Raises RecipeError or InputError."""
-    recipe = load(source, overrides=overrides, card=card)
+    recipe = given.resolve(card)
     if recipe.model not in (None, card.name):
         message = f"{recipe.model!r} is not served by this worker; allowed: {card.name!r}"
         raise RecipeError([Fault(path=("model",), message=message)])
@@ -72,7 +69,7 @@ def store(job: Job, journal: Journal) -> None:
 def restore(run_id: str, journal: Journal) -> Job | None:
     """The job that is stored in the run's folder; None when none is, or not wholly."""
     try:
-        recipe = load(json.loads(journal.get(keys.RECIPE)))
+        recipe = load_resolved(json.loads(journal.get(keys.RECIPE)))
     except ObjectMissing:
         return None
     references = [item.image for item in recipe.context if isinstance(item, ImageItem)]

@@ -1,7 +1,7 @@
 """What someone asked for: the arguments of the task `worker.run`, however they came."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from storage import keys
@@ -23,23 +23,27 @@ class RunRequest:
     recipe: str | Mapping[str, Any]
     """A name the worker knows, or the recipe itself."""
     overrides: Mapping[str, Any]
+    variables: Mapping[str, Any] = field(default_factory=dict)
     priority: Priority = "normal"
     idempotency_key: str | None = None
 
     @staticmethod
     def parse(run_id: str, args: Sequence[object], kwargs: Mapping[str, object]) -> "RunRequest":
         """The request in a task's arguments. Raises RequestError."""
-        names = ("recipe", "overrides", "priority", "idempotency_key")
+        names = ("recipe", "overrides", "priority", "idempotency_key", "variables")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         unknown = sorted(set(given) - set(names))
         if len(args) > len(names) or unknown:
             raise RequestError(f"worker.run takes {', '.join(names)}; got {', '.join(unknown) or 'too many arguments'}")
         recipe, overrides = given.get("recipe"), given.get("overrides") or {}
+        variables = given.get("variables") or {}
         priority, key = given.get("priority") or "normal", given.get("idempotency_key")
         if not isinstance(recipe, str | Mapping) or not recipe:
             raise RequestError("recipe: must be the name of a recipe the worker has, or a recipe as a JSON object")
         if not isinstance(overrides, Mapping):
             raise RequestError('overrides: must be a JSON object of recipe fields, as in {"num_images": 5}')
+        if not isinstance(variables, Mapping):
+            raise RequestError('variables: must be a JSON object of names and values, as in {"animal": "fox"}')
         if priority not in get_args(Priority):
             raise RequestError(f"priority: {priority!r} is none of {', '.join(get_args(Priority))}")
         if not isinstance(key, str | None):
@@ -52,6 +56,7 @@ class RunRequest:
             run_id=run_id,
             recipe=recipe,
             overrides=overrides,
+            variables=variables,
             priority=cast("Priority", priority),
             idempotency_key=key or None,
         )
@@ -63,6 +68,7 @@ class RunRequest:
             run_id=record.run_id,
             recipe=record.document,
             overrides=record.overrides,
+            variables=record.variables,
             priority=cast("Priority", record.priority),
             idempotency_key=record.idempotency_key,
         )
@@ -72,6 +78,8 @@ class RunRequest:
         given: dict[str, Any] = {"recipe": self.recipe, "priority": self.priority}
         if self.overrides:
             given["overrides"] = dict(self.overrides)
+        if self.variables:
+            given["variables"] = dict(self.variables)
         if self.idempotency_key:
             given["idempotency_key"] = self.idempotency_key
         return given

@@ -3,11 +3,12 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recipes.load import Given
 from storage.folder import FolderStore
 from storage.journal import Journal
 from storage.state import ProgressEvent
@@ -55,10 +56,8 @@ class Shown:
         self.event("artifact", step=step, role=role, key=key, url=url, size=size, sha256=sha256, **fields)
 
 
-def run_here(
-    source: Path, overrides: Mapping[str, Any], *, out: Path, config: Settings, show: Callable[[ProgressEvent], None]
-) -> Journal:
-    """Run the recipe in a file to its end and return its folder, out/<name>-<hash>, which holds what S3 would.
+def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[ProgressEvent], None]) -> Journal:
+    """Run a recipe to its end and return its folder, out/<name>-<hash>, which holds what S3 would.
 
     The folder's name follows from the recipe and its images: the same again goes on where it was left, or is done.
 
@@ -68,7 +67,7 @@ def run_here(
         OSError, StorageError: the folder can't be written.
     """
     engine = Engine(config)
-    job = _named(prepare(source, overrides, card=engine.card(), sources=Sources(folder=source.parent), run_id=""))
+    job = _named(prepare(given, card=engine.card(), sources=Sources(folder=given.document.folder), run_id=""))
     journal = Journal(FolderStore(out), "", job.run_id)
     out.mkdir(parents=True, exist_ok=True)
     shown = Shown(show)

@@ -1,7 +1,9 @@
 """`autoseq validate`: what is wrong with a recipe and its images, without any service."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recipes.card import ModelCard
 from recipes.faults import RecipeError
@@ -23,14 +25,14 @@ class Verdict:
     """Each with its place, what is wrong, and what is allowed."""
 
 
-def verdict_on(text: str, card: ModelCard | None) -> Verdict:
+def verdict_on(text: str, card: ModelCard | None, variables: Mapping[str, Any] | None = None) -> Verdict:
     """Check a recipe, named as on the command line: its fields and images, its sizes when a card is given.
 
     Images in S3 are left to the worker.
     """
     try:
         file = recipe_file(text)
-        recipe = load(file, card=card)
+        recipe = load(file, variables=variables, card=card)
         if not any(isinstance(item, ImageItem) and item.image.startswith("s3:") for item in recipe.context):
             Sources(folder=file.parent).fetch(recipe)
     except RecipeError as error:

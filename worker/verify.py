@@ -13,7 +13,7 @@ from core.plan import Draw, Forget, Read, Step, Write, plan
 from core.sequence import derive_seed
 from recipes.canonical import fingerprint, to_json
 from recipes.faults import RecipeError
-from recipes.load import load
+from recipes.load import load_resolved
 from recipes.recipe import ImageItem, Recipe, TextItem
 from storage import keys
 from storage.errors import JournalBroken, ObjectMissing, RunUnknown
@@ -123,7 +123,7 @@ class _Inspector:
         if data is None:
             return
         try:
-            recipe = load(json.loads(data))
+            recipe = load_resolved(json.loads(data))
         except (RecipeError, ValueError) as error:
             self._flaw(keys.RECIPE, f"is no recipe that can be read: {error}")
             return

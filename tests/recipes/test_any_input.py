@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from recipes.canonical import to_document
 from recipes.card import ModelCard
 from recipes.faults import Fault, RecipeError
-from recipes.load import find, load
+from recipes.load import find, load, load_resolved
 from recipes.recipe import ImageItem, TextItem
+from recipes.variables import escaped
 
 TINY = ModelCard.read(Path(__file__).parents[2] / "models" / "tiny-bagel")
 MINIMAL: dict[str, Any] = {"name": "test", "context": [{"text": "A cat"}]}
@@ -27,25 +28,58 @@ def faults_of(source: Any, **options: Any) -> tuple[Fault, ...]:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["${a}", "${b} ${"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
 field_names = st.sampled_from(
-    [*vars(load(MINIMAL)), "image.width", "width", "context.0.text", "retry.below", "nonsense"]
+    [
+        *vars(load(MINIMAL)),
+        "image.width",
+        "width",
+        "context.0.text",
+        "retry.below",
+        "vars",
+        "vars.a",
+        "extends",
+        "nonsense",
+    ]
 )
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(field_names, json_values), st.dictionaries(field_names, json_values))
-def test_any_data_loads_or_raises_one_line_for_each_fault(data: dict[str, Any], overrides: dict[str, Any]) -> None:
-    faults = faults_of({**MINIMAL, **data}, overrides=overrides)
+@given(
+    st.dictionaries(field_names, json_values),
+    st.dictionaries(field_names, json_values),
+    st.dictionaries(st.sampled_from("abA"), json_values),
+)
+def test_any_data_loads_or_raises_one_line_for_each_fault(
+    data: dict[str, Any], overrides: dict[str, Any], variables: dict[str, Any]
+) -> None:
+    faults = faults_of({**MINIMAL, **data}, overrides=overrides, variables=variables)
     assert all(len(str(fault).splitlines()) == 1 for fault in faults)
 
 
 SHIPPED_TEXT = find("given-refinements").read_text(encoding="utf-8")
 SNIPPETS = st.sampled_from(
-    [*"[]{}:-\n\t?|>'\"#&*!%~", "<<: ", "---\n", "- ", "0x1F", "1e999", ".nan", "null", "text: "]
+    [
+        *"[]{}:-\n\t?|>'\"#&*!%~",
+        "<<: ",
+        "---\n",
+        "- ",
+        "0x1F",
+        "1e999",
+        ".nan",
+        "null",
+        "text: ",
+        "${",
+        "vars: {a: 1}\n",
+    ]
 )
 
 
@@ -62,6 +96,27 @@ def test_any_damage_to_a_recipe_file_gives_a_recipe_or_its_faults(damage: list[t
     assert all(fault.source == "<recipe>" and fault.mark for fault in faults_of(text))
 
 
+PARENTS = st.sampled_from([f"extends: {name}\n" for name in ("a.yaml", "b.yaml", "sub/a.yaml", "night-sky", "${x}")])
+VARS = st.sampled_from(["vars: {x: 1}\n", "vars: {x: b, y: $${x}}\n", "vars: {y: '${x}'}\n", "vars: 5\n"])
+FIELDS = st.sampled_from(
+    ["name: a\n", "name: ${x}\n", "seed: ${x}\n", "seed: -1\n", "image: {width: 8}\n", "image: {height: '${x}'}\n"]
+) | st.sampled_from(["context:\n  - text: ${x}\n", "context:\n  - image: ${x}.png\n", "context: ", "'"])
+FILE = st.lists(PARENTS | VARS | FIELDS, max_size=9).map("".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.fixed_dictionaries({"a.yaml": FILE, "b.yaml": FILE, "sub/a.yaml": FILE}))
+def test_any_files_that_extend_each_other_give_a_recipe_or_its_faults(
+    tmp_path_factory: pytest.TempPathFactory, texts: dict[str, str]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "sub").mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    faults = faults_of(folder / "a.yaml", variables={"x": 2})
+    assert all(fault.source.startswith((str(folder), str(find("night-sky")), "variable x")) for fault in faults)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_recipe_or_its_faults(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
@@ -71,6 +126,7 @@ def test_any_bytes_give_a_recipe_or_its_faults(tmp_path_factory: pytest.TempPath
 
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+texts |= st.text(st.sampled_from("${}x"), min_size=1, max_size=8)
 items = st.builds(TextItem, text=texts) | st.builds(
     ImageItem, image=st.sampled_from(["s3://bucket/a.png", "data:image/png;base64,AAAA", "a b/c.png"])
 )
@@ -102,5 +158,7 @@ def test_a_resolved_recipe_loads_again_as_itself_for_any_model(
 ) -> None:
     first, second = cards
     image = {"width": 64, "height": 32, **fields.get("image", {})}  # a size that every model here can draw
-    recipe = load({"name": "test", "context": [vars(item) for item in context], **fields, "image": image}, card=first)
-    assert load(to_document(recipe), card=second) == recipe
+    data = {"name": "test", "context": [vars(item) for item in context], **fields, "image": image}
+    recipe = load(escaped(data), card=first)
+    assert load(escaped(to_document(recipe)), card=second) == recipe
+    assert load_resolved(to_document(recipe)) == recipe

@@ -146,6 +146,11 @@ def test_a_value_of_the_wrong_type_tells_the_variable() -> None:
     ]
 
 
+def test_between_braces_a_variable_wants_quotes() -> None:
+    (line,) = faults("name: a\nimage: {width: ${size}}\n")
+    assert line.endswith('; between [ ] or { } write "${name}" in quotes')
+
+
 def test_null_has_no_place_in_a_text() -> None:
     lines = faults(recipe("A ${animal}, ${animal}"), variables={"animal": None})
     fault = "'animal' is null, which has no place inside a longer text"

@@ -1,5 +1,7 @@
 """What is asked for survives its trip through Redis."""
 
+from dataclasses import replace
+
 import pytest
 
 from storage.errors import InvalidName
@@ -19,6 +21,9 @@ def test_a_record_is_read_back_as_it_was_written() -> None:
         submitted_at=1.5,
     )
     assert RunRecord.from_json(record.to_json()) == record
+    assert "variables" not in record.to_json()
+    varied = replace(record, variables={"animal": "fox"})
+    assert RunRecord.from_json(varied.to_json()) == varied
 
 
 def test_a_record_is_of_a_run_that_can_have_keys() -> None:

@@ -155,6 +155,20 @@ def test_a_wrong_override_is_bad_input(override: str, why: str, shell: Shell) ->
     assert why in one_error(shell("plan", "magical-forest", "--set", override), code=2)
 
 
+def test_variables_are_given_on_the_command_line(shell: Shell) -> None:
+    shell.recipe("name: mine\ncontext:\n  - text: A ${animal}\nnum_images: ${images}\n")
+    given = ("--var", "animal=fox", "--var", "images=1")
+    assert "read initial: A fox" in said(shell("plan", "mine.yaml", *given))
+    assert said(shell("validate", "mine.yaml", *given)) == "mine.yaml: ok\n"
+    assert "A fox" in shell("run", "mine.yaml", *given).stderr
+    result = shell("validate", "mine.yaml", "--var", "animl=fox")
+    assert "mine.yaml:3:11: context[0].text: unknown variable 'animal'; did you mean 'animl'?" in result.stderr
+    assert "variable animl: the recipe does not use it; did you mean 'animal'?" in result.stderr
+    assert "'animal' is not a variable; expected name=value" in one_error(
+        shell("plan", "mine.yaml", "--var", "animal"), code=2
+    )
+
+
 def test_wrong_settings_are_named(shell: Shell) -> None:
     shell.use({"AUTOSEQ_DTYPE": "float8"})
     assert "AUTOSEQ_DTYPE: " in one_error(shell("validate", "magical-forest"), code=2)

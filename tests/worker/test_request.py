@@ -7,7 +7,12 @@ from worker.request import RequestError, RunRequest
 
 def test_a_request_survives_being_sent() -> None:
     asked = RunRequest(
-        run_id="r1", recipe={"name": "a"}, overrides={"seed": 3}, priority="high", idempotency_key="order-7"
+        run_id="r1",
+        recipe={"name": "a"},
+        overrides={"seed": 3},
+        variables={"animal": "fox"},
+        priority="high",
+        idempotency_key="order-7",
     )
     assert RunRequest.parse("r1", (), asked.kwargs()) == asked
 
@@ -24,8 +29,9 @@ def test_the_recipe_may_come_by_position() -> None:
         ((), {}, "recipe: must be the name of a recipe"),
         ((), {"recipe": 7}, "recipe: must be the name of a recipe"),
         ((), {"recipe": "a", "overides": {}}, "got overides"),
-        (("a", {}, "high", "key", "more"), {}, "too many arguments"),
+        (("a", {}, "high", "key", {}, "more"), {}, "too many arguments"),
         ((), {"recipe": "a", "overrides": [1]}, "overrides: must be a JSON object"),
+        ((), {"recipe": "a", "variables": "fox"}, "variables: must be a JSON object"),
         ((), {"recipe": "a", "priority": "urgent"}, "'urgent' is none of high, normal, low"),
         ((), {"recipe": "a", "idempotency_key": 5}, "idempotency_key: must be a text"),
         (

@@ -103,7 +103,9 @@ def test_bad_input_fails_with_the_same_words_everywhere_and_leaves_nothing(
 def test_arguments_that_make_no_sense_are_said_to(scripted_worker: WorkerProcess, client: Client) -> None:
     run_id = celery_call(scripted_worker.env, recipe="magical-forest", prio="high")
     wait_for_record(client, run_id)
-    with pytest.raises(RunFailed, match=r"worker\.run takes recipe, overrides, priority, idempotency_key; got prio"):
+    with pytest.raises(
+        RunFailed, match=r"worker\.run takes recipe, overrides, priority, idempotency_key, variables; got prio"
+    ):
         client.result(run_id, timeout_s=DEADLINE_S)
 
 
