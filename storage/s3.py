@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from storage.errors import ObjectExists, ObjectMissing, StorageError, StoreRefused, StoreUnavailable
 from storage.objects import check_size, split_address
+from storage.signing import ServerClock
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -22,6 +23,7 @@ _TRANSIENT_CODES = {
     *("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"),
 }
 _LOST_RACE_CODES = {"PreconditionFailed", "ConditionalRequestConflict"}
+_FORBIDDEN = 403
 _PRECONDITION_FAILED = 412
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
@@ -59,13 +61,14 @@ class S3Settings:
 class S3Store:
     """An ObjectStore in a bucket. Safe to share between threads, not to carry over a fork."""
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, clock: ServerClock | None = None) -> None:
         self.settings = settings
         self.bucket = settings.bucket
-        self._client = _connect(settings)
+        self._clock = clock or ServerClock()
+        self._client = _connect(settings, self._clock)
         self._signer = self._client
         if settings.public_endpoint is not None:
-            self._signer = _connect(replace(settings, endpoint=settings.public_endpoint))
+            self._signer = _connect(replace(settings, endpoint=settings.public_endpoint), self._clock)
 
     def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
         extra: dict[str, Any] = {}
@@ -152,7 +155,7 @@ class S3Store:
         try:
             yield
         except ClientError as error:
-            raise _translated(error, where) from error
+            raise _translated(error, where, self._clock) from error
         except BotoCoreError as error:
             kind = StoreUnavailable if _is_transient(error) else StoreRefused
             raise kind(f"{where}: {error}") from error
@@ -160,7 +163,7 @@ class S3Store:
             raise StoreUnavailable(f"{where}: {error}") from error
 
 
-def _connect(settings: S3Settings) -> "S3Client":
+def _connect(settings: S3Settings, clock: ServerClock) -> "S3Client":
     """A client with short timeouts: the long patience is the uploader's, which says what it waits for."""
     import boto3  # noqa: PLC0415 - takes a third of a second, and most importers never connect
     from botocore.config import Config  # noqa: PLC0415 - as above
@@ -188,12 +191,14 @@ def _connect(settings: S3Settings) -> "S3Client":
     # A put that first asks whether it may send its body costs a round trip, and botocore reads for ever, at full speed,
     # when the connection ends in the middle of that answer.
     client.meta.events.unregister("before-call.s3", add_expect_header)
+    clock.time_all_of(client)
     return client
 
 
-def _translated(error: "ClientError", where: str) -> StorageError:
+def _translated(error: "ClientError", where: str, clock: ServerClock) -> StorageError:
     code = str(error.response.get("Error", {}).get("Code", ""))
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    answer = error.response.get("ResponseMetadata", {})
+    status = int(answer.get("HTTPStatusCode", 0))
     said = f"{where}: {code} (HTTP {status}): {error.response.get('Error', {}).get('Message', '')}"
     if code in _LOST_RACE_CODES or status == _PRECONDITION_FAILED:  # whose body may have been cut off
         return ObjectExists(said)
@@ -201,6 +206,9 @@ def _translated(error: "ClientError", where: str) -> StorageError:
         return ObjectMissing(said)
     if status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS or code in _TRANSIENT_CODES:
         return StoreUnavailable(said)
+    # Known by the time alone: the answer to a HEAD has no body that could say why.
+    if status == _FORBIDDEN and clock.is_corrected_by(answer.get("HTTPHeaders", {})):
+        return StoreUnavailable(f"{said} (this machine's clock is off: from now on the server's time is used)")
     return StoreRefused(said)
 
 
