@@ -28,13 +28,14 @@ from redis import Redis
 from storage import keys
 from storage.state import State
 
-# KEYS: state, events, cancel flag, record, runs without an end.
+# KEYS: state, events, cancel flag, record, runs without an end, lease.
 # ARGV: run id, time to live, stream length, the state it must have (or ''), new state (or ''), fraction (or ''),
 #       event (JSON object, or ''), writer, number of this write, the step and the key of the artifact that is told
-#       (or ''), then field, value, ... of the hash.
+#       (or ''), the token of the lease that the teller has, or had (or ''), then field, value, ... of the hash.
 # Artifacts are told in the order of their steps, each once: `told` is the last step and its keys, a space after each.
-# Returns 1; 0 when the run has another state than it must have, or a final one: then nothing was written. A write that
-# is repeated because its answer was lost is known by its number, and not made twice.
+# Returns 1; 0 when the run has another state than it must have, a final one, or another owner: then nothing was
+# written. A write that is repeated because its answer was lost is known by its number, and not made twice. One that was
+# on its way while its worker was cut off comes late, when another owns the run and tells it.
 _WRITE: Final = """
 local final = {succeeded = true, failed = true, cancelled = true}
 if redis.call('HGET', KEYS[1], 'writer') == ARGV[8] then
@@ -42,6 +43,10 @@ if redis.call('HGET', KEYS[1], 'writer') == ARGV[8] then
 end
 local state = redis.call('HGET', KEYS[1], 'state')
 if (state and final[state]) or (ARGV[4] ~= '' and state ~= ARGV[4]) then return 0 end
+if ARGV[12] ~= '' then
+  local owner = redis.call('GET', KEYS[6])
+  if owner and owner ~= ARGV[12] then return 0 end
+end
 if ARGV[11] ~= '' then
   local told = redis.call('HGET', KEYS[1], 'told') or '0 '
   local last = tonumber(string.match(told, '^%d+'))
@@ -55,7 +60,7 @@ local fraction = redis.call('HGET', KEYS[1], 'fraction') or '0'
 if ARGV[6] ~= '' and tonumber(ARGV[6]) > tonumber(fraction) then fraction = ARGV[6] end
 redis.call('HSET', KEYS[1], 'fraction', fraction)
 redis.call('HSET', KEYS[1], 'writer', ARGV[8], 'written', ARGV[9])
-for i = 12, #ARGV, 2 do
+for i = 13, #ARGV, 2 do
   if ARGV[i] == 'started_at' then redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
   else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
@@ -83,6 +88,7 @@ class Progress:
         run_id: the run.
         ttl_s: how long all of it stays after the run's end.
         max_events: about how many events the stream keeps.
+        owner: the token of our lease, for a worker: once another worker has the run, nothing of ours is written.
         clock: unix seconds.
     """
 
@@ -93,18 +99,20 @@ class Progress:
         *,
         ttl_s: int = keys.RUN_TTL_S,
         max_events: int = keys.MAX_EVENTS,
+        owner: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id = run_id
         self._ttl_s = ttl_s
         self._max_events = max_events
+        self._owner = owner
         self._clock = clock
         self._writer = secrets.token_hex(8)
         self._lock = threading.Lock()  # writes are numbered in the order in which they are made
         self._written = 0
         self._script = redis.register_script(_WRITE)
         of_run = (keys.run_state, keys.run_events, keys.run_cancel, keys.run_record)
-        self._keys = [*(key(run_id) for key in of_run), keys.OPEN_RUNS]
+        self._keys = [*(key(run_id) for key in of_run), keys.OPEN_RUNS, keys.run_lease(run_id)]
 
     def queued(self, *, name: str = "", model: str = "") -> bool:
         """The run waits for a worker: again, after its worker died or gave it back."""
@@ -167,7 +175,8 @@ class Progress:
         args: list[str | int] = [*limits, only_from or "", state or "", share, event]
         with self._lock:
             self._written += 1
-            return bool(self._script(keys=self._keys, args=[*args, self._writer, self._written, *artifact, *flat]))
+            told_by = (self._writer, self._written, *artifact, self._owner)
+            return bool(self._script(keys=self._keys, args=[*args, *told_by, *flat]))
 
 
 def _position(step: int | None, eta_s: float | None) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Host:
     def _bring_to_its_end(self, request: RunRequest, delivery: Delivery, lease: Lease) -> dict[str, Any]:
         """As the one worker that may: make what is missing, and say how it ended."""
         journal = self.journal(request.run_id)
-        progress = Progress(self.redis, request.run_id, ttl_s=self.config.keep_progress_s)
+        progress = Progress(self.redis, request.run_id, ttl_s=self.config.keep_progress_s, owner=lease.token)
         reporter = ProgressReporter(
             progress,
             journal,

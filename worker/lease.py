@@ -10,13 +10,19 @@ from redis import Redis
 from storage import keys
 
 # Time is the server's, so that a worker whose clock is off neither keeps a run too long nor loses it too soon.
-# KEYS: lease, all leases, state, when each line was last started from. ARGV: token, time to live in ms, run id.
-# Returns 1 when the lease is ours now, 2 when it is and Redis has forgotten the run itself, 0 when another has it.
+# KEYS: lease, all leases, state, when each line was last started from.
+# ARGV: token, time to live in ms, run id, '1' to hold it on or '' to take it anew.
+# Returns 1 when the lease is ours now, 2 when it is and Redis has forgotten the run itself, 0 when another has it, or
+# had it and brought the run to its end while ours had lapsed.
 # A lease that lapsed without a new owner is taken again: a pause, or a Redis that lost its data, costs nothing when
 # nobody else went on with the run.
 _TAKE = """
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return 0 end
+if not owner and ARGV[4] ~= '' then
+  local state = redis.call('HGET', KEYS[3], 'state')
+  if state == 'succeeded' or state == 'failed' or state == 'cancelled' then return 0 end
+end
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -47,7 +53,7 @@ return redis.call('DEL', KEYS[1])
 
 
 class LeaseLost(Exception):  # noqa: N818 (it says what happened)
-    """Another worker owns the run by now: this one stops."""
+    """Another worker owns the run by now, or has brought it to its end: this one stops."""
 
 
 class Lease:
@@ -56,28 +62,30 @@ class Lease:
     def __init__(self, redis: Redis, run_id: str, *, ttl_s: float) -> None:
         self._run_id = run_id
         self._ttl_ms = int(ttl_s * 1000)
-        self._token = secrets.token_hex(16)
+        self.token = secrets.token_hex(16)
+        """What the lease holds while it is ours."""
         self._keys = [keys.run_lease(run_id), keys.LEASES, keys.run_state(run_id), keys.STARTED]
         self._take = redis.register_script(_TAKE)
         self._release = redis.register_script(_RELEASE)
 
     def acquire(self) -> bool:
         """Take the lease. False when another worker holds it."""
-        return bool(self._taken())
+        return bool(self._taken(again=False))
 
     def renew(self) -> bool:
         """Hold the lease for its whole time again. False when Redis has forgotten the run. Raises LeaseLost."""
-        taken = self._taken()
+        taken = self._taken(again=True)
         if not taken:
-            raise LeaseLost(f"run {self._run_id}: its lease lapsed and another worker owns it")
+            raise LeaseLost(f"run {self._run_id}: its lease lapsed, and another worker owns it or has ended it")
         return taken != _FORGOTTEN
 
-    def _taken(self) -> int:
-        return cast("int", self._take(keys=self._keys, args=[self._token, self._ttl_ms, self._run_id]))
+    def _taken(self, *, again: bool) -> int:
+        args: list[str | int] = [self.token, self._ttl_ms, self._run_id, "1" if again else ""]
+        return cast("int", self._take(keys=self._keys, args=args))
 
     def release(self) -> None:
         """Give the lease back, when it is still ours; a run that has no end yet is for the next worker at once."""
-        self._release(keys=self._keys[:3], args=[self._token, self._run_id])
+        self._release(keys=self._keys[:3], args=[self.token, self._run_id])
 
 
 class Heartbeat:

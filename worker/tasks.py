@@ -80,7 +80,8 @@ def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
         raise
     except Exception as error:
         words = f"internal error: {type(error).__name__}: {error}"
-        Progress(here.redis, run_id, ttl_s=here.config.keep_progress_s).finish("failed", error=words)
+        # Our lease is given back by now: one that is there is another worker's, and the run with it.
+        Progress(here.redis, run_id, ttl_s=here.config.keep_progress_s, owner="nobody").finish("failed", error=words)
         raise
 
 

@@ -187,3 +187,25 @@ def test_artifacts_are_told_once_whoever_tells_them_again(
     told = events_of(redis_client, run_id)
     assert [event["key"] for event in told] == ["003.png", "004.png", "004.v1.png", "011.png"]
     assert [event["n"] for event in told] == [1, 2, 3, 4]
+
+
+def test_a_worker_whose_run_another_has_tells_nothing_more(redis_client: redis.Redis, runs: Runs, run_id: str) -> None:
+    late = Progress(redis_client, run_id, owner="late")
+    redis_client.set(keys.run_lease(run_id), "late")
+    assert late.started(name="forest", model="tiny", steps=3)
+    redis_client.delete(keys.run_lease(run_id))
+    assert late.event("step", step=1), "a lease that only lapsed has no other owner"
+    redis_client.set(keys.run_lease(run_id), "another")
+    another = Progress(redis_client, run_id, owner="another")
+    assert another.started(name="forest", model="tiny", steps=3, done=1)
+    late_words = (
+        late.event("step", step=2),
+        late.artifact(step=1, role="image", key="001.png", url="http://x", size=9, sha256="aa"),
+        late.queued(),
+        late.finish("failed", error="S3 was away"),
+    )
+    assert late_words == (False,) * 4
+    assert [event["type"] for event in events_of(redis_client, run_id)] == ["started", "step", "started"]
+    assert state_of(runs, run_id).state == "running"
+    assert another.finish("succeeded")
+    redis_client.delete(keys.run_lease(run_id))

@@ -4,6 +4,8 @@ import pytest
 from redis import Redis
 
 from storage import keys
+from storage.progress import Progress
+from storage.state import State
 from worker.lease import Heartbeat, Lease, LeaseLost
 
 TTL_S = 3600.0
@@ -52,6 +54,19 @@ def test_a_lease_that_another_took_is_lost(redis_client: Redis, run_id: str) -> 
         ours.renew()
     ours.release()
     theirs.renew()
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+def test_a_lease_that_lapsed_is_lost_when_the_run_had_its_end_meanwhile(
+    redis_client: Redis, run_id: str, end: State
+) -> None:
+    ours = lease(redis_client, run_id)
+    ours.acquire()
+    redis_client.delete(keys.run_lease(run_id))
+    Progress(redis_client, run_id).finish(end)
+    with pytest.raises(LeaseLost, match="has ended it"):
+        ours.renew()
+    assert lease(redis_client, run_id).acquire(), "a message that comes again is served"
 
 
 def test_a_heartbeat_renews_when_it_is_time_to(redis_client: Redis, run_id: str) -> None:
