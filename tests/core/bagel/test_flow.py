@@ -77,3 +77,12 @@ def test_no_token_shrinks_below_the_least_factor_or_grows() -> None:
     torch.testing.assert_close(guide(V, V_TEXT, None, settings("channel", least=0.75)), 2 * V * 0.75)
     halved = guide(V, V_TEXT, None, settings("channel", text=0.5))
     torch.testing.assert_close(halved, 0.5 * V)
+
+
+@pytest.mark.parametrize("kind", ["global", "channel", "text_channel"])
+def test_each_image_keeps_its_own_norm(kind: str) -> None:
+    pairs = [torch.stack((part, 5 * part.flip(0))) for part in (V, V_TEXT, V_IMG)]
+    together = guide(pairs[0], pairs[1], pairs[2], settings(kind))
+    for number, image in enumerate(together):
+        v, v_text, v_img = (pair[number] for pair in pairs)
+        torch.testing.assert_close(image, guide(v, v_text, v_img, settings(kind)))
