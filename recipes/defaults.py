@@ -5,6 +5,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from recipes.card import ModelCard
+from recipes.faults import FieldPath
 from recipes.recipe import ImageSettings, JudgeSettings, Mode, OutputSettings, Recipe, TextSettings
 from recipes.rules import holds_image
 
@@ -26,8 +27,20 @@ def text_defaults(card: ModelCard | None) -> dict[str, Any]:
 
 def image_defaults(card: ModelCard | None, mode: Mode) -> dict[str, Any]:
     """What the model folder and then the mode say of images; other keys keep the official values of ImageSettings."""
-    from_card = dict(card.image_defaults) if card else {}
-    return {**from_card, **(EDITING_IMAGE_DEFAULTS if mode == "editing" else {"cfg_img_scale": 1.0})}
+    return {**(card.image_defaults if card else {}), **_of_the_mode(mode)}
+
+
+def _of_the_mode(mode: Mode) -> dict[str, Any]:
+    return EDITING_IMAGE_DEFAULTS if mode == "editing" else {"cfg_img_scale": 1.0}
+
+
+def origin_of(path: FieldPath, card: ModelCard | None, mode: Mode) -> str:
+    """Where the default at `path` comes from: "the mode's", "the model's" or BAGEL's own, "default"."""
+    group, name = (*path, None, None)[:2]
+    if group == "image" and name in _of_the_mode(mode):
+        return "the mode's"
+    from_card = {"text": card.text_defaults, "image": card.image_defaults}.get(str(group), {}) if card else {}
+    return "the model's" if name in from_card else "default"
 
 
 def fill_in(given: Mapping[str, Any], card: ModelCard | None) -> dict[str, Any]:

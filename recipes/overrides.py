@@ -28,7 +28,11 @@ class Overridden:
 
     def gave(self, path: FieldPath) -> bool:
         """Whether what stands, or is missing, at `path` is the overrides' doing."""
-        return not self.made.isdisjoint((path, path[:-1])) or any(path[: len(own)] == own for own in self.paths)
+        return not self.made.isdisjoint((path, path[:-1])) or self.replaced(path)
+
+    def replaced(self, path: FieldPath) -> bool:
+        """Whether the value at `path` is an override's."""
+        return any(path[: len(own)] == own for own in self.paths)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -288,6 +288,28 @@ def plan(
         screen().print(cost_table(found), "", cost_note(found), sep="\n")
 
 
+@app.command("show-recipe", rich_help_panel=CHECK)
+def show_recipe(
+    recipe: RecipeArgument,
+    *,
+    overrides: Overrides = None,
+    variables: Variables = None,
+    model: Model = None,
+    as_json: Json = False,
+) -> None:
+    """A recipe with every default filled in, as a recipe, and where each value comes from."""
+    from recipes.canonical import to_json
+    from recipes.listing import listing
+    from worker.verdict import known_card
+
+    card = known_card(settings_for(model), required=model is not None)
+    given = given_recipe(recipe, overrides, variables)
+    if as_json:
+        typer.echo(to_json(given.resolve(card)))
+    else:
+        typer.echo(listing(given, card), nl=False)
+
+
 @app.command(rich_help_panel=CHECK)
 def schema() -> None:
     """The JSON Schema of recipes, for editors."""

@@ -1,6 +1,5 @@
 """Whatever comes in, loading gives a recipe or its faults, and a resolved recipe is read back as itself."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +10,9 @@ from recipes.canonical import to_document
 from recipes.card import ModelCard
 from recipes.faults import Fault, RecipeError
 from recipes.load import find, load, load_resolved
-from recipes.recipe import ImageItem, TextItem
 from recipes.variables import escaped
+from tests.recipes.drawn import cards, recipes
 
-TINY = ModelCard.read(Path(__file__).parents[2] / "models" / "tiny-bagel")
 MINIMAL: dict[str, Any] = {"name": "test", "context": [{"text": "A cat"}]}
 
 
@@ -125,40 +123,11 @@ def test_any_bytes_give_a_recipe_or_its_faults(tmp_path_factory: pytest.TempPath
     assert all(fault.source == str(file) for fault in faults_of(file))
 
 
-texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
-texts |= st.text(st.sampled_from("${}x"), min_size=1, max_size=8)
-items = st.builds(TextItem, text=texts) | st.builds(
-    ImageItem, image=st.sampled_from(["s3://bucket/a.png", "data:image/png;base64,AAAA", "a b/c.png"])
-)
-
-
 @settings(max_examples=150, deadline=None)
-@given(
-    context=st.lists(items, min_size=1, max_size=4),
-    fields=st.fixed_dictionaries(
-        {},
-        optional={
-            "model": st.sampled_from([None, "tiny-bagel"]),
-            "seed": st.integers(0, 2**63 - 1),
-            "num_images": st.integers(1, 64),
-            "think": st.booleans(),
-            "refinement_prompts": st.lists(texts, max_size=4),
-            "refine_instruction": st.none() | texts,
-            "max_context_items": st.none() | st.integers(5, 256),
-            "pin": st.sampled_from(["initial", "none"]),
-            "text": st.fixed_dictionaries({}, optional={"temperature": st.floats(0, 5), "top_k": st.integers(0, 9)}),
-            "image": st.fixed_dictionaries({}, optional={"cfg_img_scale": st.floats(0, 100)}),
-            "output": st.fixed_dictionaries({}, optional={"page": st.booleans()}),
-        },
-    ),
-    cards=st.tuples(st.sampled_from([None, TINY]), st.sampled_from([None, TINY])),
-)
+@given(recipes, cards, cards)
 def test_a_resolved_recipe_loads_again_as_itself_for_any_model(
-    context: list[TextItem | ImageItem], fields: dict[str, Any], cards: tuple[ModelCard | None, ModelCard | None]
+    data: dict[str, Any], first: ModelCard | None, second: ModelCard | None
 ) -> None:
-    first, second = cards
-    image = {"width": 64, "height": 32, **fields.get("image", {})}  # a size that every model here can draw
-    data = {"name": "test", "context": [vars(item) for item in context], **fields, "image": image}
-    recipe = load(escaped(data), card=first)
+    recipe = load(data, card=first)
     assert load(escaped(to_document(recipe)), card=second) == recipe
     assert load_resolved(to_document(recipe)) == recipe

@@ -169,6 +169,22 @@ def test_variables_are_given_on_the_command_line(shell: Shell) -> None:
     )
 
 
+def test_a_recipe_is_shown_with_its_defaults_and_loads_again(shell: Shell) -> None:
+    arguments = ("any-place", "--set", "seed=3", "--var", "place=A night sky")
+    text = said(shell("show-recipe", *arguments))
+    assert "  - text: A night sky  # --var\nnum_images: 3\nthink: true  # from magical-forest.yaml\n" in text
+    shell.recipe(text)
+    assert said(shell("show-recipe", "mine.yaml", "--json")) == said(shell("show-recipe", *arguments, "--json"))
+
+
+def test_a_recipe_is_shown_for_a_model(shell: Shell) -> None:
+    model = str(PROJECT / "models" / "tiny-bagel")
+    assert "  num_timesteps: 24  # the model's\n" in said(shell("show-recipe", "night-sky", "--model", model))
+    shell.use({"AUTOSEQ_MODEL": "nowhere"})
+    assert "  num_timesteps: 50  # default\n" in said(shell("show-recipe", "night-sky"))
+    assert "too small" in one_error(shell("show-recipe", "night-sky", "--set", "num_images=0"), code=2)
+
+
 def test_wrong_settings_are_named(shell: Shell) -> None:
     shell.use({"AUTOSEQ_DTYPE": "float8"})
     assert "AUTOSEQ_DTYPE: " in one_error(shell("validate", "magical-forest"), code=2)
