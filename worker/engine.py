@@ -81,8 +81,8 @@ class Engine:
                 raise
             self._free_memory()
             raise RunFailed(
-                f"out of memory on the device, twice, {sizes()}; smaller image.width and image.height or "
-                f"max_context_items take less: {first}"
+                f"out of memory on the device, twice, {sizes()}; smaller image.width and image.height, fewer "
+                f"max_context_items or fewer images at once (AUTOSEQ_MAX_BATCH) take less: {first}"
             ) from error
 
     def _free_memory(self) -> None:
