@@ -67,7 +67,8 @@ def test_a_run_that_is_too_large_fails_with_its_sizes_and_the_next_one_succeeds(
         serve(host, request(run_id))
     assert str(raised.value) == (
         "out of memory on the device, twice, at step 6 with 5 context items and 64 x 64 pixels; smaller image.width "
-        "and image.height, fewer max_context_items or fewer images at once (AUTOSEQ_MAX_BATCH) take less: CUDA out of memory. Tried to allocate 2.00 GiB"
+        "and image.height, fewer max_context_items or fewer images at once (AUTOSEQ_MAX_BATCH) take less: "
+        "CUDA out of memory. Tried to allocate 2.00 GiB"
     )
     state = host.runs.state(run_id)
     assert state is not None
