@@ -153,7 +153,7 @@ def test_a_run_whose_folder_holds_other_images_is_refused(idle_client: Client, t
         (recipe(num_imges=3), "num_imges"),
         (recipe(num_images="3"), "num_images"),
         (recipe(auto_refine=False), "1 refinement texts"),
-        (recipe(variations_per_image=2), "not available yet"),
+        (recipe(variations_per_image=65), "65 is too large"),
         ("magical-florest", "did you mean 'magical-forest'"),
     ],
 )

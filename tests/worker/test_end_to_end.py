@@ -114,6 +114,7 @@ def test_a_picture_says_where_it_comes_from(client: Client, s3_store: S3Store) -
         with Image.open(io.BytesIO(s3_store.get(artifact["key"]))) as image:
             assert image.info == {
                 "autosequence:run": run_id,
+                "autosequence:variation": "0",
                 "autosequence:step": str(artifact["step"]),
                 "autosequence:seed": str(artifact["seed"]),
                 "autosequence:recipe-sha256": result["recipe_sha256"],
