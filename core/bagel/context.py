@@ -47,6 +47,11 @@ class LayerKV:
         stop = self.front + length + (size if kept else 0)
         return all_keys[start:stop], all_values[start:stop]
 
+    @property
+    def num_bytes(self) -> int:
+        """The memory it takes, front and room to grow included."""
+        return 0 if self.keys is None or self.values is None else self.keys.nbytes + self.values.nbytes
+
     def items(self, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the first `length` tokens."""
         if self.keys is None or self.values is None:
@@ -106,6 +111,11 @@ class Cache:
     @property
     def end(self) -> Mark:
         return self.mark(len(self.held))
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory its keys and values take, with the room they have to grow."""
+        return sum(layer.num_bytes for layer in self.layers)
 
     def mark(self, count: int) -> Mark:
         """Where the context stands after its first `count` items."""

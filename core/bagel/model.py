@@ -119,6 +119,11 @@ class Bagel:
         """Tokens read into the caches, and to judge, since the model was loaded."""
         return self.reader.tokens_read
 
+    @property
+    def kv_bytes(self) -> int:
+        """The memory the two caches take. It only grows until they are forgotten."""
+        return self._context.num_bytes + self._texts.num_bytes
+
     def forget(self) -> None:
         """Drop both caches and the memory they take; the next call reads its context again."""
         layers = self.network.config.decoder.num_layers

@@ -89,6 +89,9 @@ def test_several_images_share_the_memory_of_their_context() -> None:
     places = [(keys.data_ptr(), values.data_ptr()) for keys, values in buffers(one)]
     draw(one, edit(), *range(8))
     assert [(keys.data_ptr(), values.data_ptr()) for keys, values in buffers(one)] == places
+    assert one.kv_bytes == many.kv_bytes > sum(keys.nbytes + values.nbytes for keys, values in buffers(one))
+    one.forget()
+    assert one.kv_bytes == 0
 
 
 def test_more_images_than_fit_are_drawn_in_batches() -> None:
