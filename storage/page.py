@@ -1,16 +1,49 @@
 """The static page of a run: everything it made, in order, readable from the store or from a folder on disk."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from storage.journal import Manifest
+from storage.figures import Figure, branch_of, figures, line_of, score_text
+from storage.journal import Artifact, Manifest
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 CONTENT_TYPE = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A text, or a figure."""
+
+    text: Artifact | None = None
+    figure: Figure | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """A branch of a tree, or a whole run without one."""
+
+    branch: str
+    line: tuple[Artifact, ...]
+    """The images that led here, from the first on."""
+    parts: tuple[_Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """A place in the overview of a tree."""
+
+    images: tuple[Artifact, ...]
+    rows: int
+    lines: str
+    """Which lines lead to it from the left, as CSS classes: none to the first image, from above, from below."""
+
+
+_Rows: TypeAlias = list[list[_Cell]]
 
 
 def render_page(manifest: Manifest, document: Mapping[str, Any], texts: Mapping[str, str]) -> bytes:
@@ -24,14 +57,52 @@ def render_page(manifest: Manifest, document: Mapping[str, Any], texts: Mapping[
         document: its resolved recipe as JSON data.
         texts: the words of each text artifact, by its key.
     """
+    shown = figures(manifest.artifacts)
+    sections = _sections(manifest.artifacts, shown)
     html = _template().render(
         run=manifest,
-        images=[artifact for artifact in manifest.artifacts if artifact.kind == "image"],
+        drawn=sum(artifact.kind == "image" for artifact in manifest.artifacts),
+        gone_on=sum(len(figure.going_on) for figure in shown),
+        overview=_overview(shown[0], shown) if shown and shown[0].forks else (),
+        sections=sections,
+        branches={section.branch for section in sections},
+        score_text=score_text,
         context=[_item(item) for item in document["context"]],
         recipe=json.dumps(document, ensure_ascii=False, indent=2),
         texts=texts,
     )
     return html.encode()
+
+
+def _sections(artifacts: Sequence[Artifact], shown: Sequence[Figure]) -> list[_Section]:
+    """The run branch by branch, each in the order of its steps."""
+    at_step = {figure.step: figure for figure in shown}
+    images = {image.path: image for figure in shown for image in figure.going_on if figure.forks}
+    parts: dict[str, dict[int, _Part]] = {}
+    for made in artifacts:
+        part = _Part(text=made) if made.kind == "text" else _Part(figure=at_step.get(made.step))
+        if part.text or part.figure:  # a further try is shown with the first
+            parts.setdefault(branch_of(made), {})[made.step] = part
+    return [
+        _Section(branch=branch, line=tuple(images[path] for path in line_of(branch)), parts=tuple(found.values()))
+        for branch, found in parts.items()
+    ]
+
+
+def _overview(figure: Figure, shown: Sequence[Figure]) -> _Rows:
+    """A tree from left to right, from `figure` on. The ends of one branch lie side by side, so that it stays short."""
+    rows: _Rows = []
+    come = "" if figure is shown[0] else "from"
+    for image in figure.going_on:
+        further = next((one for one in shown if figure.leads_to(one) == image), None)
+        if further is None:
+            return [[_Cell(images=figure.going_on, rows=1, lines=come)]]
+        first, *others = _overview(further, shown)
+        above = " above" if come and image != figure.going_on[0] else ""
+        below = " below" if come and image != figure.going_on[-1] else ""
+        cell = _Cell(images=(image,), rows=1 + len(others), lines=come + above + below)
+        rows += [[cell, *first], *others]
+    return rows
 
 
 def _item(item: Mapping[str, Any]) -> dict[str, Any]:

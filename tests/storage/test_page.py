@@ -2,12 +2,14 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from storage.journal import Artifact, Manifest
 from storage.page import render_page
+from tests.storage.drawn import image, tree, variations
 
 DOCUMENT: dict[str, Any] = {
     "name": "magical-forest",
@@ -27,22 +29,6 @@ def text(step: int, role: Any, words: str, *, given: bool = False) -> Artifact:
         size=len(words.encode()),
         sha256=hashlib.sha256(words.encode()).hexdigest(),
         given=given,
-    )
-
-
-def image(step: int, index: int, size: int = 64) -> Artifact:
-    return Artifact(
-        kind="image",
-        role="image",
-        step=step,
-        key=f"steps/{step:03d}-image.png",
-        content_type="image/png",
-        size=12_345,
-        sha256="ab" * 32,
-        index=index,
-        seed=987_654_321,
-        width=size,
-        height=size,
     )
 
 
@@ -89,3 +75,52 @@ def test_nothing_is_fetched_from_elsewhere(manifest: Manifest) -> None:
 
 def test_the_same_run_has_the_same_page(manifest: Manifest) -> None:
     assert render_page(manifest, DOCUMENT, TEXTS) == render_page(manifest, dict(DOCUMENT), dict(TEXTS))
+
+
+def page_of(*artifacts: Artifact) -> str:
+    """The page of a run that made these, without a text."""
+    run = Manifest(run_id="r1", name="t", recipe_sha256="cd" * 32, model="tiny", seed=7, steps=9, artifacts=artifacts)
+    return render_page(run, DOCUMENT, TEXTS).decode()
+
+
+def test_the_chosen_variation_is_marked_and_each_has_its_score() -> None:
+    page = page_of(*variations(2, 0.125, 0.875, chosen=1))
+    assert re.findall(r'<figure id="([\w-]+)" class="chosen">', page) == ["image-2-1"]
+    assert page.index("<b>chosen</b>") < page.index("score 0.875") < page.index("v0 <span>0.125</span>")
+    assert "2 variations" in page
+    assert "images <b>1</b> of 2 drawn" in page
+
+
+def test_a_dropped_try_is_shown_as_one() -> None:
+    page = page_of(*variations(2, 0.1), *variations(3, 0.8, attempt=1))
+    assert "2 tries" in page
+    assert "dropped <span>0.100</span>" in page
+    assert "<span>score 0.800</span> <span>try 2</span>" in page
+
+
+def test_every_image_is_shown_whatever_became_of_it() -> None:
+    made = (*variations(2, 0.1, 0.2), *variations(3, 0.8, 0.7, attempt=1), *variations(5, 0.9, index=1), image(7, 2))
+    page = page_of(*made)
+    assert [made_one.key for made_one in made if f'<img src="{made_one.key}"' not in page] == []
+
+
+def test_a_tree_is_shown_as_one_with_links_to_each_place() -> None:
+    made = tree(3, 2)
+    page = page_of(*made, replace(text(4, "refinement", "Tall trees."), path="0", key="steps/002-thinking.txt"))
+    overview = page[page.index('<nav class="tree"') : page.index("</nav>")]
+    assert all(made_one.key in overview for made_one in made)
+    anchors = re.findall(r'href="#([\w.-]+)"', page)
+    assert len(set(anchors)) == len(made) + len(("tree", *(f"branch {branch}" for branch in range(6))))
+    assert all(f'id="{anchor}"' in page for anchor in anchors)
+    assert re.findall(r'<section id="branch-([\d.]+)">', page) == ["0", "0.0", "0.1", "1", "1.0", "1.1"]
+
+
+def test_the_lines_of_a_tree_join_what_belongs_together() -> None:
+    page = page_of(*tree(3, 2))
+    cells = re.findall(r'<td(?: class="([\w ]+)")? rowspan="(\d)">', page)
+    branch = [("from below", "1"), ("from", "1"), ("from above", "1"), ("from", "1")]
+    assert cells == [("", "2"), *branch, ("", "2"), *branch]
+
+
+def test_a_tree_of_one_level_is_one_row() -> None:
+    assert page_of(*tree(1, 64)).count("rowspan=") == 1

@@ -1,0 +1,97 @@
+"""What a run drew, place by place: which images went on, which stood beside them, and which tries were dropped."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from storage.journal import Artifact, went_on
+
+SCORE_DIGITS = 3
+"""As many as people read; the records have more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """All that was drawn at one place of the sequence, from one context."""
+
+    step: int
+    """That of the first try."""
+    index: int
+    """Which of the images of its branch this is, from 0."""
+    branch: str
+    """The branch of a tree that it continues, such as 0.1; empty on the trunk, and without a tree."""
+    forks: bool
+    """Whether each of the variations goes on, as a branch of its own."""
+    going_on: tuple[Artifact, ...]
+    """One, or where it forks one for each branch."""
+    others: tuple[Artifact, ...]
+    """Drawn together with the one that went on."""
+    dropped: tuple[Artifact, ...]
+    """Of the tries that came to nothing, in order."""
+
+    @property
+    def variations(self) -> int:
+        """How many were drawn at once."""
+        return 1 + max(one.variation for one in (*self.going_on, *self.others, *self.dropped))
+
+    @property
+    def tries(self) -> int:
+        return 1 + max(one.attempt for one in (*self.going_on, *self.others, *self.dropped))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there was nothing to choose from."""
+        return len(self.going_on) == 1 and not self.others and not self.dropped and not self.forks
+
+    def leads_to(self, other: "Figure") -> Artifact | None:
+        """Which of the images here the figure `other` of a tree goes on from; None when it does so from none."""
+        return next((one for one in self.going_on if self.forks and one.path == other.branch), None)
+
+
+def figures(artifacts: Iterable[Artifact]) -> tuple[Figure, ...]:
+    """The figures of a run, in the order in which they were drawn."""
+    images = [artifact for artifact in artifacts if artifact.kind == "image"]
+    places: dict[tuple[str, int], list[Artifact]] = {}
+    for image in images:
+        places.setdefault((branch_of(image), image.index or 0), []).append(image)
+    gone_on = set(went_on(images))
+    return tuple(_figure(branch, index, drawn, gone_on) for (branch, index), drawn in places.items())
+
+
+def _figure(branch: str, index: int, drawn: Sequence[Artifact], gone_on: set[str]) -> Figure:
+    going_on = tuple(sorted((one for one in drawn if one.key in gone_on), key=lambda one: one.variation))
+    forks = bool(drawn[0].path)
+    together = {one.step for one in going_on} if not forks else set()
+    rest = [one for one in drawn if one.key not in gone_on]
+    return Figure(
+        step=min(one.step for one in drawn),
+        index=index,
+        branch=branch,
+        forks=forks,
+        going_on=going_on,
+        others=tuple(one for one in rest if one.step in together),
+        dropped=tuple(one for one in rest if one.step not in together),
+    )
+
+
+def branch_of(artifact: Artifact) -> str:
+    """The branch that an artifact continues: a text its own, an image that of the context it was drawn from."""
+    return artifact.path.rpartition(".")[0] if artifact.kind == "image" else artifact.path
+
+
+def line_of(path: str) -> Iterator[str]:
+    """The branches that lead to `path`, itself included: 0, 0.1 and 0.1.1 for 0.1.1."""
+    numbers = path.split(".") if path else []
+    return (".".join(numbers[: depth + 1]) for depth in range(len(numbers)))
+
+
+def image_name(index: int | None, *, path: str = "", variation: int = 0) -> str:
+    """What people call an image: image 2, image 2 v1 (a variation), or image 2 of a branch, 0.1 image 2."""
+    name = "image" if index is None else f"image {index + 1}"
+    if path:
+        return f"{path} {name}"
+    return f"{name} v{variation}" if variation else name
+
+
+def score_text(score: float) -> str:
+    """A score as people read it: 0.874."""
+    return f"{score:.{SCORE_DIGITS}f}"
