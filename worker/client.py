@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from celery import Celery
+from kombu.connection import ConnectionPool
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
@@ -34,6 +35,9 @@ from worker.request import Priority, RunRequest
 from worker.result import result_of
 from worker.services import ServiceDown, check_redis, connect_redis, connect_store
 from worker.settings import Settings, queue_of, settings
+
+BROKER_CONNECTIONS = 4
+"""How many threads of a client may put runs into their queues at once; more wait for their turn."""
 
 
 class Client:
@@ -78,6 +82,13 @@ class Client:
     def app(self) -> Celery:
         return make_app(self.config, reads_results=False)
 
+    @cached_property
+    def broker(self) -> ConnectionPool:
+        """Connections of our own: Celery's pools are shared by the whole process, and no one could close them."""
+        pool = self.app.connection_for_write().Pool(BROKER_CONNECTIONS)
+        self._opened.callback(pool.force_close_all)
+        return pool
+
     def submit(
         self,
         recipe: Path | str | Mapping[str, Any],
@@ -110,7 +121,6 @@ class Client:
         """
         if dedupe and idempotency_key:
             raise ValueError("dedupe makes its own idempotency key: give one of the two")
-        check_redis(self.redis)
         source = find(recipe, self.config.recipes) if isinstance(recipe, str) else recipe
         checked = self.check(source, overrides, variables)
         run_id = keys.check_run_id(run_id or str(uuid.uuid4()))
@@ -208,7 +218,7 @@ class Client:
             return False
         record = self.runs.record(run_id)
         try:
-            with self.app.connection_for_write() as connection:
+            with self.broker.acquire(block=True) as connection:
                 publish(self.app, RunRequest.of(record), record.queue, connection)
         except OperationalError as error:
             raise ServiceDown(f"run {run_id} can't be queued: {error}") from error
@@ -257,8 +267,7 @@ class Client:
         try:
             if not write_record(self.runs, request, queue=queue, model=model):
                 return  # the same run was submitted at the same moment
-            # A connection of its own: Celery's pools are shared by the whole process, and no one could close them.
-            with self.app.connection_for_write() as connection:
+            with self.broker.acquire(block=True) as connection:
                 publish(self.app, request, queue, connection)
         except (RedisError, OperationalError) as error:
             raise ServiceDown(f"run {request.run_id} can't be queued: {error}") from error

@@ -1,0 +1,53 @@
+"""Many runs and many leases in their short form, counts asserted and no times; `make scale` is the long one."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.scale.__main__ import of_leases, of_runs
+from tests.scale.commands import asked
+from tests.scale.many_leases import cost_among
+from tests.scale.many_runs import many_runs
+from worker.local import LocalServices
+
+RUNS, WORKERS, LEASES = 60, 2, 2_000
+BYTES_A_RUN = 20_000
+ROUND_TRIPS_AN_ENQUEUE = 5
+"""Is Redis there, the models, the run, its record, its message."""
+
+
+def test_every_run_of_many_happens_once_and_little_of_it_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LocalServices.start(tmp_path / "services") as services:
+        figures = many_runs(services, tmp_path, runs=RUNS, workers=WORKERS, judged=RUNS)
+    with capsys.disabled():
+        sys.stdout.write("\n" + "\n".join(of_runs(figures)) + "\n")
+    assert figures.faults == []
+    assert figures.key_bytes < BYTES_A_RUN
+    assert figures.round_trips_an_enqueue <= ROUND_TRIPS_AN_ENQUEUE
+    assert figures.connections_an_enqueue == 0
+
+
+def test_looking_for_lost_runs_asks_the_same_of_redis_among_few_and_among_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    with LocalServices.start(tmp_path / "services") as services:
+        few, many = (cost_among(services, leases=leases) for leases in (1, LEASES))
+    with capsys.disabled():
+        sys.stdout.write("\n" + "\n".join(of_leases(few, many)) + "\n")
+    assert few.faults == many.faults == []
+    assert few.idle == many.idle
+    assert few.adoption == many.adoption
+
+
+def test_a_command_over_everything_is_seen(tmp_path: Path) -> None:
+    with LocalServices.start(tmp_path / "services") as services, Redis.from_url(services.redis_url) as redis:
+        with asked(redis) as counted:
+            list(redis.scan_iter("autoseq:*"))
+        assert counted.over_everything == ["scan"]
+        assert counted.connections == 0
