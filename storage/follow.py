@@ -3,8 +3,8 @@
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, TypeAlias, cast
 
 from redis import ConnectionError as RedisConnectionError
@@ -93,7 +93,7 @@ class _Follower:
             if found:
                 return found
         entries = self._entries(1 if self._over else block_ms)
-        return [event for entry in entries for event in self._told(*entry)] or self._silence()
+        return self._with_preview([event for entry in entries for event in self._told(*entry)]) or self._silence()
 
     def is_over(self) -> bool:
         """Whether a final event was the last one: a run that failed or was cancelled can be resumed."""
@@ -122,6 +122,14 @@ class _Follower:
         self._last, self._next = event_id, data["n"] + 1
         return [*gap, ProgressEvent(id=event_id, type=data["type"], data=data)]
 
+    def _with_preview(self, events: list[ProgressEvent]) -> list[ProgressEvent]:
+        """The events, the last preview put where it belongs, while it is there; older ones are not kept."""
+        if not any("preview" in event.data for event in events):
+            return events
+        text = cast("str | None", self._redis.get(keys.run_preview(self._run_id))) or ""
+        number, _, preview = text.partition(" ")
+        return [_with(event, {"preview": preview} if number == str(event.data["n"]) else {}) for event in events]
+
     def _silence(self) -> list[ProgressEvent]:
         """Nothing happened: has the run had its end, and its last event is gone?"""
         state = self._state()
@@ -141,6 +149,14 @@ class _Follower:
 
     def _snapshot(self, type: str, state: RunState) -> ProgressEvent:  # noqa: A002 - the field's name
         return ProgressEvent(id=self._last, type=type, data={"type": type, **asdict(state)})
+
+
+def _with(event: ProgressEvent, preview: Mapping[str, str]) -> ProgressEvent:
+    """The event with this instead of its mark that there was a preview."""
+    if "preview" not in event.data:
+        return event
+    data = {name: value for name, value in event.data.items() if name != "preview"}
+    return replace(event, data={**data, **preview})
 
 
 class _Outage:

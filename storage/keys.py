@@ -71,6 +71,11 @@ def run_record(run_id: str) -> str:
     return f"{run_state(run_id)}:record"
 
 
+def run_preview(run_id: str) -> str:
+    """The last preview of an image under way, behind the number of its event and a space."""
+    return f"{run_state(run_id)}:preview"
+
+
 def run_lease(run_id: str) -> str:
     """Who may write the run."""
     return f"{run_state(run_id)}:lease"

@@ -7,7 +7,7 @@ Events, in the order in which a run has them, with their fields beside `type`, `
     started     name, model, steps, done  `done`: steps that were committed before (a resumed run)
     step        step, kind, ...           a step begins; a resumed run begins its step again
     text        step, delta               a part of the text being written
-    denoised    step, done, total, preview?   `preview`: a small image as data: URI
+    denoised    step, done, total, preview?   `preview`: a small image as data: URI, of the last such event alone
     judged      step, question, scores        of the images just drawn, in the order of their variations
     artifact    step, role, key, url, size, sha256, ...   stored for good
     log         level, message
@@ -28,10 +28,12 @@ from redis import Redis
 from storage import keys
 from storage.state import State
 
-# KEYS: state, events, cancel flag, record, runs without an end, lease.
+# KEYS: state, events, cancel flag, record, runs without an end, lease, preview.
 # ARGV: run id, time to live, stream length, the state it must have (or ''), new state (or ''), fraction (or ''),
 #       event (JSON object, or ''), writer, number of this write, the step and the key of the artifact that is told
-#       (or ''), the token of the lease that the teller has, or had (or ''), then field, value, ... of the hash.
+#       (or ''), the token of the lease that the teller has, or had (or ''), the preview that belongs to the event
+#       (or ''), then field, value, ... of the hash.
+# Of previews the last alone is kept, with the number of its event: hundreds of them would outweigh all else of a run.
 # Artifacts are told in the order of their steps, each once: `told` is the last step and its keys, a space after each.
 # Returns 1; 0 when the run has another state than it must have, a final one, or another owner: then nothing was
 # written. A write that is repeated because its answer was lost is known by its number, and not made twice. One that was
@@ -60,7 +62,7 @@ local fraction = redis.call('HGET', KEYS[1], 'fraction') or '0'
 if ARGV[6] ~= '' and tonumber(ARGV[6]) > tonumber(fraction) then fraction = ARGV[6] end
 redis.call('HSET', KEYS[1], 'fraction', fraction)
 redis.call('HSET', KEYS[1], 'writer', ARGV[8], 'written', ARGV[9])
-for i = 13, #ARGV, 2 do
+for i = 14, #ARGV, 2 do
   if ARGV[i] == 'started_at' then redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
   else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
@@ -68,10 +70,12 @@ if ARGV[7] ~= '' then
   local n = redis.call('HINCRBY', KEYS[1], 'events', 1)
   local event = string.sub(ARGV[7], 1, -2) .. ',"n":' .. n .. ',"fraction":' .. fraction .. '}'
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'event', event)
+  if ARGV[13] ~= '' then redis.call('SET', KEYS[7], n .. ' ' .. ARGV[13], 'EX', ARGV[2]) end
 end
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 if final[ARGV[5]] then
   redis.call('ZREM', KEYS[5], ARGV[1])
+  redis.call('DEL', KEYS[7])
   for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
 end
 return 1
@@ -112,7 +116,7 @@ class Progress:
         self._written = 0
         self._script = redis.register_script(_WRITE)
         of_run = (keys.run_state, keys.run_events, keys.run_cancel, keys.run_record)
-        self._keys = [*(key(run_id) for key in of_run), keys.OPEN_RUNS, keys.run_lease(run_id)]
+        self._keys = [*(key(run_id) for key in of_run), keys.OPEN_RUNS, keys.run_lease(run_id), keys.run_preview(run_id)]
 
     def queued(self, *, name: str = "", model: str = "") -> bool:
         """The run waits for a worker: again, after its worker died or gave it back."""
@@ -167,7 +171,9 @@ class Progress:
         artifact: tuple[int | str, str] = ("", ""),
     ) -> bool:
         now = round(self._clock(), 3)
-        event = "" if type is None else json.dumps({"type": type, "at": now, **told}, ensure_ascii=False)
+        preview = told.get("preview", "")
+        kept = {**told, "preview": True} if preview else told
+        event = "" if type is None else json.dumps({"type": type, "at": now, **kept}, ensure_ascii=False)
         fields = {**(hashed or {}), "updated_at": f"{now:.3f}"}
         flat = [str(part) for field in fields.items() for part in field]
         limits: tuple[str | int, ...] = (self.run_id, self._ttl_s, self._max_events)
@@ -176,7 +182,7 @@ class Progress:
         with self._lock:
             self._written += 1
             told_by = (self._writer, self._written, *artifact, self._owner)
-            return bool(self._script(keys=self._keys, args=[*args, *told_by, *flat]))
+            return bool(self._script(keys=self._keys, args=[*args, *told_by, preview, *flat]))
 
 
 def _position(step: int | None, eta_s: float | None) -> dict[str, str]:

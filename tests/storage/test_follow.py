@@ -122,6 +122,21 @@ def test_an_end_whose_event_expired_is_made_up_from_the_state(
     assert (end.type, end.data["error"]) == ("failed", "no such model")
 
 
+def test_the_last_preview_is_seen_where_it_belongs_and_none_is_kept_after_the_end(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    for done in (1, 2):
+        progress.event("denoised", step=1, done=done, total=3, preview=f"data:{done}")
+    progress.event("denoised", step=1, done=3, total=3)
+    watched = follow(redis_client, run_id)
+    assert [next(watched).data.get("preview") for _ in range(4)] == [None, None, "data:2", None]
+    assert 0 < redis_client.ttl(keys.run_preview(run_id)) <= keys.RUN_TTL_S
+    progress.finish("succeeded")
+    assert not redis_client.exists(keys.run_preview(run_id))
+    late = [event for event in follow(redis_client, run_id) if event.type == "denoised"]
+    assert [(event.data["done"], "preview" in event.data) for event in late] == [(1, False), (2, False), (3, False)]
+
+
 def test_an_unknown_run_is_told_at_once(redis_client: redis.Redis, run_id: str) -> None:
     with pytest.raises(RunUnknown, match=run_id):
         next(follow(redis_client, run_id))

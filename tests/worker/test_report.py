@@ -16,7 +16,7 @@ from storage.journal import Artifact, Commit, Journal
 from storage.objects import MemoryStore
 from storage.progress import Progress
 from storage.state import ProgressEvent
-from tests.worker.serving import PREFIX, request
+from tests.worker.serving import DEADLINE_S, PREFIX, request
 from worker.inputs import Sources
 from worker.job import Job, resolve
 from worker.report import ProgressReporter, Rate
@@ -49,6 +49,15 @@ class Watched:
         """Everything, up to an end that is made here."""
         self.progress.finish("succeeded")
         return list(follow(self.redis, self.run_id))[:-1]
+
+    def told_until(self, event_type: str) -> list[ProgressEvent]:
+        """Everything up to the first event of a type, while the run goes on."""
+        events: list[ProgressEvent] = []
+        for event in follow(self.redis, self.run_id, timeout_s=DEADLINE_S):
+            events.append(event)
+            if event.type == event_type:
+                break
+        return events
 
     def told_of(self, event_type: str) -> list[dict[str, Any]]:
         return [dict(event.data) for event in self.told() if event.type == event_type]
@@ -127,8 +136,8 @@ def test_a_preview_is_a_small_picture(redis_client: Redis, run_id: str) -> None:
     watched = Watched(redis_client, run_id, preview_interval_s=ALWAYS_S)
     watched.begin()
     watched.reporter.event(Denoised(step=draw(watched), done=1, total=2, preview=image))
-    (told,) = watched.told_of("denoised")
-    kind, _, data = told["preview"].partition(",")
+    (told,) = (event for event in watched.told_until("denoised") if event.type == "denoised")
+    kind, _, data = told.data["preview"].partition(",")
     assert kind == "data:image/jpeg;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as preview:
         assert preview.size == (64, 64)
