@@ -132,9 +132,9 @@ class Runs:
         """The runs submitted last, the newest first."""
         return self._states(cast("list[str]", self._redis.zrange(keys.RUNS, 0, limit - 1, desc=True)))
 
-    def unfinished(self) -> list[RunState]:
-        """Every run without an end, the oldest first: what a reconciler looks after."""
-        return self._states(cast("list[str]", self._redis.zrange(keys.OPEN_RUNS, 0, -1)))
+    def count_open(self) -> int:
+        """How many runs have no end yet: those that wait and those that run."""
+        return self._redis.zcard(keys.OPEN_RUNS)
 
     def request_cancel(self, run_id: str) -> bool:
         """Ask for a run to stop; a waiting one stops at once. False when it has its end already. Raises RunUnknown."""

@@ -4,6 +4,8 @@ from typing import Any
 
 from celery import Celery
 from celery.apps.worker import Worker
+from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool
 
 
 class QuietWorker(Worker):
@@ -11,3 +13,10 @@ class QuietWorker(Worker):
 
     def __init__(self, app: Celery | None = None, hostname: str | None = None, **options: Any) -> None:
         super().__init__(app, hostname, **{**options, "without_gossip": True, "without_mingle": True})
+
+
+def check_pool(worker: Worker) -> None:
+    """Raises SystemExit for a pool that loses runs: solo when it is stopped, threads as they can't be."""
+    pool: Any = get_implementation(worker.pool_cls)  # type: ignore[attr-defined]  # the stubs lack it
+    if not (isinstance(pool, type) and issubclass(pool, TaskPool)):
+        raise SystemExit(f"autosequence: this worker can't start: its pool is {pool.__module__}; allowed: prefork")

@@ -202,6 +202,10 @@ class Client:
         """The runs submitted last, the newest first."""
         return self.runs.recent(limit)
 
+    def count_open(self) -> int:
+        """How many runs wait or run: what to scale workers on, as the broker's list lacks those that run."""
+        return self.runs.count_open()
+
     def cancel(self, run_id: str) -> bool:
         """Stop a run: a waiting one at once, a running one within a step or a token. False when it had ended before.
 

@@ -29,6 +29,8 @@ LOGGED_CHARS = 160
 """Of a result in Celery's log: enough for the run and its state, too few for the signed links that follow."""
 
 if TYPE_CHECKING:
+    from celery.apps.worker import Worker
+
     RunTask: TypeAlias = Task[..., Any]
 
 
@@ -107,8 +109,11 @@ def parent() -> Parent:
 
 
 @signals.worker_init.connect(weak=False)
-def check_services(**_: object) -> None:
+def check_services(sender: Worker, **_: object) -> None:
     """Refuse to start where no run could succeed, before a message is taken."""
+    from worker.boot import check_pool  # noqa: PLC0415 (what starts a worker is slow to import; a child starts none)
+
+    check_pool(sender)
     try:
         host().open()
     except (ServiceDown, ModelFolderError, InvalidName) as error:

@@ -125,11 +125,11 @@ def eventually(holds: Callable[[], object], what: str) -> None:
 class WorkerProcess:
     """`celery -A worker worker`, as anyone starts it."""
 
-    def __init__(self, env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, env: Mapping[str, str], log: Path, *options: str) -> None:
         self.env = {**os.environ, **env}
         self.log = log
         self.config = config_of(env)
-        command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--loglevel", "INFO"]
+        command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options]
         with log.open("wb") as output:
             self.process = subprocess.Popen(command, env=self.env, cwd=PROJECT, stdout=output, stderr=output)
 
@@ -141,12 +141,15 @@ class WorkerProcess:
         eventually(lambda: " ready." in self.output or self.process.poll() is not None, "a worker that is ready")
         assert self.process.poll() is None, self.output
 
+    def children(self) -> list[int]:
+        """The processes that compute; the parent has another, which keeps its semaphores."""
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in listed if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
     def kill_child(self) -> None:
         """End the process that computes, as the kernel does when memory runs out."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for child in children:
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(int(child), signal.SIGKILL)
+        for child in self.children():
+            os.kill(child, signal.SIGKILL)
 
     def stop(self) -> int:
         """Let it finish what it does; its exit code."""
