@@ -116,7 +116,12 @@ class Progress:
         self._written = 0
         self._script = redis.register_script(_WRITE)
         of_run = (keys.run_state, keys.run_events, keys.run_cancel, keys.run_record)
-        self._keys = [*(key(run_id) for key in of_run), keys.OPEN_RUNS, keys.run_lease(run_id), keys.run_preview(run_id)]
+        self._keys = [
+            *(key(run_id) for key in of_run),
+            keys.OPEN_RUNS,
+            keys.run_lease(run_id),
+            keys.run_preview(run_id),
+        ]
 
     def queued(self, *, name: str = "", model: str = "") -> bool:
         """The run waits for a worker: again, after its worker died or gave it back."""

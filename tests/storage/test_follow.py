@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from storage import keys
 from storage.errors import InvalidName, RunUnknown, StoreUnavailable
-from storage.follow import follow
+from storage.follow import BLOCK_MS, follow
 from storage.progress import Progress
 from storage.runs import Runs
 from storage.state import ProgressEvent, RunRecord
@@ -87,6 +88,21 @@ def test_a_watcher_of_the_very_end_is_told_it_again(redis_client: redis.Redis, p
     last = list(follow(redis_client, run_id))[-1]
     (again,) = follow(redis_client, run_id, after=last.id)
     assert (again.type, again.id, again.data["manifest"]) == ("succeeded", last.id, "s3://b/m")
+
+
+def test_a_silence_longer_than_the_clients_own_timeout_is_waited_through(
+    redis_url: str, progress: Progress, run_id: str
+) -> None:
+    timeout_s = BLOCK_MS / 1000 + 0.5
+    default: Any = redis.Redis().connection_pool.connection_kwargs.get("socket_timeout")
+    assert default is None or default > timeout_s, "what a plain client has is longer than what is shown here"
+    with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=timeout_s) as client:
+        watched = follow(client, run_id)
+        assert next(watched).type == "queued"
+        ending = threading.Timer(2 * timeout_s, progress.finish, ["succeeded"])
+        ending.start()
+        assert next(watched).type == "succeeded"
+        ending.join()
 
 
 def test_what_the_stream_dropped_is_a_gap_with_the_state(

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -230,8 +230,8 @@ class Killed(BaseException):
 class Deadly(ScriptedModel):
     """Takes its process with it whenever it draws."""
 
-    def draw(self, context: Context, settings: ImageSettings, *, seed: int) -> Any:
-        del context, settings, seed
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Any:
+        del context, settings, seeds
         raise Killed
 
 
