@@ -70,15 +70,10 @@ def schema_text() -> str:
 
 def _with_variables(field: dict[str, Any]) -> dict[str, Any]:
     """What a field takes, or a variable in its place. Texts of any form take one as they are."""
-    if "$ref" in field or "const" in field or field.get("type") == "null":
+    if "prefixItems" in field:
+        return {**field, "prefixItems": [_with_variables(item) for item in field["prefixItems"]]}
+    if "$ref" in field or "const" in field or field.get("type") == "array":
         return field
-    if field.get("type") == "array":
-        inner: dict[str, Any] = {}
-        if "prefixItems" in field:
-            inner["prefixItems"] = [_with_variables(item) for item in field["prefixItems"]]
-        elif "anyOf" not in field["items"]:
-            inner["items"] = _with_variables(field["items"])
-        return {**field, **inner}
     about = {key: what for key, what in field.items() if key in _ABOUT}
     value = {key: what for key, what in field.items() if key not in _ABOUT}
     options = value.get("anyOf", [value])

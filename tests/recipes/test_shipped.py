@@ -8,6 +8,8 @@ import pytest
 
 from core.plan import plan
 from recipes.card import ModelCard
+from recipes.document import read_file
+from recipes.fields import KEYS
 from recipes.load import find, load
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +39,7 @@ def test_the_shipped_recipes_show_every_way_of_telling_a_sequence() -> None:
     assert any(not recipe.auto_refine for recipe in recipes)
     assert any(0 < len(recipe.refinement_prompts) < recipe.num_refinements for recipe in recipes)
     assert any(recipe.max_context_items for recipe in recipes)
+    assert any(read_file(file).data.keys() >= set(KEYS) for file in SHIPPED)
 
 
 def test_loading_a_recipe_loads_no_torch() -> None:

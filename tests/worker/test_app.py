@@ -42,6 +42,10 @@ def test_a_run_goes_to_the_queue_of_the_model_it_names(runs: Runs) -> None:
     runs.announce("scripted", CARD.to_json())
     assert queue_of_call(recipe=recipe(model="bagel"), priority="high") == {"queue": "model.bagel", "priority": 0}
     assert queue_of_call(recipe=recipe(), overrides={"model": "bagel"}) == {"queue": "model.bagel", "priority": 3}
+    assert queue_of_call(recipe=recipe(model="${m}"), variables={"m": "bagel"}) == {
+        "queue": "model.bagel",
+        "priority": 3,
+    }
     assert queue_of_call(recipe=recipe()) == {"queue": "model.scripted", "priority": 3}
 
 
