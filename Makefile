@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo dev test chaos scale check clean
+.PHONY: help setup demo dev test chaos scale properties check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -37,6 +37,9 @@ chaos: setup  ## the fault campaigns in their long form: hours; the tests run a 
 
 scale: setup  ## 10,000 runs on 4 workers and 100,000 leases, and what each costs; the tests do it small
 	$(BIN)/python -m tests.scale
+
+properties: setup  ## the property tests in their long form: 10,000 steps of runs' lives, 130,000 odd inputs
+	$(BIN)/python -m tests.properties
 
 check: setup  ## lint, types, import contracts
 	$(BIN)/ruff check

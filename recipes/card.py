@@ -18,6 +18,10 @@ class ModelFolderError(ValueError):
     """A checkpoint folder can't be used: names the folder, what is wrong and what is expected."""
 
 
+class CardError(ValueError):
+    """A text is no model card that this program wrote."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResizeRule:
     """How an image is resized before it is cut into patches of `stride_px` (bagel-spec section 4)."""
@@ -80,10 +84,23 @@ class ModelCard:
 
     @staticmethod
     def from_json(text: str) -> "ModelCard":
-        """What `to_json` gave."""
-        fields = json.loads(text)
-        rules = {name: ResizeRule(**fields[name]) for name in ("vae", "vit")}
-        return ModelCard(**{**fields, **rules})
+        """What `to_json` gave. Raises CardError for anything else."""
+        try:
+            fields = json.loads(text)
+            rules = {name: ResizeRule(**fields[name]) for name in ("vae", "vit")}
+            card = ModelCard(**{**fields, **rules})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise CardError(f"not a model card of this program: {type(error).__name__}: {str(error)[:200]}") from error
+        sizes = [*asdict(card.vae).values(), *asdict(card.vit).values(), card.max_side_px]
+        defaults = (card.text_defaults, card.image_defaults)
+        if (
+            not all(type(size) is int and size > 0 for size in sizes)
+            or not all(isinstance(one, dict) for one in defaults)
+            or not isinstance(card.name, str)
+            or type(card.kv_values_per_token) is not int
+        ):
+            raise CardError("not a model card of this program: a field is of the wrong type")
+        return card
 
     @staticmethod
     def read(folder: Path, name: str | None = None) -> "ModelCard":

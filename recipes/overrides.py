@@ -11,6 +11,7 @@ from recipes.fields import KEYS, SETTINGS, field_names, names, unknown
 from recipes.yaml_core import MAX_DEPTH, scalar
 
 SOURCE = "override"
+MAX_INDEX_DIGITS = 9
 
 _FIELDS = (*field_names(()), *(name for kind in SETTINGS.values() for name in names(kind)))
 
@@ -96,9 +97,14 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
 def _path(key: str) -> FieldPath:
     """The field a key means: dotted from the top, or the bare name of one of the settings."""
     first, *rest = key.split(".")
-    path: FieldPath = (first, *(int(part) if part.isascii() and part.isdecimal() else part for part in rest))
+    path: FieldPath = (first, *(int(part) if _is_index(part) else part for part in rest))
     group = next((group for group, kind in SETTINGS.items() if first in names(kind)), None)
     return (group, *path) if group and first not in field_names(()) else path
+
+
+def _is_index(part: str) -> bool:
+    """Whether a part of a dotted path counts a list's items; digits beyond any list are a name, and so no field."""
+    return part.isascii() and part.isdecimal() and len(part) <= MAX_INDEX_DIGITS
 
 
 def _leaves(path: FieldPath, value: Any) -> Iterator[tuple[FieldPath, Any]]:  # noqa: ANN401 - an override's value

@@ -98,8 +98,13 @@ def _unreachable(image: str, folder: Path | None) -> str | None:
         reference = parse_reference(image)
     except ImageReferenceError as error:
         return f"{error}; allowed: {ALLOWED}"
-    if folder and isinstance(reference, FileReference) and not (folder / reference.path).is_file():
-        return f"{reference.path}: no such file; paths are relative to {folder.resolve()}"
+    if folder and isinstance(reference, FileReference):
+        try:
+            found = (folder / reference.path).is_file()
+        except OSError as error:  # a name too long, a folder that may not be read
+            return f"{reference.path[:80]}: can't be looked for: {error.strerror or error}"
+        if not found:
+            return f"{reference.path}: no such file; paths are relative to {folder.resolve()}"
     return None
 
 

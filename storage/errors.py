@@ -13,7 +13,7 @@ class StorageError(Exception):
     ├── StoreUnavailable   the store can't be reached or is busy: the same call may succeed later
     ├── StoreRefused       the store says no, and will again: credentials, bucket, size
     ├── RunTaken           another worker committed this run differently: stop, nothing of ours counts
-    ├── JournalBroken      what the store holds of a run is not what a worker leaves there
+    ├── JournalBroken      what S3 or Redis holds of a run is not what this program leaves there
     └── RunUnknown         Redis holds nothing of this run
     """
 
@@ -47,4 +47,4 @@ class RunUnknown(StorageError):
 
 
 class JournalBroken(StorageError):
-    """What the store holds of a run is not what a worker leaves there."""
+    """What S3 or Redis holds of a run is not what this program leaves there."""

@@ -1,6 +1,5 @@
 """Watching a run: what happened since a stream id, then what happens, to the end."""
 
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from redis import TimeoutError as RedisTimeoutError
 from storage import keys
 from storage.errors import InvalidName, RunUnknown, StoreUnavailable
 from storage.runs import Runs
-from storage.state import GAP, ProgressEvent, RunState
+from storage.state import GAP, ProgressEvent, RunState, told
 
 START = "0-0"
 _STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
@@ -46,6 +45,7 @@ def follow(
         RunUnknown: Redis holds nothing of this run, or no longer.
         TimeoutError: the run had no end within `timeout_s`.
         StoreUnavailable: Redis stayed away.
+        JournalBroken: what Redis holds of the run was not written by this program.
     """
     follower = _Follower(redis, run_id, after)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -111,16 +111,16 @@ class _Follower:
         entries = cast("list[Entry]", self._redis.xrange(self._stream, self._last, self._last))
         if not entries:
             return [self._snapshot(GAP, state)]
-        self._next = json.loads(entries[0][1]["event"])["n"] + 1
+        self._next = told(self._run_id, *entries[0]).data["n"] + 1
         return []
 
     def _told(self, event_id: str, fields: dict[str, str]) -> list[ProgressEvent]:
         """The event of an entry, behind a gap when events before it were dropped."""
-        data = json.loads(fields["event"])
-        dropped = self._next is not None and data["n"] > self._next
+        event = told(self._run_id, event_id, fields)
+        dropped = self._next is not None and event.data["n"] > self._next
         gap = [self._snapshot(GAP, self._state())] if dropped else []
-        self._last, self._next = event_id, data["n"] + 1
-        return [*gap, ProgressEvent(id=event_id, type=data["type"], data=data)]
+        self._last, self._next = event_id, event.data["n"] + 1
+        return [*gap, event]
 
     def _with_preview(self, events: list[ProgressEvent]) -> list[ProgressEvent]:
         """The events, the last preview put where it belongs, while it is there; older ones are not kept."""

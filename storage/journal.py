@@ -5,10 +5,13 @@ or where a run is done (no times, hosts or signed addresses): a step done again 
 is there already, byte for byte, is as good as one's own.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from storage import keys
 from storage.errors import JournalBroken, ObjectExists, ObjectMissing, RunTaken, StoreUnavailable
@@ -19,11 +22,14 @@ StepKind: TypeAlias = Literal["read", "write", "draw", "skip", "forget"]
 T = TypeVar("T")
 
 JSON = "application/json"
+STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A text or image of the sequence, as it lies in the store."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     kind: Literal["text", "image"]
     role: Role
@@ -58,6 +64,8 @@ class Artifact:
 class Commit:
     """A step happened, and its objects are stored."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
     run_id: str
     step: int
     kind: StepKind
@@ -68,6 +76,8 @@ class Commit:
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A run is complete: what it was and all it made, in order."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     run_id: str
     name: str
@@ -82,6 +92,9 @@ class Manifest:
     """All that was made, in order."""
     images: tuple[str, ...] = ()
     """The keys of the images that went on, in order; others are variations that were not chosen, and dropped tries."""
+
+
+_COMMIT, _MANIFEST = TypeAdapter(Commit), TypeAdapter(Manifest)
 
 
 class Journal:
@@ -99,11 +112,16 @@ class Journal:
         if sorted(found) != sorted(expected):
             strange = sorted(set(found) ^ set(expected))
             raise JournalBroken(f"{self.store.address(strange[0])}: commit records must run from 1 without a gap")
-        return tuple(self.read_commit(step) for step in range(1, len(found) + 1))
+        commits = tuple(self.read_commit(step) for step in range(1, len(found) + 1))
+        for step, commit in enumerate(commits, 1):
+            if (commit.run_id, commit.step) != (self.run_id, step):
+                what = f"is of step {commit.step} of the run {commit.run_id}"
+                raise JournalBroken(f"{self.address(keys.commit(step))}: {what}")
+        return commits
 
     def read_commit(self, step: int) -> Commit:
         """The record of one step. Raises ObjectMissing, JournalBroken."""
-        return self._read(keys.commit(step), _commit)
+        return self._read(keys.commit(step), _COMMIT)
 
     def commit(self, commit: Commit) -> None:
         """Make a step count. Its objects must be stored. Raises RunTaken when another worker's step counts instead."""
@@ -112,7 +130,7 @@ class Journal:
     def manifest(self) -> Manifest | None:
         """The manifest, once the run is complete. Raises JournalBroken."""
         try:
-            return self._read(keys.MANIFEST, _manifest)
+            return self._read(keys.MANIFEST, _MANIFEST)
         except ObjectMissing:
             return None
 
@@ -145,6 +163,16 @@ class Journal:
         """The object `name` of this run. Raises ObjectMissing."""
         return self.store.get(self.folder + name)
 
+    def made(self, artifact: Artifact) -> bytes:
+        """The bytes of a committed artifact. Raises JournalBroken when they are gone, or others by now."""
+        try:
+            data = self.get(artifact.key)
+        except ObjectMissing:
+            raise JournalBroken(f"{self.address(artifact.key)}: is gone, and step {artifact.step} has it") from None
+        if hashlib.sha256(data).hexdigest() != artifact.sha256:
+            raise JournalBroken(f"{self.address(artifact.key)}: is not what step {artifact.step} committed")
+        return data
+
     def address(self, name: str) -> str:
         """The lasting name of the object `name` of this run, s3://bucket/key."""
         return self.store.address(self.folder + name)
@@ -164,12 +192,14 @@ class Journal:
                 raise StoreUnavailable(f"{self.address(name)}: a put conflicted with one that was undone") from error
         return True
 
-    def _read(self, name: str, build: Callable[[dict[str, Any]], T]) -> T:
+    def _read(self, name: str, reader: TypeAdapter[T]) -> T:
         data = self.get(name)
         try:
-            return build(json.loads(data))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise JournalBroken(f"{self.address(name)}: not a record of this program: {error}") from error
+            return reader.validate_json(data)
+        except ValidationError as error:
+            faults = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)[:3]]
+            why = "; ".join(f"{place or 'as a whole'}: {message}" for place, message in faults)
+            raise JournalBroken(f"{self.address(name)}: not a record of this program: {why}") from error
 
 
 def went_on(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
@@ -181,15 +211,3 @@ def went_on(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
 def _json(record: Commit | Manifest) -> bytes:
     """The one way to write `record`, to the byte."""
     return (json.dumps(asdict(record), ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _artifacts(fields: Mapping[str, Any]) -> tuple[Artifact, ...]:
-    return tuple(Artifact(**artifact) for artifact in fields["artifacts"])
-
-
-def _commit(fields: dict[str, Any]) -> Commit:
-    return Commit(**{**fields, "artifacts": _artifacts(fields)})
-
-
-def _manifest(fields: dict[str, Any]) -> Manifest:
-    return Manifest(**{**fields, "artifacts": _artifacts(fields), "images": tuple(fields["images"])})

@@ -1,6 +1,7 @@
 """All the runs that Redis knows: what was asked for, which there are, and the wish to stop one."""
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -8,9 +9,11 @@ from typing import Any, Final, cast
 from redis import Redis
 
 from storage import keys
-from storage.errors import RunUnknown
+from storage.errors import JournalBroken, RunUnknown
 from storage.progress import Progress
 from storage.state import RunRecord, RunState
+
+log = logging.getLogger(__name__)
 
 # KEYS: record, state, events, all runs, runs without an end, lines, waiting in the line.
 # ARGV: run id, record, submitted at, how many runs are listed, line, event, then field, value, ... of the hash.
@@ -117,14 +120,14 @@ class Runs:
         )
 
     def record(self, run_id: str) -> RunRecord:
-        """What was asked for. Raises RunUnknown."""
+        """What was asked for. Raises RunUnknown, JournalBroken."""
         text = cast("str | None", self._redis.get(keys.run_record(run_id)))
         if text is None:
             raise RunUnknown(f"run {run_id}: there is no record of it; it never was, or it ended long ago")
-        return RunRecord.from_json(text)
+        return RunRecord.from_json(run_id, text)
 
     def state(self, run_id: str) -> RunState | None:
-        """How a run is going; None when Redis holds nothing of it."""
+        """How a run is going; None when Redis holds nothing of it. Raises JournalBroken."""
         fields = cast("dict[str, str]", self._redis.hgetall(keys.run_state(run_id)))
         return RunState.parse(run_id, fields) if "state" in fields else None
 
@@ -188,5 +191,10 @@ class Runs:
             for run_id in run_ids:
                 together.hgetall(keys.run_state(run_id))
             found: list[dict[str, Any]] = together.execute()
-        known = zip(run_ids, found, strict=True)
-        return [RunState.parse(run_id, fields) for run_id, fields in known if "state" in fields]
+        states = []
+        for run_id, fields in zip(run_ids, found, strict=True):
+            try:
+                states += [RunState.parse(run_id, fields)] if "state" in fields else []
+            except JournalBroken as error:
+                log.warning("%s; it is not listed", error)
+        return states

@@ -1,10 +1,13 @@
 """What Redis says of a run: its state at a glance, what was asked for, and one event of its stream."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias, get_args
 
+from storage.errors import JournalBroken
 from storage.keys import check_run_id
 
 State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -42,27 +45,33 @@ class RunState:
 
     @staticmethod
     def parse(run_id: str, fields: Mapping[str, str]) -> "RunState":
-        """From the fields of the run's hash."""
+        """From the fields of the run's hash. Raises JournalBroken."""
 
         def number(name: str) -> float | None:
-            return float(fields[name]) if fields.get(name) else None
+            value = float(fields[name]) if fields.get(name) else None
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}")
+            return value
 
-        return RunState(
-            run_id=run_id,
-            state=fields["state"],  # type: ignore[arg-type]  # written by Progress and Runs alone
-            name=fields.get("name", ""),
-            model=fields.get("model", ""),
-            step=int(fields.get("step") or 0),
-            steps=int(fields.get("steps") or 0),
-            fraction=number("fraction") or 0.0,
-            eta_s=number("eta_s"),
-            submitted_at=number("submitted_at"),
-            started_at=number("started_at"),
-            finished_at=number("finished_at"),
-            updated_at=number("updated_at"),
-            error=fields.get("error") or None,
-            manifest=fields.get("manifest") or None,
-        )
+        with _readable(f"run {run_id}: its state"):
+            if fields["state"] not in get_args(State):
+                raise ValueError(f"state is {fields['state']!a:.80}")
+            return RunState(
+                run_id=run_id,
+                state=fields["state"],  # type: ignore[arg-type]  # it is one of them
+                name=fields.get("name", ""),
+                model=fields.get("model", ""),
+                step=int(fields.get("step") or 0),
+                steps=int(fields.get("steps") or 0),
+                fraction=number("fraction") or 0.0,
+                eta_s=number("eta_s"),
+                submitted_at=number("submitted_at"),
+                started_at=number("started_at"),
+                finished_at=number("finished_at"),
+                updated_at=number("updated_at"),
+                error=fields.get("error") or None,
+                manifest=fields.get("manifest") or None,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +96,22 @@ class RunRecord:
         check_run_id(self.run_id)
 
     def to_json(self) -> str:
-        fields = asdict(self)
+        fields = dict(vars(self))
         if not self.variables:  # workers of an earlier release, which know none, can go on with the run
             del fields["variables"]
         return json.dumps(fields, ensure_ascii=False)
 
     @staticmethod
-    def from_json(text: str) -> "RunRecord":
-        return RunRecord(**json.loads(text))
+    def from_json(run_id: str, text: str) -> "RunRecord":
+        """The record of the run `run_id`. Raises JournalBroken."""
+        with _readable(f"run {run_id}: its record"):
+            record = RunRecord(**json.loads(text))
+            if record.run_id != run_id:
+                raise ValueError(f"it is that of the run {record.run_id}")
+            texts = (record.name, record.model, record.queue, record.priority, record.line)
+            if not all(isinstance(one, str) for one in texts) or not isinstance(record.submitted_at, int | float):
+                raise TypeError("a field is of the wrong type")
+            return record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +127,22 @@ class ProgressEvent:
     @property
     def is_final(self) -> bool:
         return self.type in FINAL
+
+
+def told(run_id: str, event_id: str, fields: Mapping[str, str]) -> ProgressEvent:
+    """The event in an entry of the run's stream. Raises JournalBroken."""
+    with _readable(f"run {run_id}: its event {event_id}"):
+        data = json.loads(fields["event"])
+        if type(data["n"]) is not int or not isinstance(data["type"], str):
+            raise TypeError("a field is of the wrong type")
+        return ProgressEvent(id=event_id, type=data["type"], data=data)
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Raises JournalBroken, naming `what`, for what goes wrong in reading it."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise JournalBroken(f"{what} in Redis was not written by this program, or by another release: {why}") from error

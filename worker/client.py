@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from recipes.canonical import fingerprint
-from recipes.card import ModelCard
+from recipes.card import CardError, ModelCard
 from recipes.faults import Fault, RecipeError
 from recipes.load import find, given, read
 from recipes.recipe import Recipe
@@ -229,8 +229,12 @@ class Client:
         return True
 
     def models(self) -> dict[str, ModelCard]:
-        """The models that workers have announced, by name."""
-        return {name: ModelCard.from_json(card) for name, card in self.runs.models().items()}
+        """The models that workers have announced, by name. Raises ServiceDown when a card can't be read."""
+        try:
+            return {name: ModelCard.from_json(card) for name, card in self.runs.models().items()}
+        except CardError as error:
+            where = f"{keys.MODELS} in Redis, which a worker of another release may have written"
+            raise ServiceDown(f"the models that workers serve can't be read from {where}: {error}") from error
 
     def journal(self, run_id: str) -> Journal:
         """The run's folder in the bucket."""

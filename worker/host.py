@@ -1,6 +1,7 @@
 """What one worker process has, and how it serves a run with it: Redis, the bucket, the model."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,10 +49,16 @@ class Delivery:
 
 
 class Host:
-    """Serves runs, one at a time."""
+    """Serves runs, one at a time.
 
-    def __init__(self, config: Settings) -> None:
+    Args:
+        config: where everything is, and how long things may take.
+        clock: seconds, by which leases are renewed and steps are timed.
+    """
+
+    def __init__(self, config: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
+        self.clock = clock
         self.redis = connect_redis(config, outage_timeout_s=config.outage_timeout_s)
         self.runs = Runs(self.redis, ttl_s=config.keep_progress_s)
         # One try of S3 takes well below a lease: between two of them the lease is renewed.
@@ -135,6 +142,7 @@ class Host:
             delivery_tag=delivery.tag,
             interval_s=self.config.lease_s / RENEWALS_A_LEASE,
             on_forgotten=remind,
+            clock=self.clock,
         )
         patience = Patience(self.config.outage_timeout_s, on_wait=lambda _error, _pause_s: heartbeat.beat())
         try:
@@ -177,7 +185,14 @@ class Host:
         model = self.engine.model(loading)
 
         def attempt() -> Manifest:
-            guard = Guard(request.run_id, runs=self.runs, heartbeat=heartbeat, drain=self.drain, config=self.config)
+            guard = Guard(
+                request.run_id,
+                runs=self.runs,
+                heartbeat=heartbeat,
+                drain=self.drain,
+                config=self.config,
+                clock=self.clock,
+            )
             return run(
                 job,
                 model=model,

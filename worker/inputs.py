@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,10 @@ MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+
+
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError, TypeError, OverflowError)
+"""What Pillow's decoders, and its reader of EXIF data, raise for damaged files."""
 
 
 class InputError(ValueError):
@@ -38,9 +44,12 @@ class InputImage:
 
     def decode(self) -> Image.Image:
         """The picture, upright, with its transparency if it has any."""
-        with Image.open(io.BytesIO(self.data)) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            # Of large pictures, which the limit here is for, and of EXIF data that is read as far as it goes.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(self.data), formats=tuple(EXTENSIONS)) as image:
+                image.load()
+                return ImageOps.exif_transpose(image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +101,11 @@ class Sources:
     def _file(self, place: str, name: str) -> bytes:
         if self.folder is None:
             raise InputError(f"{place}: {name!r} is a file, and this recipe has no folder; use s3://… or a data: URI")
-        root = self.folder.resolve()
-        path = (root / name).resolve()
+        try:
+            root = self.folder.resolve()
+            path = (root / name).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a folder that may not be read
+            raise InputError(f"{place}: {name[:80]!r} can't be looked for: {error}") from error
         if not path.is_relative_to(root):
             raise InputError(f"{place}: {name!r} is outside the recipe's folder")
         try:
@@ -125,21 +137,25 @@ def checked(place: str, data: bytes) -> InputImage:
     if len(data) > MAX_BYTES:
         raise InputError(f"{place}: has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures; the limit here is our own, and it is an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    size = f"{image.width} x {image.height}"
-                    raise InputError(f"{place}: is {size} pixels; at most {MAX_PIXELS:,} in all are allowed")
-                extension = EXTENSIONS[image.format or ""]
-                image.load()
+        image = InputImage(data=data, extension=_extension(place, data), sha256=hashlib.sha256(data).hexdigest())
+        image.decode()
     except UnidentifiedImageError:
         raise InputError(f"{place}: is no image that can be read; allowed: PNG, JPEG, WebP") from None
     except Image.DecompressionBombError:
         raise InputError(f"{place}: is far too large; at most {MAX_PIXELS:,} pixels are allowed") from None
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise for damaged files
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except DAMAGE as error:
         raise InputError(f"{place}: is a damaged image: {error}") from error
-    return InputImage(data=data, extension=extension, sha256=hashlib.sha256(data).hexdigest())
+    return image
+
+
+def _extension(place: str, data: bytes) -> str:
+    """What an image is, by its header. Raises InputError when it is too large, and what Pillow raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} x {image.height}"
+                raise InputError(f"{place}: is {size} pixels; at most {MAX_PIXELS:,} in all are allowed")
+            return EXTENSIONS[image.format or ""]

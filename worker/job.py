@@ -11,7 +11,7 @@ from recipes.faults import Fault, RecipeError
 from recipes.load import Given, find, load_resolved, read
 from recipes.recipe import ImageItem, Recipe
 from storage import keys
-from storage.errors import ObjectMissing
+from storage.errors import JournalBroken, ObjectMissing
 from storage.journal import Journal
 from worker.inputs import InputImage, Sources, checked, with_references
 from worker.request import RunRequest
@@ -67,11 +67,13 @@ def store(job: Job, journal: Journal) -> None:
 
 
 def restore(run_id: str, journal: Journal) -> Job | None:
-    """The job that is stored in the run's folder; None when none is, or not wholly."""
+    """The job that is stored in the run's folder; None when none is, or not wholly. Raises JournalBroken."""
     try:
         recipe = load_resolved(json.loads(journal.get(keys.RECIPE)))
     except ObjectMissing:
         return None
+    except (ValueError, RecursionError) as error:  # a RecipeError among them
+        raise JournalBroken(f"{journal.address(keys.RECIPE)}: not a recipe of this program: {error}") from error
     references = [item.image for item in recipe.context if isinstance(item, ImageItem)]
     images = tuple(checked(reference, journal.get(reference)) for reference in references)
     return Job(run_id=run_id, recipe=recipe, inputs=images)

@@ -13,9 +13,9 @@ from storage import keys
 # KEYS: lease, all leases, state, when each line was last started from.
 # ARGV: token, time to live in ms, run id, '1' to hold it on or '' to take it anew.
 # Returns 1 when the lease is ours now, 2 when it is and Redis has forgotten the run itself, 0 when another has it, or
-# had it and brought the run to its end while ours had lapsed.
+# had it while ours had lapsed, or brought the run to its end.
 # A lease that lapsed without a new owner is taken again: a pause, or a Redis that lost its data, costs nothing when
-# nobody else went on with the run.
+# nobody else went on with the run. Who did is the run's last owner, whatever became of its lease.
 _TAKE = """
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return 0 end
@@ -23,6 +23,8 @@ if not owner and ARGV[4] ~= '' then
   local state = redis.call('HGET', KEYS[3], 'state')
   if state == 'succeeded' or state == 'failed' or state == 'cancelled' then return 0 end
 end
+local last = redis.call('HGET', KEYS[3], 'owner')
+if ARGV[4] ~= '' and last and last ~= ARGV[1] then return 0 end
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -37,7 +39,9 @@ if line then
     if not latest or tonumber(joined) > tonumber(latest) then redis.call('HSET', KEYS[4], line, joined) end
   end
 end
-return redis.call('HEXISTS', KEYS[3], 'state') == 1 and 1 or 2
+if redis.call('HEXISTS', KEYS[3], 'state') == 0 then return 2 end
+redis.call('HSET', KEYS[3], 'owner', ARGV[1])
+return 1
 """
 _FORGOTTEN = 2
 

@@ -1,15 +1,17 @@
 """What the steps of a sequence make, on its way to the store and back."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from PIL import Image
 
 from core.events import Forgotten, ImageReady, ItemRead, Skipped, StepEnded, TextReady, Variation
-from core.plan import Draw, Path
+from core.plan import Draw, Path, Read, Step, Write
 from core.sequence import Made
 from storage import keys, png
+from storage.errors import JournalBroken
 from storage.journal import Artifact, Commit, Journal, Role
 from storage.uploader import PendingObject, PendingStep
 from worker.job import Job
@@ -34,12 +36,50 @@ def pending_step(job: Job, ended: StepEnded) -> PendingStep:
             return PendingStep(step=number, kind="forget")
 
 
+def check_committed(job: Job, steps: Sequence[Step], commits: Sequence[Commit], journal: Journal) -> None:
+    """Raises JournalBroken when `commits` are not the first of `steps`."""
+    for number, commit in enumerate(commits, 1):
+        step = steps[number - 1] if number <= len(steps) else None
+        if commit.recipe_sha256 != job.recipe_sha256:
+            why = f"is of another recipe, {commit.recipe_sha256[:80]}"
+        elif step is None or commit.kind not in _kinds(step):
+            what = " or ".join(_kinds(step)) if step else "none"
+            why = f"is of a {commit.kind} step, and the plan's step is {what}"
+        elif not _names_what_it_made(step, commit):
+            why = f"names {len(commit.artifacts)} objects, which are not those of its {commit.kind} step"
+        else:
+            continue
+        raise JournalBroken(f"{journal.address(keys.commit(number))}: {why}")
+
+
+def _kinds(step: Step) -> tuple[str, ...]:
+    kind = type(step).__name__.lower()
+    return (kind, "skip") if isinstance(step, Draw) and step.attempt else (kind,)
+
+
+def _names_what_it_made(step: Step, commit: Commit) -> bool:
+    """Whether the sequence finds in `commit` what it needs to go on behind `step`."""
+    kinds = [artifact.kind for artifact in commit.artifacts]
+    match step:
+        case Write() | Read(role="refinement"):
+            return kinds == ["text"]
+        case Draw() if commit.kind == "draw":
+            chosen = {artifact.variation for artifact in commit.artifacts if artifact.chosen}
+            right = chosen == set(range(step.variations)) if step.forks else bool(chosen)
+            return set(kinds) == {"image"} and (right or step.attempt > 0)
+        case _:
+            return not kinds
+
+
 def restored(commit: Commit, journal: Journal) -> Made:
-    """What a committed step made, as the sequence goes on from it."""
+    """What a committed step made, as the sequence goes on from it.
+
+    Raises JournalBroken when the store no longer holds what was committed.
+    """
     if commit.kind == "draw":
         return tuple(_variation(artifact, journal) for artifact in commit.artifacts if artifact.chosen)
     for artifact in commit.artifacts:
-        return journal.get(artifact.key).decode()
+        return journal.made(artifact).decode()
     return None
 
 
@@ -109,6 +149,6 @@ def _image_object(job: Job, step: Draw, variation: Variation) -> PendingObject:
 
 
 def _variation(artifact: Artifact, journal: Journal) -> Variation:
-    with Image.open(io.BytesIO(journal.get(artifact.key))) as image:
+    with Image.open(io.BytesIO(journal.made(artifact))) as image:
         picture = image.convert("RGB")
     return Variation(number=artifact.variation, image=picture, seed=artifact.seed or 0, score=artifact.score)

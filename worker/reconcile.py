@@ -12,10 +12,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from storage import keys
-from storage.errors import RunUnknown
+from storage.errors import JournalBroken, RunUnknown
 from storage.progress import Progress
 from storage.runs import Runs
 from storage.state import RunRecord
+from worker.request import RequestError
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,9 @@ class Reconciler:
             for line in cast("set[str]", self._redis.smembers(keys.LINES)):
                 self._redis.zrem(keys.waiting(line), run_id)
             return False
+        except JournalBroken as error:  # another release may know it: it stays where that one finds it
+            log.warning("%s; it is not queued again from here", error)
+            return False
         of_run = [keys.run_lease(run_id), keys.LEASES, keys.run_state(run_id), keys.waiting(record.line)]
         state = self._rejoin(keys=of_run, args=[run_id])
         if not state:
@@ -133,7 +137,11 @@ class Reconciler:
         log.warning("run %s lost its worker or its message; it is queued again", run_id)
         if state == "running":
             Progress(self._redis, run_id).queued(name=record.name, model=record.model)
-        self._publish(record)
+        try:
+            self._publish(record)
+        except RequestError as error:  # it still waits, for whoever understands it
+            log.warning("run %s can't be queued again from here: %s", run_id, error)
+            return False
         return True
 
 

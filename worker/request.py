@@ -1,5 +1,6 @@
 """What someone asked for: the arguments of the task `worker.run`, however they came."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -52,6 +53,7 @@ class RunRequest:
             keys.idempotency(key or "none")
         except InvalidName as error:
             raise RequestError(str(error)) from error
+        _check_storable(recipe=recipe, overrides=overrides, variables=variables)
         return RunRequest(
             run_id=run_id,
             recipe=recipe,
@@ -63,15 +65,15 @@ class RunRequest:
 
     @staticmethod
     def of(record: RunRecord) -> "RunRequest":
-        """What a run's record says was asked for."""
-        return RunRequest(
-            run_id=record.run_id,
-            recipe=record.document,
-            overrides=record.overrides,
-            variables=record.variables,
-            priority=cast("Priority", record.priority),
-            idempotency_key=record.idempotency_key,
-        )
+        """What a run's record says was asked for. Raises RequestError for one that this program did not write."""
+        given = {
+            "recipe": record.document,
+            "overrides": record.overrides,
+            "variables": record.variables,
+            "priority": record.priority,
+            "idempotency_key": record.idempotency_key,
+        }
+        return RunRequest.parse(record.run_id, (), given)
 
     def kwargs(self) -> dict[str, Any]:
         """The keyword arguments that give this request again."""
@@ -83,3 +85,12 @@ class RunRequest:
         if self.idempotency_key:
             given["idempotency_key"] = self.idempotency_key
         return given
+
+
+def _check_storable(**given: object) -> None:
+    """Raises RequestError for what can't be written down: the record of a run is JSON in UTF-8."""
+    for name, value in given.items():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RequestError(f"{name}: can't be written as JSON in UTF-8: {str(error)[:200]}") from None

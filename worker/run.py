@@ -19,7 +19,7 @@ from storage.patience import Patience
 from storage.uploader import Uploader, UploadLimits
 from worker.job import Job
 from worker.outcome import RunStopped
-from worker.products import pending_step, restored
+from worker.products import check_committed, pending_step, restored
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +63,13 @@ def run(
 
     Raises:
         RunTaken: another worker committed this run differently.
+        JournalBroken: what the journal holds is not what this job leaves there.
         StorageError: the store stayed away or refused.
     """
     patience = Patience(uploads.outage_timeout_s, on_wait=lambda _error, _pause_s: waiting())
     steps = plan(job.recipe)
     commits = list(patience(journal.commits))
+    check_committed(job, steps, commits, journal)
     reporter.begin(job, steps, len(commits))
     for commit in commits:
         reporter.committed(commit)  # who committed it may have died before it was told

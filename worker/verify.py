@@ -124,7 +124,7 @@ class _Inspector:
             return
         try:
             recipe = load_resolved(json.loads(data))
-        except (RecipeError, ValueError) as error:
+        except (RecipeError, ValueError, RecursionError) as error:
             self._flaw(keys.RECIPE, f"is no recipe that can be read: {error}")
             return
         if to_json(recipe) != data:

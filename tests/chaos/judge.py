@@ -129,20 +129,22 @@ class Judge:
     def _judge_redis(self) -> None:
         """Nothing waits, nothing is held, and all that is left will go by itself."""
         deadline = time.monotonic() + self._settle_s
-        while (left := self._kept()) and time.monotonic() < deadline:
+        while (left := kept(self._redis)) and time.monotonic() < deadline:
             time.sleep(0.2)
         self.verdict.left.extend(left)
 
-    def _kept(self) -> list[str]:
-        found = cast("list[str]", list(self._redis.scan_iter("autoseq:*", count=1000)))
-        with self._redis.pipeline(transaction=False) as together:
-            for key in found:
-                together.ttl(key)
-            ttls: list[int] = together.execute()
-        gone = -2
-        kept = [key for key, ttl in zip(found, ttls, strict=True) if ttl < 0 and ttl != gone]
-        held = [key for key in found if key.endswith(":lease")]
-        return [key for key in [*kept, *held] if not key.startswith(LASTING) or key == keys.OPEN_RUNS]
+
+def kept(redis: Redis) -> list[str]:
+    """What Redis holds without a time to live, or as a lease, and should not when every run has its end."""
+    found = cast("list[str]", list(redis.scan_iter("autoseq:*", count=1000)))
+    with redis.pipeline(transaction=False) as together:
+        for key in found:
+            together.ttl(key)
+        ttls: list[int] = together.execute()
+    gone = -2
+    lasting = [key for key, ttl in zip(found, ttls, strict=True) if ttl < 0 and ttl != gone]
+    held = [key for key in found if key.endswith(":lease")]
+    return [key for key in [*lasting, *held] if not key.startswith(LASTING) or key == keys.OPEN_RUNS]
 
 
 def order_of_steps(events: Sequence[Mapping[str, Any]], steps: int) -> str | None:

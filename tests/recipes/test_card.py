@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.card import MAX_PIXELS, ModelCard, ModelFolderError, ResizeRule
+from recipes.card import MAX_PIXELS, CardError, ModelCard, ModelFolderError, ResizeRule
 
 TINY = Path(__file__).resolve().parents[2] / "models" / "tiny-bagel"
 OFFICIAL = ResizeRule(max_px=1024, min_px=512, stride_px=16)
@@ -109,3 +109,10 @@ def test_a_folder_is_called_by_its_name_in_lower_case(tmp_path: Path) -> None:
     shutil.copy(folder(tmp_path) / "ema.safetensors", copy)
     shutil.copy(tmp_path / "llm_config.json", copy)
     assert ModelCard.read(copy).name == "bagel-7b-mot"
+
+
+@pytest.mark.parametrize("changed", [{"vae": 5}, {"max_side_px": "64"}, {"later": 1}, {"image_defaults": []}])
+def test_a_card_of_another_program_is_refused(tmp_path: Path, changed: dict[str, object]) -> None:
+    card = ModelCard.read(folder(tmp_path))
+    with pytest.raises(CardError, match="not a model card of this program"):
+        ModelCard.from_json(json.dumps({**json.loads(card.to_json()), **changed}))

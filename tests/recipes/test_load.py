@@ -286,3 +286,12 @@ def test_an_error_crosses_processes_whole() -> None:
     copied = pickle.loads(pickle.dumps(caught.value))
     assert copied.faults == caught.value.faults
     assert str(copied) == str(caught.value)
+
+
+def test_an_image_whose_name_no_file_can_have_is_a_fault(tmp_path: Path) -> None:
+    file = tmp_path / "long.yaml"
+    file.write_text(f"name: test\ncontext:\n- image: {'a' * 5000}.png\n")
+    with pytest.raises(
+        RecipeError, match=r":3:10: context\[0\]\.image: a{80}: can't be looked for: File name too long"
+    ):
+        load(file)

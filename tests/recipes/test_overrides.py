@@ -110,3 +110,8 @@ def test_the_command_line_gives_typed_values(text: str, parsed: tuple[str, Any])
 def test_what_is_no_override_on_the_command_line_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="override"):
         parse_override(text)
+
+
+def test_more_digits_than_any_list_needs_are_no_index() -> None:
+    with pytest.raises(RecipeError, match=r"^override context"):
+        overridden(**{f"context.{'9' * 5000}": 1})

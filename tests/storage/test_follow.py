@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from storage import keys
-from storage.errors import InvalidName, RunUnknown, StoreUnavailable
+from storage.errors import InvalidName, JournalBroken, RunUnknown, StoreUnavailable
 from storage.follow import BLOCK_MS, follow
 from storage.progress import Progress
 from storage.runs import Runs
@@ -204,3 +204,9 @@ def test_a_watcher_does_not_wait_for_redis_for_ever(own_redis: LocalServices, ru
         own_redis.kill_redis()
         with pytest.raises(StoreUnavailable, match="Redis was away"):
             list(follow(client, run_id, outage_s=0.3))
+
+
+def test_an_event_that_is_none_is_told(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
+    redis_client.xadd(keys.run_events(run_id), {"event": "odd"})
+    with pytest.raises(JournalBroken, match=f"run {run_id}: its event"):
+        list(follow(redis_client, progress.run_id))

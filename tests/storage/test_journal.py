@@ -1,9 +1,12 @@
 """A step counts once, whoever commits it, and a run's records are the same bytes wherever it is done."""
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import asdict, replace
 
 import pytest
 
+from storage import keys
 from storage.errors import JournalBroken, ObjectExists, ObjectMissing, RunTaken, StoreUnavailable
 from storage.journal import Artifact, Commit, Journal, Manifest
 from storage.objects import MemoryStore, ObjectStore
@@ -128,3 +131,26 @@ class FlickeringStore(MemoryStore):
 def test_a_conflict_over_nothing_is_worth_another_try() -> None:
     with pytest.raises(StoreUnavailable, match="undone"):
         Journal(FlickeringStore(), "", "r1").commit(commit_of(1))
+
+
+@pytest.mark.parametrize("other", [replace(commit_of(1), run_id="r2"), replace(commit_of(1), step=2)])
+def test_a_record_of_another_run_or_step_is_told(journal: Journal, other: Commit) -> None:
+    journal.put_once(keys.commit(1), json.dumps(asdict(other)).encode(), content_type="application/json")
+    with pytest.raises(JournalBroken, match=f"is of step {other.step} of the run {other.run_id}"):
+        journal.commits()
+
+
+def test_a_field_of_the_wrong_type_is_named(journal: Journal) -> None:
+    fields = {**asdict(commit_of(1, "r1", PICTURE)), "step": "one"}
+    journal.put_once(keys.commit(1), json.dumps(fields).encode(), content_type="application/json")
+    with pytest.raises(JournalBroken, match=r"001\.json: not a record of this program: step: "):
+        journal.commits()
+
+
+def test_what_was_committed_is_gone_or_changed(journal: Journal) -> None:
+    with pytest.raises(JournalBroken, match=r"002-image\.png: is gone, and step 2 has it"):
+        journal.made(PICTURE)
+    journal.put(PICTURE.key, b"abc", content_type="image/png")
+    with pytest.raises(JournalBroken, match="is not what step 2 committed"):
+        journal.made(PICTURE)
+    assert journal.made(replace(PICTURE, sha256=hashlib.sha256(b"abc").hexdigest())) == b"abc"

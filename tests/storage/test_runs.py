@@ -158,3 +158,15 @@ def test_a_failed_run_can_be_reopened_and_a_succeeded_one_can_not(
     assert is_open(redis_client, run_id)
     Progress(redis_client, run_id).finish("succeeded")
     assert not runs.reopen(run_id)
+
+
+def test_a_run_that_cannot_be_read_is_not_listed_and_hides_no_other(
+    runs: Runs, redis_client: redis.Redis, run_id: str
+) -> None:
+    runs.create(record_of(run_id))
+    runs.create(record_of(f"{run_id}-odd"))
+    redis_client.hset(keys.run_state(f"{run_id}-odd"), "state", "odd")
+    listed = [state.run_id for state in runs.recent(5)]
+    assert run_id in listed
+    assert f"{run_id}-odd" not in listed
+    redis_client.delete(keys.run_state(f"{run_id}-odd"))

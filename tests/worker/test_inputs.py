@@ -121,3 +121,23 @@ def test_what_is_no_usable_image_is_refused(data: bytes, message: str, tmp_path:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"context\[1\].image: .*photo.png can't be read: No such file"):
         Sources(folder=tmp_path).fetch(recipe("photo.png"))
+
+
+def test_a_photo_whose_orientation_cannot_be_read_is_refused_before_the_run(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "photo.png", exif=exif)
+    content = bytearray((tmp_path / "photo.png").read_bytes())
+    start = content.index(b"eXIf") + 4
+    content[start : start + 4] = b"none"
+    length = int.from_bytes(content[start - 8 : start - 4], "big")
+    content[start + length : start + length + 4] = zlib.crc32(content[start - 4 : start + length]).to_bytes(4, "big")
+    (tmp_path / "photo.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"context\[1\].image: is a damaged image: not a TIFF file"):
+        Sources(folder=tmp_path).fetch(recipe("photo.png"))
+
+
+def test_a_name_that_leads_in_a_circle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match=r"context\[1\].image: 'loop/photo.png' can't be looked for"):
+        Sources(folder=tmp_path).fetch(recipe("loop/photo.png"))

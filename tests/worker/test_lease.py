@@ -105,3 +105,15 @@ def test_a_heartbeat_of_a_lost_run_leaves_the_message_to_its_new_owner(redis_cli
         Heartbeat(ours, redis_client, delivery_tag=run_id, interval_s=10).beat()
     assert redis_client.zscore(keys.BROKER_CLAIMS, run_id) == 1.0
     redis_client.zrem(keys.BROKER_CLAIMS, run_id)
+
+
+def test_a_lease_that_lapsed_is_lost_once_another_had_the_run(redis_client: Redis, run_id: str) -> None:
+    Progress(redis_client, run_id).started(name="n", model="m", steps=6)
+    late, other = lease(redis_client, run_id), lease(redis_client, run_id)
+    late.acquire()
+    redis_client.delete(keys.run_lease(run_id))
+    other.acquire()
+    other.release()
+    with pytest.raises(LeaseLost, match=run_id):
+        late.renew()
+    assert lease(redis_client, run_id).acquire()

@@ -1,5 +1,7 @@
 """What a step made is stored and comes back as what the sequence goes on from."""
 
+import json
+
 import pytest
 from PIL import Image
 
@@ -7,7 +9,7 @@ from core.events import Event, ImageReady, TextReady
 from core.scripted import CARD
 from core.sequence import Made
 from recipes.faults import RecipeError
-from storage.errors import RunTaken
+from storage.errors import JournalBroken, RunTaken
 from storage.journal import Journal
 from storage.objects import MemoryStore
 from tests.worker.serving import PREFIX, Silent, make_run, recipe, request
@@ -117,3 +119,37 @@ def test_a_run_id_that_holds_another_recipe_is_taken() -> None:
 def test_a_recipe_for_another_model_is_refused() -> None:
     with pytest.raises(RecipeError, match="'other' is not served by this worker; allowed: 'scripted'"):
         resolve(request(RUN, recipe(model="other")), CARD, recipes=PROJECT / "recipes", sources=Sources())
+
+
+@pytest.mark.parametrize(
+    ("step", "changed", "words"),
+    [
+        (2, {"kind": "draw"}, "is of a draw step, and the plan's step is write"),
+        (3, {"recipe_sha256": "cafe"}, "is of another recipe, cafe"),
+        (3, {"artifacts": []}, "names 0 objects, which are not those of its draw step"),
+    ],
+)
+def test_records_that_are_not_of_this_plan_are_told(step: int, changed: dict[str, object], words: str) -> None:
+    objects = MemoryStore()
+    make_run(request(RUN), objects)
+    name = f"{PREFIX}/{RUN}/commits/{step:03d}.json"
+    objects.put(name, json.dumps({**json.loads(objects.get(name)), **changed}).encode(), content_type="")
+    with pytest.raises(JournalBroken, match=rf"commits/00{step}\.json: {words}"):
+        make_run(request(RUN), objects)
+
+
+def test_more_records_than_the_plan_has_steps_are_told() -> None:
+    objects = MemoryStore()
+    make_run(request(RUN), objects)
+    last = json.loads(objects.get(f"{PREFIX}/{RUN}/commits/006.json"))
+    objects.put(f"{PREFIX}/{RUN}/commits/007.json", json.dumps({**last, "step": 7}).encode(), content_type="")
+    with pytest.raises(JournalBroken, match="the plan's step is none"):
+        make_run(request(RUN), objects)
+
+
+@pytest.mark.parametrize("stored", [b"{", b"[" * 5000, b'{"name": 5}'])
+def test_a_stored_recipe_that_is_none_is_told(stored: bytes) -> None:
+    journal = Journal(MemoryStore(), PREFIX, RUN)
+    journal.put("recipe.json", stored, content_type="application/json")
+    with pytest.raises(JournalBroken, match=r"recipe\.json: not a recipe of this program"):
+        restore(RUN, journal)

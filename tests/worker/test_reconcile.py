@@ -1,5 +1,6 @@
 """Runs that lost their worker or their message are found and queued again, once, and no others."""
 
+import json
 import secrets
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from storage.runs import Runs
 from storage.state import RunRecord
 from worker.lease import Lease
 from worker.reconcile import Reconciler
+from worker.request import RunRequest
 
 PATIENCE_S = 10.0
 
@@ -50,6 +52,7 @@ class Broker:
         return taken
 
     def publish(self, record: RunRecord) -> None:
+        RunRequest.of(record)  # as whoever publishes does
         self.published.append(record.run_id)
         self.redis.lpush(self.queue, record.run_id)
 
@@ -167,6 +170,18 @@ def test_a_run_whose_record_expired_is_dropped_from_the_indexes(broker: Broker, 
     broker.redis.delete(keys.run_record(run_id))
     assert looked_twice(broker) == []
     assert broker.redis.zscore(keys.waiting(broker.line), run_id) is None
+
+
+@pytest.mark.parametrize("changed", [{"later": 1}, {"priority": "urgent"}])
+def test_a_run_that_only_another_release_understands_is_left_to_it(
+    broker: Broker, run_id: str, changed: dict[str, object]
+) -> None:
+    broker.submit(run_id, message=False)
+    broker.submit(f"{run_id}-lost", message=False)
+    record = keys.run_record(run_id)
+    broker.redis.set(record, json.dumps({**json.loads(str(broker.redis.get(record))), **changed}))
+    assert looked_twice(broker) == [f"{run_id}-lost"]
+    assert broker.redis.zscore(keys.waiting(broker.line), run_id) is not None
 
 
 def test_one_reconciler_leads_at_a_time(broker: Broker) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from storage.state import RunRecord
 from worker.request import RequestError, RunRequest
 
 
@@ -44,3 +45,20 @@ def test_the_recipe_may_come_by_position() -> None:
 def test_wrong_arguments_are_named(args: tuple[object, ...], kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         RunRequest.parse("r1", args, kwargs)
+
+
+def test_what_no_record_can_hold_is_refused() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(2000):
+        deep = {"a": deep}
+    for recipe in ({"name": "\ud800"}, deep, {"name": {1, 2}}):
+        with pytest.raises(RequestError, match="recipe: can't be written as JSON in UTF-8"):
+            RunRequest.parse("r1", (recipe,), {})
+    with pytest.raises(RequestError, match="overrides: can't be written"):
+        RunRequest.parse("r1", ("a", {"name": "\udfff"}), {})
+
+
+def test_a_record_with_another_priority_is_no_request() -> None:
+    record = RunRecord(run_id="r1", document="a", priority="urgent", submitted_at=1)
+    with pytest.raises(RequestError, match="'urgent' is none of"):
+        RunRequest.of(record)
