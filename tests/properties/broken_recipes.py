@@ -24,6 +24,17 @@ from worker.request import RequestError, RunRequest
 
 ROOT: Final = Path(__file__).parents[2]
 TINY: Final = ModelCard.read(ROOT / "models" / "tiny-bagel")
+LANGUAGE: Final = (
+    *(
+        b"extends: case.yaml\n",
+        b"extends: ./parent.yaml\n",
+        b"extends: magical-forest\n",
+        b"extends: ../../x.yaml\n",
+        b"extends: ",
+    ),
+    *(b"vars: {a: b, c: 5}\n", b"${a}", b"$${a}", b"${", b"${a b}", b"${" * 50, b"vars: {a: '${a}'}\n"),
+)
+"""What refers to other files and other places."""
 SHIPPED: Final = sorted((ROOT / "recipes").glob("*.yaml"))
 TOKENS: Final = (
     *(
@@ -126,6 +137,7 @@ def loads(source: Any, naming: str = "", **options: Any) -> bool:
 def file_case(folder: Path) -> Any:
     """Of a recipe file: noise, or a shipped recipe with wounds."""
     file = folder / "case.yaml"
+    (folder / "parent.yaml").write_bytes(b"name: parent\ncontext:\n- text: A ${a}\nvars: {a: cat}\n")
 
     def case(rng: random.Random) -> bool:
         match rng.randrange(10):
@@ -136,9 +148,9 @@ def file_case(folder: Path) -> Any:
             case 2:
                 content = _swollen(rng)
             case _:
-                content = damaged(rng.choice(shipped()), rng, TOKENS)
+                content = damaged(rng.choice(shipped()), rng, rng.choice((TOKENS, LANGUAGE)))
         file.write_bytes(content)
-        return loads(file, naming=str(file), card=rng.choice((None, TINY)))
+        return loads(file, naming=str(folder), card=rng.choice((None, TINY)))
 
     return case
 
@@ -279,7 +291,13 @@ def name_case(rng: random.Random) -> bool:
 def request_case(rng: random.Random) -> bool:
     """Of the task's arguments, as JSON brings them: what is understood can be written down and read again."""
     recipe = damaged_data(rng.choice(shipped_data()), rng) if rng.random() < 0.6 else rng.choice(["magical-forest", ""])
-    kwargs = {"recipe": recipe, "overrides": _overrides(rng), "priority": "high", "idempotency_key": "key-1"}
+    kwargs = {
+        "recipe": recipe,
+        "overrides": _overrides(rng),
+        "variables": {"a": "b"},
+        "priority": "high",
+        "idempotency_key": "key-1",
+    }
     given = damaged_data({name: kwargs[name] for name in kwargs if rng.random() < 0.7}, rng)
     args = [rng.choice(ODD_VALUES) for _ in range(rng.choice((0, 0, 0, 1, 2, 5)))]
     if not isinstance(given, dict):
