@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.plan import Draw, Forget, Read, Step, Write
-from core.sequence import PLANNING_PROMPT, question_about
+from core.sequence import PLANNING_PROMPT, worded
 from recipes.card import ModelCard
 from recipes.recipe import ImageItem, ImageSettings, Recipe, TextItem
 
@@ -102,7 +102,7 @@ class _Ledger:
         if instruction is None:  # yet to be written
             question_tokens = self.count_tokens(question) + self.recipe.text.max_new_tokens
         else:
-            question_tokens = self.count_tokens(question_about(instruction, question))
+            question_tokens = self.count_tokens(worded(question, instruction))
         return self.card.image_tokens(*self._drawn_size())[1] + TEXT_MARKERS + question_tokens
 
     def _item_tokens(self, step: Step) -> int:

@@ -74,6 +74,8 @@ class Judged:
 
     step: Draw
     question: str
+    answer: str | None
+    """The answer whose likelihood the scores are; None for yes against no."""
     scores: tuple[float, ...]
 
 

@@ -96,10 +96,11 @@ class UnifiedModel(Protocol):
         """
         ...
 
-    def judge(self, image: Image, question: str) -> float:
-        """How likely the model is to answer `question` about `image` with yes rather than no, 0 to 1.
+    def judge(self, image: Image, question: str, answer: str | None = None) -> float:
+        """How likely the model is to give `answer` to `question` about `image`, 0 to 1.
 
-        It sees the two alone, and what is cached of the context stays as it is.
+        Of None, how likely yes is against no; of a text, the geometric mean of the probabilities of its tokens. The
+        model sees image and question alone, and what is cached of the context stays as it is.
         """
         ...
 

@@ -74,12 +74,13 @@ class ScriptedModel:
             yield Denoising(done=done, total=total, preview=lambda: _strip(images))
         yield Drawn(images=tuple(images))
 
-    def judge(self, image: Image.Image, question: str) -> float:
-        """A number that the image and the question give, and nothing else."""
+    def judge(self, image: Image.Image, question: str, answer: str | None = None) -> float:
+        """A number that the image, the question and the answer give, and nothing else."""
         content = _content(Picture(image))
-        self.tokens_read += len(content) + len(question)
+        asked = question if answer is None else f"{question}\0{answer}"
+        self.tokens_read += len(content) + len(asked)
         self._wait()
-        digest = hashlib.sha256(question.encode() + b"\0" + content).digest()
+        digest = hashlib.sha256(asked.encode() + b"\0" + content).digest()
         return int.from_bytes(digest[:4], "big") / 2**32
 
     def forget(self) -> None:

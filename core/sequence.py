@@ -45,8 +45,8 @@ Made: TypeAlias = str | tuple[Variation, ...] | None
 """What a step leaves to those after it: the text that it wrote, the variations that it chose, or nothing of its own."""
 
 
-def question_about(instruction: str, wording: str) -> str:
-    """What the model is asked of an image that is to show what `instruction` says."""
+def worded(wording: str, instruction: str) -> str:
+    """A question, or its answer, about an image that is to show what `instruction` says."""
     return wording.replace(INSTRUCTION, instruction.strip().removesuffix("."))
 
 
@@ -193,10 +193,12 @@ class _Interpreter:
     def _judge(self, step: Draw, drawn: Sequence[Variation]) -> tuple[list[Variation], Judged]:
         """`drawn` with the scores that the model gives them."""
         shown = self.read[step.shows]
-        question = question_about(shown.text if isinstance(shown, Text) else "", self.recipe.judge.question)
-        scores = tuple(round(self.model.judge(one.image, question), SCORE_DIGITS) for one in drawn)
+        instruction, asked = shown.text if isinstance(shown, Text) else "", self.recipe.judge
+        question = worded(asked.question, instruction)
+        answer = None if asked.answer is None else worded(asked.answer, instruction)
+        scores = tuple(round(self.model.judge(one.image, question, answer), SCORE_DIGITS) for one in drawn)
         scored = [replace(one, score=score) for one, score in zip(drawn, scores, strict=True)]
-        return scored, Judged(step=step, question=question, scores=scores)
+        return scored, Judged(step=step, question=question, answer=answer, scores=scores)
 
     def _choose(self, step: Draw, drawn: Sequence[Variation]) -> tuple[Variation, ...]:
         """Mark what goes on: in each branch the best so far."""

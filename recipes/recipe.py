@@ -105,8 +105,11 @@ class JudgeSettings:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     question: Prompt = "Does the picture match: {instruction}?"
-    """What the model is asked about each image; the score is how probable yes is against no. {instruction} stands for
-    the text that the image was drawn after, without a full stop at its end."""
+    """What the model is asked about each image. {instruction} stands for the text that the image was drawn after,
+    without a full stop at its end."""
+    answer: Prompt | None = None
+    """The answer whose likelihood is the score (the geometric mean of its tokens' probabilities), such as
+    {instruction}; null scores how probable yes is against no."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -182,9 +182,12 @@ def _tree(draft: Draft) -> Iterator[Finding]:
 
 
 def _question(draft: Draft) -> Iterator[Finding]:
-    question = draft.filled["judge"]["question"]
-    if INSTRUCTION not in question:
-        message = f"does not ask for anything; allowed: a text with {INSTRUCTION} where the instruction is to stand"
+    judge = draft.filled["judge"]
+    if INSTRUCTION not in judge["question"] + (judge["answer"] or ""):
+        message = (
+            f"asks the same of every image, and no answer tells them apart; "
+            f"allowed: a text with {INSTRUCTION} where the instruction is to stand, here or in judge.answer"
+        )
         yield Finding(path=("judge", "question"), message=message)
 
 
@@ -200,5 +203,5 @@ _RULES: tuple[tuple[tuple[str, ...], _Rule], ...] = (
     (("image.cfg_interval",), _interval),
     (("context", "max_context_items", "pin"), _room),
     (("variations_per_image", "num_images", "select"), _tree),
-    (("judge.question",), _question),
+    (("judge.question", "judge.answer"), _question),
 )

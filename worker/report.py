@@ -124,8 +124,8 @@ class ProgressReporter:
                     self._send_text(step)
             case TextReady(step=step):
                 self._send_text(step)
-            case Judged(step=step, question=question, scores=scores):
-                self._tell(step, "judged", 1.0, question=question, scores=list(scores))
+            case Judged(step=step, question=question, answer=answer, scores=scores):
+                self._tell(step, "judged", 1.0, question=question, answer=answer, scores=list(scores))
             case Denoised(step=step, done=done, total=total):
                 if self._previews.is_due():
                     self._tell(

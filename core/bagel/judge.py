@@ -1,5 +1,9 @@
-"""Yes or no: what the model answers to a question about an image, as a number."""
+"""What the model answers to a question about an image, as a number.
 
+Axes: L tokens of an answer, V of the vocabulary.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -29,3 +33,13 @@ class Verdicts:
         """
         scores = logits[[*self.yes, *self.no]].cpu().double()
         return float(scores.softmax(dim=0)[: len(self.yes)].sum())
+
+
+def likelihood(logits: Tensor, ids: Sequence[int]) -> float:
+    """The geometric mean of the probabilities of tokens `ids` (L of them) by the logits (L, V) before each.
+
+    So the length of an answer does not count by itself. It is summed on the CPU, where sums do not depend on
+    scheduling.
+    """
+    chosen = logits.cpu().double().log_softmax(dim=-1)[range(len(ids)), list(ids)]
+    return float(chosen.mean().exp())

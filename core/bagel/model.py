@@ -15,7 +15,7 @@ from core.bagel.context import Cache, Mark, Window
 from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
-from core.bagel.judge import Verdicts
+from core.bagel.judge import Verdicts, likelihood
 from core.bagel.network import Network
 from core.bagel.placement import MemoryLimits, choose_device, load_network
 from core.bagel.reader import Reader, items_of
@@ -153,7 +153,7 @@ class Bagel:
         for _ in range(settings.max_new_tokens):
             hidden = self.network.read_text([token_id], Window(self._context, at, kept=True))
             at = Mark(at.tokens + 1, at.position + 1)
-            token_id = sampler.choose(self.network.logits(hidden))
+            token_id = sampler.choose(self.network.logits(hidden[-1]))
             if token_id == self._tokenizer.text_end:
                 return
             yield token_id
@@ -193,15 +193,17 @@ class Bagel:
         yield from euler(velocity, noise.to(network.device), schedule(settings.num_timesteps, settings.timestep_shift))
 
     @torch.inference_mode()
-    def judge(self, image: Image, question: str) -> float:
-        """How likely the model is to answer `question` about `image` with yes rather than no, 0 to 1.
+    def judge(self, image: Image, question: str, answer: str | None = None) -> float:
+        """How likely the model is to give `answer` to `question` about `image`, 0 to 1; of None, yes against no.
 
-        It reads the two into a cache of their own, to understand them only, which is gone when it returns.
+        It reads them into a cache of their own, to understand them only, which is gone when it returns.
         """
         cache = Cache(self.network.config.decoder.num_layers, latents=False)
         self.reader.sync(cache, (Picture(image), Text(question)))
-        hidden = self.network.read_text([self._tokenizer.text_start], Window(cache, cache.end, kept=True))
-        return self._verdicts.share_of_yes(self.network.logits(hidden))
+        told = [self._tokenizer.text_start] if answer is None else self._tokenizer.frame(answer)
+        seen = told[: max(1, len(told) - 1)]
+        logits = self.network.logits(self.network.read_text(seen, Window(cache, cache.end, kept=True)))
+        return self._verdicts.share_of_yes(logits[0]) if answer is None else likelihood(logits, told[1:])
 
     def branches(self, context: Context, settings: ImageSettings) -> Branches:
         """The contexts that drawing in `context` needs, read."""

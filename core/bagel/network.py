@@ -51,14 +51,14 @@ class Network(nn.Module):
         self.latent_decoder = LatentDecoder(config.autoencoder)
 
     def read_text(self, ids: Sequence[int], window: Window) -> Tensor:
-        """Read a text block; returns the hidden state of its last token (D,)."""
+        """Read a text block; returns the hidden states of its tokens (L, D)."""
         embedded = self.embed(ids)
         first = window.at.position
         by = self.rotation([list(range(first, first + len(ids)))])
         mask = causal_mask(len(ids), window.at.tokens, self.device) if len(ids) > 1 else None
         hidden, _ = self.decoder(embedded[None], None, by, (window,), mask)
-        last: Tensor = hidden[0, -1]
-        return last
+        states: Tensor = hidden[0]
+        return states
 
     def read_latents(self, tokens: Tensor, grid: Tensor, markers: Sequence[int], window: Window) -> None:
         """Read the latent tokens (L, C) of an image, at the table positions `grid` (L,)."""
@@ -98,7 +98,7 @@ class Network(nn.Module):
         return velocities.to(x.device, torch.float32).view(pack.contexts, *x.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the next token (V,), after the token with this `hidden` state (D,)."""
+        """Scores of the next token (..., V), after the token with this `hidden` state (..., D)."""
         out: Tensor = self.lm_head(self.decoder.norm(hidden))
         return out
 

@@ -27,7 +27,7 @@ class Recording(ScriptedModel):
     def __init__(self) -> None:
         super().__init__()
         self.contexts: list[Context] = []
-        self.questions: list[str] = []
+        self.questions: list[tuple[str, str | None]] = []
 
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         self.contexts.append(context)
@@ -37,9 +37,9 @@ class Recording(ScriptedModel):
         self.contexts.append(context)
         return super().draw(context, settings, seeds=seeds)
 
-    def judge(self, image: Image.Image, question: str) -> float:
-        self.questions.append(question)
-        return super().judge(image, question)
+    def judge(self, image: Image.Image, question: str, answer: str | None = None) -> float:
+        self.questions.append((question, answer))
+        return super().judge(image, question, answer)
 
 
 class Strict(Recording):
@@ -49,8 +49,8 @@ class Strict(Recording):
         super().__init__()
         self.scores = list(scores)
 
-    def judge(self, image: Image.Image, question: str) -> float:
-        super().judge(image, question)
+    def judge(self, image: Image.Image, question: str, answer: str | None = None) -> float:
+        super().judge(image, question, answer)
         return self.scores.pop(0) if self.scores else 1.0
 
 
@@ -188,7 +188,16 @@ def test_the_question_is_about_the_last_instruction() -> None:
     judge = JudgeSettings(question="Is this so: {instruction}! Yes?")
     given = recipe(num_images=2, think=True, select="judge", judge=judge, refinement_prompts=("Make it red. ",))
     list(run_sequence(given, model))
-    assert model.questions == ["Is this so: A cat! Yes?", "Is this so: Make it red! Yes?"]
+    assert model.questions == [("Is this so: A cat! Yes?", None), ("Is this so: Make it red! Yes?", None)]
+
+
+def test_the_judge_may_be_asked_how_likely_an_answer_is() -> None:
+    model = Recording()
+    judge = JudgeSettings(question="What is in the picture?", answer="It is {instruction}.")
+    events = list(run_sequence(recipe(num_images=1, select="judge", judge=judge), model))
+    assert model.questions == [("What is in the picture?", "It is A cat.")]
+    (judged,) = [event for event in events if isinstance(event, Judged)]
+    assert (judged.question, judged.answer) == model.questions[0]
 
 
 def test_an_image_with_a_low_score_is_drawn_again_until_one_is_good_enough() -> None:

@@ -120,8 +120,9 @@ def test_a_tree_has_at_most_64_images() -> None:
 
 def test_a_question_to_the_judge_holds_the_instruction() -> None:
     assert faults(judge={"question": "Is it so: {instruction}?"}) == []
+    assert faults(judge={"question": "What is it?", "answer": "{instruction}"}) == []
     (line,) = faults(judge={"question": "Is it nice?"})
-    assert line.startswith("judge.question: does not ask for anything; allowed: a text with {instruction}")
+    assert line.startswith("judge.question: asks the same of every image")
 
 
 def test_a_null_among_the_refinements_needs_the_model_to_write() -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import random
+from itertools import pairwise
 from statistics import mean
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from core.bagel import Bagel
-from core.bagel.context import Cache, LayerKV, Window
+from core.bagel.context import Cache, LayerKV, Mark, Window
 from core.bagel.judge import Verdicts
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings
@@ -42,7 +43,7 @@ def test_it_is_the_share_of_yes_in_the_distribution_of_the_next_token(model: Bag
     with torch.inference_mode():
         start = model.reader.tokenizer.text_start
         hidden = model.network.read_text([start], Window(cache, cache.end, kept=True))
-        probabilities = model.network.logits(hidden).softmax(dim=0)
+        probabilities = model.network.logits(hidden[-1]).softmax(dim=0)
     yes, no = (probabilities[list(ids)].sum().item() for ids in (verdicts.yes, verdicts.no))
     assert model.judge(photo(), QUESTION) == pytest.approx(yes / (yes + no), rel=1e-4)
 
@@ -76,6 +77,32 @@ def test_it_leaves_the_context_and_no_memory_behind(model: Bagel) -> None:
     again = model.branches(CAT, SETTINGS).full
     assert model.tokens_read == after, "nothing of the context is read again"
     assert all(map(torch.equal, again.cache.stacked(again.at.tokens), (keys, values)))
+
+
+def test_the_likelihood_of_an_answer_is_that_of_writing_it_token_by_token(model: Bagel) -> None:
+    answer = model.reader.tokenizer.frame("a red circle")
+    cache = Cache(model.network.config.decoder.num_layers, latents=False)
+    model.reader.sync(cache, (Picture(photo()), Text("What is it?")))
+    at, product = cache.end, 1.0
+    with torch.inference_mode():
+        for token, following in pairwise(answer):
+            hidden = model.network.read_text([token], Window(cache, at, kept=True))
+            product *= model.network.logits(hidden[-1]).double().softmax(dim=0)[following].item()
+            at = Mark(at.tokens + 1, at.position + 1)
+    expected = product ** (1 / (len(answer) - 1))
+    assert model.judge(photo(), "What is it?", "a red circle") == pytest.approx(expected, rel=1e-4)
+
+
+def test_tiny_bagel_finds_the_description_that_fits() -> None:
+    tiny, rng = load("tiny"), random.Random(0)
+    right = 0
+    for _ in range(20):
+        scene = random_scene(rng)
+        true, false = (
+            tiny.judge(scene.picture(), "What is in the picture?", told.text) for told in (scene, changed(scene, rng))
+        )
+        right += true > false
+    assert right >= 15
 
 
 def live_caches() -> int:
