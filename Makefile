@@ -34,6 +34,9 @@ chaos: setup  ## the fault campaigns in their long form: hours; the tests run a 
 	$(BIN)/python -m tests.chaos
 	$(BIN)/python -m tests.chaos --model models/tiny-bagel --workers 2 --kills 100 --kill-pause-s 6 \
 		--drains 10 --duplicates 10 --freezes 5 --redis-restarts 3 --redis-outages 1 --redis-pauses 2 --s3-each 1
+	$(BIN)/python -m tests.chaos.partitions --cut-s 45
+	$(BIN)/python -m tests.chaos.partitions --repeats 2 --model models/tiny-bagel
+	$(BIN)/python -m tests.chaos.hostile
 
 scale: setup  ## 10,000 runs on 4 workers and 100,000 leases, and what each costs; the tests do it small
 	$(BIN)/python -m tests.scale

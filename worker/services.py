@@ -8,6 +8,9 @@ from storage.uploader import UploadLimits
 from worker.outage import OutageRetry
 from worker.settings import Settings
 
+MAX_CONNECTIONS = 10_000
+"""Of one client: each reader of a run holds one while it waits, and redis-py's own bound is 100."""
+
 
 class ServiceDown(RuntimeError):  # noqa: N818 (it says what happened)
     """Redis or S3 can't be reached or refuses us: says which, where, and why; never with a password."""
@@ -27,6 +30,7 @@ def connect_redis(config: Settings, *, outage_timeout_s: float = 2.0) -> Redis:
             socket_keepalive=True,
             health_check_interval=25,
             retry=OutageRetry(outage_timeout_s),
+            max_connections=MAX_CONNECTIONS,
         )
     except ValueError as error:  # says what a Redis URL looks like, and nothing of what was given
         raise ServiceDown(f"AUTOSEQ_REDIS_URL can't be used: {error}") from error

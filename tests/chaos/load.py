@@ -4,6 +4,7 @@ import base64
 import functools
 import io
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
@@ -42,11 +43,14 @@ def recipe_of(run_id: str) -> dict[str, Any]:
     }
 
 
-def undisturbed(run_id: str, engine: Engine) -> dict[str, bytes]:
-    """The objects that the run leaves, by name within its folder, made here and now without any service."""
+def undisturbed(run_id: str, engine: Engine, recipe: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+    """The objects that the run leaves, by name within its folder, made here and now without any service.
+
+    Its recipe is the one that belongs to its name, unless another is given.
+    """
     objects = MemoryStore()
     journal = Journal(objects, "", run_id)
-    request = RunRequest(run_id=run_id, recipe=recipe_of(run_id), overrides={})
+    request = RunRequest(run_id=run_id, recipe=recipe or recipe_of(run_id), overrides={})
     job = resolve(request, engine.card(), recipes=PROJECT / "recipes", sources=Sources())
     store(job, journal)
     run(job, model=engine.model(), journal=journal, reporter=Silent(), guard=lambda _event: None, uploads=UPLOADS)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from worker.settings import PROJECT
@@ -29,18 +29,28 @@ class Struck:
     """Whom it met: a run, or several ('')."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a worker runs."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    """What is different there."""
+    inside: Sequence[str] = ()
+    """A command that runs another there."""
+
+
 class Victim:
     """`celery -A worker worker`, as anyone starts it, in a process group of its own."""
 
-    def __init__(self, name: str, env: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, name: str, env: Mapping[str, str], folder: Path, inside: Sequence[str] = ()) -> None:
         self.name = name
         self.drained = False
         self._frozen_until = 0.0
         self._serving = folder / "serving"
-        command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{name}@chaos", "-l", "WARNING"]
+        worker = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{name}@chaos", "-l", "WARNING"]
         with (folder / "logs" / name.partition(".")[0]).open("ab") as output:
             self.process = subprocess.Popen(
-                command, env=dict(env), cwd=PROJECT, stdout=output, stderr=output, start_new_session=True
+                [*inside, *worker], env=dict(env), cwd=PROJECT, stdout=output, stderr=output, start_new_session=True
             )
 
     @property
@@ -102,19 +112,21 @@ class Victim:
 class Fleet:
     """Some workers over one folder, where orders are left for them and they leave what became of these."""
 
-    def __init__(self, size: int, env: Mapping[str, str], folder: Path) -> None:
-        for name in ("orders", "taken", "serving", "logs"):
-            (folder / name).mkdir(parents=True)
+    def __init__(self, places: int | Sequence[Place], env: Mapping[str, str], folder: Path) -> None:
+        for name in ("orders", "taken", "serving", "logs", "poison"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        self._places = [Place()] * places if isinstance(places, int) else places
         self.folder = folder
         self.drain_exits: list[int] = []
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
         paths = os.pathsep.join([str(INJECT), str(PROJECT)])
         self._env = {**kept, **env, "PYTHONPATH": paths, "AUTOSEQ_CHAOS": str(folder), "OMP_NUM_THREADS": "1"}
         self._numbers = itertools.count()
-        self.victims = [self._start(place) for place in range(size)]
+        self.victims = [self._start(place) for place in range(len(self._places))]
 
     def _start(self, place: int) -> Victim:
-        return Victim(f"victim{place}.{next(self._numbers)}", self._env, self.folder)
+        there = self._places[place]
+        return Victim(f"victim{place}.{next(self._numbers)}", {**self._env, **there.env}, self.folder, there.inside)
 
     def tend(self) -> None:
         """Start again whoever has ended, and let go on whoever has stood still for long enough."""

@@ -62,6 +62,14 @@ def test_redis_answers_or_is_named(services: LocalServices) -> None:
     assert "hidden" not in str(raised.value)
 
 
+def test_hundreds_may_wait_on_one_client_at_once(services: LocalServices) -> None:
+    with connect_redis(config_of(env_of(services, 0))) as redis:
+        held = [redis.connection_pool.get_connection() for _ in range(200)]
+        check_redis(redis)
+        for connection in held:
+            redis.connection_pool.release(connection)
+
+
 def test_the_store_of_the_settings_keeps_its_word(services: LocalServices, prefix: str) -> None:
     store = connect_store(config_of(env_of(services, 0, s3_public_url="https://pictures.example/bucket")))
     probe(store, folder=f"{prefix}/")

@@ -1,10 +1,13 @@
-"""Python loads this at the start of every process of a victim: the campaign can then kill it at a marked point.
+"""Python loads this at the start of every process of a victim: it can then be killed at a marked point, or misled.
 
 The folder AUTOSEQ_CHAOS holds the orders: a file named as a point, whose text is who is to die (`child` or `worker`).
-The first process that comes to the point takes the order, writes down that it did, and dies. Without the variable
-nothing happens, and nothing of the product knows of it: the points are put around its methods as they are imported.
+The first process that comes to the point takes the order, writes down that it did, and dies. A file poison/RUN there
+holds a step: whoever is about to store that step of that run dies. The file AUTOSEQ_CLOCK holds how many seconds the
+wall clock is off; the monotonic clock is not. Without the variables nothing happens, and nothing of the product knows
+of it: the points are put around its methods as they are imported.
 """
 
+import datetime
 import functools
 import importlib.machinery
 import json
@@ -60,12 +63,20 @@ class Points:
             os.killpg(os.getpgid(os.getpid() if name in OF_PARENT else os.getppid()), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def poison(self, run_id: str, step: int) -> None:
+        """Die here, when this step of this run is deadly."""
+        deadly = self.folder / "poison" / run_id
+        if deadly.exists() and int(deadly.read_text()) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def marked(self, method: Callable[..., Any], name: str, run_of: Callable[..., str]) -> Callable[..., Any]:
         """The method between its two points."""
 
         @functools.wraps(method)
         def around(*args: Any, **kwargs: Any) -> Any:
             run_id = run_of(*args)
+            if name == "upload":
+                self.poison(run_id, args[1])
             self.strike("before", name, run_id)
             result = method(*args, **kwargs)
             self.strike("after", name, run_id)
@@ -122,6 +133,33 @@ def end_with(campaign: int) -> None:
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
+def mislead(file: Path) -> None:
+    """From now on the wall clock is off by what `file` says, at any time."""
+    true_time, true_datetime = time.time, datetime.datetime
+
+    def off() -> float:
+        return float(file.read_text() or 0)
+
+    class AnyDatetime(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, true_datetime)
+
+    class Datetime(true_datetime, metaclass=AnyDatetime):  # type: ignore[misc, valid-type]  # a class all the same
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            return true_datetime.now(tz) + datetime.timedelta(seconds=off())
+
+        @classmethod
+        def utcnow(cls) -> Any:
+            return cls.now(datetime.UTC).replace(tzinfo=None)
+
+    time.time = lambda: true_time() + off()
+    time.time_ns = lambda: round(time.time() * 1e9)
+    datetime.datetime = Datetime  # type: ignore[misc]  # whoever imports it from now on gets this one
+
+
+if "AUTOSEQ_CLOCK" in os.environ:
+    mislead(Path(os.environ["AUTOSEQ_CLOCK"]))
 if "AUTOSEQ_CHAOS" in os.environ:
     if os.getpid() == os.getpgid(0):  # the worker's parent process
         threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()

@@ -1,0 +1,33 @@
+"""One run always kills who runs it, among many that are good."""
+
+from tests.chaos.ground import Ground, Report, names
+from worker.outcome import RunFailed
+
+
+def poison(on: Ground, *, seed: int, good: int, workers: int) -> Report:
+    """The deadly run is parked in words, and all others succeed once."""
+    fleet = on.have_workers(workers)
+    fresh, deadly = names("good", seed), next(names("poison", seed, images=2))
+    asked = [next(fresh) for _ in range(good)]
+    (fleet.folder / "poison" / deadly).write_text("3")
+    order = [*asked[: good // 3], deadly, *asked[good // 3 :]]
+    for run_id in order:
+        on.submit(run_id)
+    on.until_over(order)
+    faults = []
+    state = on.client.state(deadly)
+    told = [event["type"] for event in on.events(deadly)]
+    starts = told.count("started")
+    try:
+        on.client.result(deadly)
+        faults.append("the deadly run has a result")
+    except RunFailed as error:
+        if "parked: the worker died 3 times in a row after step 2" not in str(error):
+            faults.append(f"{deadly}: {error}")
+    if (state.state, told[-1], told.count("failed")) != ("failed", "failed", 1):
+        faults.append(f"{deadly}: {state.state}, told {told}")
+    return Report(
+        name="poison among good runs",
+        figures=f"{good} good runs on {workers} workers; the deadly one was started {starts} times: {state.error}",
+        faults=[*faults, *on.faults(asked)],
+    )
