@@ -54,15 +54,15 @@ def small_disk(folder: Path) -> Iterator[FullDisk]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def full_disk(folder: Path, services: LocalServices, *, seed: int, runs: int) -> Report:
+def full_disk(folder: Path, services: LocalServices, *, seed: int, runs: int, database: int = 0) -> Report:
     """In the middle of each run S3 falls silent until the run stands still, and then speaks again."""
     fresh = (name for name in names("disk", seed, images=4) if recipe_of(name)["think"])
     faults: list[str] = []
     stood: list[str] = []
     with (
         small_disk(folder / "spool") as disk,
-        ground(folder, services, spool_dir=disk.folder, pending_upload_bytes=PENDING_BYTES) as on,
-        hosts(1, "processes", services.env()) as (host,),
+        ground(folder, services, database=database, spool_dir=disk.folder, pending_upload_bytes=PENDING_BYTES) as on,
+        hosts(1, "processes", on.env) as (host,),
     ):
         on.have_workers([replace(host.place, inside=disk.inside)])
         asked = []

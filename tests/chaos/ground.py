@@ -112,10 +112,13 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(folder: Path, services: LocalServices, *, model: str = "scripted", **settings: object) -> Iterator[Ground]:
-    """A ground over servers that run; it ends with its workers."""
+def ground(
+    folder: Path, services: LocalServices, *, database: int = 0, model: str = "scripted", **settings: object
+) -> Iterator[Ground]:
+    """A ground over servers that run, with an empty database of Redis; it ends with its workers."""
     env = {
         **services.env(),
+        "AUTOSEQ_REDIS_URL": f"{services.redis_url.rpartition('/')[0]}/{database}",
         "AUTOSEQ_MODEL": model,
         "AUTOSEQ_S3_PREFIX": PREFIX,
         "AUTOSEQ_SCRIPTED_DELAY_S": "0.01",

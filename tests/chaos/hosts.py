@@ -7,7 +7,7 @@ import contextlib
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -57,19 +57,19 @@ def best_form() -> Form:
 
 
 @contextlib.contextmanager
-def hosts(count: int, form: Form, env: dict[str, str]) -> Iterator[Sequence[Host]]:
+def hosts(count: int, form: Form, env: Mapping[str, str]) -> Iterator[Sequence[Host]]:
     """So many hosts, before the services of `env` on this machine's loopback."""
     with contextlib.ExitStack() as undo:
         make = _namespace if form == "namespaces" else _process
         yield [make(number, env, undo) for number in range(count)]
 
 
-def _process(_number: int, env: dict[str, str], undo: contextlib.ExitStack) -> Host:
+def _process(_number: int, env: Mapping[str, str], undo: contextlib.ExitStack) -> Host:
     forwarders = {link: undo.enter_context(Forwarder(_port(env, link))) for link in LINKS}
     return Host(place=Place(env=_env(env, forwarders)), forwarders=forwarders, devices={})
 
 
-def _namespace(number: int, env: dict[str, str], undo: contextlib.ExitStack) -> Host:
+def _namespace(number: int, env: Mapping[str, str], undo: contextlib.ExitStack) -> Host:
     """A namespace with one pair of devices for each link, and no other way out."""
     tag = uuid.uuid4().hex[:8]
     name = f"autoseq-{tag}"
@@ -91,13 +91,13 @@ def _namespace(number: int, env: dict[str, str], undo: contextlib.ExitStack) -> 
     return Host(place=place, forwarders=forwarders, devices=devices)
 
 
-def _port(env: dict[str, str], link: Link) -> int:
+def _port(env: Mapping[str, str], link: Link) -> int:
     port = urlsplit(env["AUTOSEQ_REDIS_URL" if link == "redis" else "AUTOSEQ_S3_ENDPOINT"]).port
     assert port is not None
     return port
 
 
-def _env(env: dict[str, str], forwarders: dict[Link, Forwarder]) -> dict[str, str]:
+def _env(env: Mapping[str, str], forwarders: dict[Link, Forwarder]) -> dict[str, str]:
     """The services as they are reached from the host."""
     redis, s3 = forwarders["redis"], forwarders["s3"]
     url = urlsplit(env["AUTOSEQ_REDIS_URL"])

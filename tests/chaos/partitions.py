@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import itertools
 import sys
 import tempfile
 import time
@@ -19,6 +18,8 @@ from tests.chaos.victims import Fleet, Victim
 from worker.local import LocalServices
 
 CASES: Final[dict[str, tuple[Link, ...]]] = {"redis": ("redis",), "s3": ("s3",), "both": ("redis", "s3")}
+AFTER_ITS_END: Final = "after the end"
+IN_MID_RUN: Final = "in mid-run"
 CREATED: Final = 200
 WORKERS: Final = 2
 
@@ -54,16 +55,14 @@ class Partition:
         on.submit(run_id)
         victim = on.who_serves(run_id)
         side = self.sides[self._fleet().victims.index(victim)]
-        time.sleep(self.rng.uniform(0, 2.5))
-        if case == "s3" or on.is_over(run_id):
-            healed = "in mid-run"
+        self._wait_for_its_middle(run_id)
         links, began = CASES[case], time.monotonic()
         side.cut(*links)
         taken_over_s = None
         try:
             if "redis" in links:
                 taken_over_s = self._wait_for_another(run_id, victim, began)
-            if healed == "after the end":
+            if healed == AFTER_ITS_END:
                 on.until_over([run_id])
             else:
                 time.sleep(self.delay_s * self.rng.uniform(0.2, 1.0))
@@ -81,6 +80,17 @@ class Partition:
         assert self.on.fleet is not None
         return self.on.fleet
 
+    def _wait_for_its_middle(self, run_id: str) -> None:
+        """Until some moment before half of its steps are begun."""
+        share = self.rng.uniform(0, 0.5)
+
+        def is_there() -> bool:
+            state = self.on.client.state(run_id)
+            return state.steps > 0 and state.step > share * state.steps
+
+        self.on.until(is_there, f"the middle of {run_id}")
+        time.sleep(self.rng.uniform(0, 0.2))
+
     def _wait_for_another(self, run_id: str, victim: Victim, began: float) -> float | None:
         """Until another worker has the run; None when its end came first, just before the cut."""
         others = [one for one in self._fleet().victims if one is not victim]
@@ -97,11 +107,13 @@ class Partition:
         if not times:
             seen.faults.append("no put was seen")
         seen.faults += [f"{key} was created {count} times" for key, count in times.items() if count > 1]
-        if seen.taken_over_s is None:
+        if seen.case == "s3":
             return
+        if seen.taken_over_s is None:
+            seen.faults.append("was not taken over")
         late = [put for put in _created(side, folder) if put.at > back]
         seen.stored_late = len(late)
-        if seen.healed == "after the end":
+        if seen.healed == AFTER_ITS_END:
             seen.faults += [f"{put.key} was stored after the end" for put in late]
         seen.faults += [f"{put.key} was stored by a worker that had given up" for put in late if put.at > gave_up]
 
@@ -143,8 +155,9 @@ def partition(folder: Path, form: Form, *, seed: int, cut_s: float, **settings: 
 def play(folder: Path, form: Form, *, seed: int, repeats: int, cut_s: float, **settings: object) -> list[Report]:
     """Each case so many times, healed in mid-run and after the end in turn; then the judgement of all runs."""
     with partition(folder, form, seed=seed, cut_s=cut_s, **settings) as stage:
-        ways = itertools.cycle(["after the end", "in mid-run"])
-        cuts = [stage.cut_once(case, next(ways)) for _ in range(repeats) for case in CASES]
+        in_turn = [AFTER_ITS_END, IN_MID_RUN]
+        ways = {"redis": in_turn, "s3": [IN_MID_RUN] * 2, "both": in_turn[::-1]}
+        cuts = [stage.cut_once(case, ways[case][repeat % 2]) for repeat in range(repeats) for case in CASES]
         stage.all_serve_again()
         judged = stage.on.faults(stage.on.runs)
     reports = [_report(form, case, [cut for cut in cuts if cut.case == case]) for case in CASES]

@@ -63,9 +63,9 @@ def test_readers_that_reconnect_miss_nothing_unsaid(on: Ground, passes: list[Rep
 
 
 def test_a_clock_that_jumps_an_hour_costs_no_run(own: LocalServices, passes: list[Report], tmp_path: Path) -> None:
-    with ground(tmp_path, own, scripted_delay_s=0.04) as misled:
+    with ground(tmp_path, own, database=1, scripted_delay_s=0.04) as misled:
         passes.append(jumping_clocks(misled, seed=21, jumps=4))
 
 
 def test_a_full_disk_is_waited_for(own: LocalServices, passes: list[Report], tmp_path: Path) -> None:
-    passes.append(full_disk(tmp_path, own, seed=21, runs=1))
+    passes.append(full_disk(tmp_path, own, seed=21, runs=1, database=2))
