@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from PIL.Image import Image
 
@@ -10,8 +10,32 @@ from core.events import Event, ImageReady, TextReady
 from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
 from core.sequence import derive_seed, run_sequence
 from recipes.defaults import image_defaults, text_defaults
-from recipes.recipe import ContextItem, ImageItem, ImageSettings, Mode, Recipe, Retry, TextItem, TextSettings
+from recipes.recipe import (
+    ContextItem,
+    ImageItem,
+    ImageSettings,
+    JudgeSettings,
+    Mode,
+    Recipe,
+    Retry,
+    TextItem,
+    TextSettings,
+)
 from recipes.rules import check
+
+
+class SequenceFields(TypedDict, total=False):
+    """The fields of a recipe (see recipes.recipe.Recipe) that a sequence takes as they are."""
+
+    num_images: int
+    think: bool
+    auto_refine: bool
+    refine_instruction: str | None
+    max_context_items: int | None
+    variations_per_image: int
+    select: Literal["first", "judge", "tree"]
+    judge: JudgeSettings
+    retry: Retry | None
 
 
 class AutoInterleavedInferencer:
@@ -96,23 +120,16 @@ class AutoInterleavedInferencer:
                 on_step(progress.done, progress.total)
         raise RuntimeError("the model ended without an image")
 
-    def generate_auto_sequence(  # noqa: PLR0913 (the established keyword arguments of this call)
+    def generate_auto_sequence(
         self,
         initial_context: Sequence[str | Image] = (),
         *,
-        num_images: int = 3,
-        think: bool = False,
-        auto_refine: bool = True,
         refinement_prompts: Sequence[str | None] = (),
-        refine_instruction: str | None = None,
-        max_context_items: int | None = None,
-        variations_per_image: int = 1,
-        select: Literal["first", "judge", "tree"] = "first",
-        retry: Retry | None = None,
         cfg_img_scale: float | None = None,
         text: Mapping[str, Any] | None = None,
         image: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], None] | None = None,
+        **fields: Unpack[SequenceFields],
     ) -> list[str | Image]:
         """Run a whole sequence from the context and return its texts and images in order.
 
@@ -121,44 +138,29 @@ class AutoInterleavedInferencer:
 
         Args:
             initial_context: appended to the context first.
-            num_images: the sequence ends when this many images exist.
-            think: write a plan before each image.
-            auto_refine: write the refinement texts that refinement_prompts does not give.
             refinement_prompts: given refinement texts, used in order; None is one that the model writes.
-            refine_instruction: seen only while a refinement is written.
-            max_context_items: keep the context of this call's start and the most recent others, at most this many.
-            variations_per_image: images drawn for each image, as one batch.
-            select: which of them goes on: the first, the one the model judges best, or each as a branch of a tree.
-            retry: when an image that the model judges low is drawn again.
             cfg_img_scale: how strongly the context's images guide, when it starts with one.
             text: fields of TextSettings that differ from the model's defaults.
             image: fields of ImageSettings that differ from the model's defaults.
             on_event: called with each event as it happens.
+            **fields: the recipe's own; three images when num_images is not given.
 
         Raises:
-            ValueError: there is nothing to begin with, or too few refinement prompts with auto_refine off; the context
-                is as before.
+            ValueError: there is nothing to begin with, or the fields break a rule of recipes; the context is as before.
         """
         context = self.context.plus(*(_item(item) for item in initial_context))
         if not context.items:
             raise ValueError("the context is empty: add a text or an image first")
-        if cfg_img_scale is not None:
-            image = {**(image or {}), "cfg_img_scale": cfg_img_scale}
+        fields.setdefault("num_images", 3)
+        scale = {} if cfg_img_scale is None else {"cfg_img_scale": cfg_img_scale}
         recipe = Recipe(
             name="python",
             seed=self.seed,
             context=tuple(_reference(item) for item in context.items),
-            num_images=num_images,
-            think=think,
-            auto_refine=auto_refine,
             refinement_prompts=tuple(refinement_prompts),
-            refine_instruction=refine_instruction,
-            max_context_items=max_context_items,
-            variations_per_image=variations_per_image,
-            select=select,
-            retry=retry,
             text=self._text_settings(text or {}),
-            image=self._image_settings(image or {}, context),
+            image=self._image_settings({**(image or {}), **scale}, context),
+            **fields,
         )
         check(recipe, self.model.card)
         self.context = context

@@ -246,3 +246,8 @@ def test_a_rollback_takes_items_out_and_what_follows_is_new() -> None:
     for n in (1, -1):
         with pytest.raises(ValueError, match=f"can't roll back {n} items: the context has 0"):
             inferencer.rollback(n)
+
+
+def test_a_sequence_has_three_images_unless_told_otherwise() -> None:
+    outputs = AutoInterleavedInferencer(ScriptedModel()).generate_auto_sequence(["A cat"])
+    assert [type(output) for output in outputs] == [Image.Image, str, Image.Image, str, Image.Image]
