@@ -87,9 +87,10 @@ Step: TypeAlias = Read | Write | Draw | Forget
 def plan(recipe: Recipe) -> tuple[Step, ...]:
     """The steps of `recipe`, numbered from 1.
 
-    After a text comes an image, with `think` a thinking text before it; after an image comes a refinement text (given,
-    or written) while more images are wanted; items above `max_context_items` go before the next generation. A tree is
-    gone through depth first, so that a branch finds what it shares with the one before it still read.
+    After a text comes an image, with `think` a thinking text before it, unless the initial context ends with one; after
+    an image comes a refinement text (given, or written) while more images are wanted; items above `max_context_items`
+    go before the next generation. A tree is gone through depth first, so that a branch finds what it shares with the
+    one before it still read.
     """
     return tuple(_Planner(recipe).steps())
 
@@ -115,7 +116,7 @@ class _Planner:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.forks = recipe.select == "tree"
-        self.pinned = len(recipe.context) if recipe.pin == "initial" else 0
+        self.pinned = recipe.num_pinned
         self.numbers = itertools.count(1)
 
     def steps(self) -> Iterator[Step]:
@@ -137,7 +138,7 @@ class _Planner:
 
     def _read(self, branch: _Branch, role: Literal["initial", "refinement"], item: ContextItem) -> Step:
         step = Read(number=next(self.numbers), path=branch.path, context=branch.context, role=role, item=item)
-        if isinstance(item, TextItem):
+        if isinstance(item, TextItem) and not item.thought:
             branch.text = step.number
         branch.context += (step.number,)
         return step
@@ -163,7 +164,7 @@ class _Planner:
 
     def _draw(self, branch: _Branch, index: int) -> Iterator[Step]:
         """An image, and with `think` the thinking text before it; then every further try that there may be."""
-        if self.recipe.think:
+        if self.recipe.think and not (index == 0 and self._begins_with_thought()):
             yield from self._write(branch, "thinking")
         yield from self._forget(branch)
         first = Draw(
@@ -179,6 +180,11 @@ class _Planner:
         yield first
         for attempt in range(1, self.recipe.retry.times + 1 if self.recipe.retry else 1):
             yield replace(first, number=next(self.numbers), attempt=attempt)
+
+    def _begins_with_thought(self) -> bool:
+        """Whether the initial context ends with the plan for the first image."""
+        last = self.recipe.context[-1]
+        return isinstance(last, TextItem) and last.thought
 
     def _forget(self, branch: _Branch) -> Iterator[Step]:
         """Make room ahead of a generation: the oldest unpinned items go, about half of them at once.

@@ -138,7 +138,7 @@ class _Interpreter:
     def _read(self, step: Read) -> Event:
         item = step.item
         if isinstance(item, TextItem):
-            self.read[step.number] = Text(item.text)
+            self.read[step.number] = Text(item.text, thought=item.thought)
             if step.role == "refinement":
                 return TextReady(step=step, role="refinement", text=item.text, given=True)
         else:

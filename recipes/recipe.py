@@ -26,6 +26,8 @@ class TextItem:
 
     text: Prompt
     """What the model reads."""
+    thought: bool = False
+    """Whether this is a plan for the image that comes next, as `think` writes one: then no other is written first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +153,8 @@ class Recipe:
     max_context_items: Annotated[int, Ge(1), Le(MAX_CONTEXT_ITEMS)] | None = None
     """The most items in the context: above it all but the pinned and about half of the others, the latest, are
     forgotten at once; null keeps all."""
-    pin: Literal["initial", "none"] = "initial"
-    """Which items max_context_items never drops: the initial context, or none."""
+    pin: Literal["initial", "none"] | Annotated[int, Ge(0), Le(MAX_CONTEXT_ITEMS)] = "initial"
+    """Which items max_context_items never drops: the initial context, none, or so many of its first items."""
     variations_per_image: Annotated[int, Ge(1), Le(MAX_IMAGES)] = 1
     """Images drawn for each image step from one shared context, each from its own seed."""
     select: Literal["first", "judge", "tree"] = "first"
@@ -174,6 +176,13 @@ class Recipe:
     def mode(self) -> Mode:
         """Editing when the initial context holds an image, else generation; images the run makes do not change it."""
         return "editing" if any(isinstance(item, ImageItem) for item in self.context) else "generation"
+
+    @property
+    def num_pinned(self) -> int:
+        """How many items of the initial context, its first, are never dropped."""
+        if isinstance(self.pin, int):
+            return self.pin
+        return len(self.context) if self.pin == "initial" else 0
 
     @property
     def is_judged(self) -> bool:

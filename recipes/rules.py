@@ -160,10 +160,15 @@ def _interval(draft: Draft) -> Iterator[Finding]:
 
 def _room(draft: Draft) -> Iterator[Finding]:
     most = draft.filled["max_context_items"]
-    pinned = len(draft.filled["context"]) if draft.filled["pin"] == "initial" else 0
+    items, pin = len(draft.filled["context"]), draft.filled["pin"]
+    if isinstance(pin, int) and pin > items:
+        message = f"{pin} is more than the items of the context; allowed: initial, none, or a number up to {items}"
+        yield Finding(path=("pin",), message=message)
+        return
+    pinned = {"initial": items, "none": 0}.get(pin, pin)
     if most is not None and most < pinned + 1:
         message = (
-            f"{most} leaves no room beside the pinned initial context (items: {pinned}); "
+            f"{most} leaves no room beside the pinned part of the context (items: {pinned}); "
             f"allowed: {pinned + 1} or more, or pin: none"
         )
         yield Finding(path=("max_context_items",), message=message)

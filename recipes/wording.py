@@ -30,6 +30,10 @@ def type_faults(faults: "Iterable[ErrorDetails]", filled: Mapping[str, Any]) -> 
             if position in odd or kind != _kind_of_item(filled["context"][position]):
                 continue
             path = ("context", position, *path[3:])
+        if path[:1] == ("pin",):  # a word or a number: pydantic says of each why it is not that
+            if ("int" in str(path[1]).split("-")) != (type(filled["pin"]) is int):
+                continue
+            path = ("pin",)
         if fault["type"] == "too_short" and _value_at(filled, path):
             continue  # pydantic counts the items that are right; no list here needs more than one
         yield _type_fault(fault["type"], path, filled)

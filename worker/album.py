@@ -67,8 +67,9 @@ def make_album(journal: Journal, folder: Path) -> Album:
 
 def captions(journal: Journal, manifest: Manifest) -> list[str]:
     """The words that led to each picture: the plan for it, else what was last asked for."""
-    prompts = [item["text"] for item in json.loads(journal.get(keys.RECIPE))["context"] if "text" in item]
-    asked, plan = (prompts or [""])[-1], ""
+    texts = [item for item in json.loads(journal.get(keys.RECIPE))["context"] if "text" in item]
+    asked = next((item["text"] for item in reversed(texts) if not item.get("thought")), "")
+    plan = _TAGS.sub("", texts[-1]["text"]).strip() if texts and texts[-1].get("thought") else ""
     found: list[str] = []
     for artifact in manifest.artifacts:
         if artifact.kind == "image":

@@ -38,6 +38,21 @@ def test_without_thinking_texts_and_images_alternate() -> None:
     assert outline(steps) == ["initial-text", "image-0", "refinement", "image-1", "refinement", "image-2"]
 
 
+def test_a_context_that_ends_with_a_thought_is_drawn_at_once() -> None:
+    given = TextItem(text="A cat"), TextItem(text="It sits on a wall", thought=True)
+    steps = plan(recipe(*given, num_images=2, think=True))
+    assert outline(steps) == ["initial-text", "initial-text", "image-0", "refinement", "thinking", "image-1"]
+    assert [step.shows for step in steps if isinstance(step, Draw)] == [1, 4]
+
+
+def test_so_many_of_the_first_items_can_be_pinned() -> None:
+    given = TextItem(text="A cat"), TextItem(text="and"), TextItem(text="a dog")
+    steps = plan(recipe(*given, num_images=4, max_context_items=4, pin=1))
+    forgotten = [step.dropped for step in steps if isinstance(step, Forget)]
+    assert forgotten[0] == (2, 3)
+    assert all(step.context[:1] == (1,) for step in steps if step.number > 1)
+
+
 def test_steps_are_numbered_from_one_without_gaps() -> None:
     steps = plan(recipe(num_images=7, think=True, max_context_items=3))
     assert [step.number for step in steps] == list(range(1, len(steps) + 1))

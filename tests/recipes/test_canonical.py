@@ -23,7 +23,7 @@ def test_the_canonical_form_is_sorted_compact_utf_8() -> None:
 
 def test_a_document_holds_every_field() -> None:
     document = to_document(load(DATA))
-    assert document["context"] == [{"text": "Ein Fuchs, groß"}]
+    assert document["context"] == [{"text": "Ein Fuchs, groß", "thought": False}]
     assert document["image"]["cfg_interval"] == [0.4, 1.0]
     assert document["retry"] is None
 

@@ -14,7 +14,7 @@ from recipes.recipe import ImageSettings, Recipe, TextItem, TextSettings
 
 TINY = ModelCard.read(Path(__file__).parents[2] / "models" / "tiny-bagel")
 MINIMAL: dict[str, Any] = {"name": "test", "context": [{"text": "A cat"}]}
-ITEMS = "a list of 1 to 256 of these: a mapping with text, or a mapping with image, sha256"
+ITEMS = "a list of 1 to 256 of these: a mapping with text, thought, or a mapping with image, sha256"
 EDITING: dict[str, Any] = {"name": "test", "context": [{"image": "s3://bucket/a.png"}, {"text": "Make it warmer"}]}
 
 
@@ -145,7 +145,8 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) ->
             "refine_instruction: has 8,193 characters; allowed: a text of 1 to 8,192 characters, or null",
         ),
         ({"text": {"top_p": 0.0}}, "text.top_p: 0.0 is too small; allowed: numbers above 0 and up to 1"),
-        ({"pin": "all"}, 'pin: "all" is none of them; allowed: initial, none'),
+        ({"pin": "all"}, 'pin: "all" is none of them; allowed: initial, none, or whole numbers from 0 to 256'),
+        ({"pin": 257}, "pin: 257 is too large; allowed: initial, none, or whole numbers from 0 to 256"),
         ({"context": [{"text": 5}]}, "context[0].text: 5 is a whole number; allowed: a text of 1 to 8,192 characters"),
         ({"output": None}, "output: is null; allowed: a mapping with format, page"),
         (

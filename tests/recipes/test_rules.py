@@ -105,8 +105,20 @@ def test_the_context_has_room_for_more_than_what_is_pinned() -> None:
     assert faults(TEXT, TEXT, max_context_items=3) == []
     assert faults(TEXT, TEXT, max_context_items=1, pin="none") == []
     assert faults(TEXT, TEXT, max_context_items=2) == [
-        "max_context_items: 2 leaves no room beside the pinned initial context (items: 2); allowed: 3 or more, or "
+        "max_context_items: 2 leaves no room beside the pinned part of the context (items: 2); allowed: 3 or more, or "
         "pin: none"
+    ]
+
+
+def test_so_many_items_can_be_pinned_as_there_are() -> None:
+    assert faults(TEXT, TEXT, max_context_items=2, pin=1) == []
+    assert faults(TEXT, TEXT, max_context_items=1, pin=0) == []
+    assert faults(TEXT, TEXT, max_context_items=2, pin=2) == [
+        "max_context_items: 2 leaves no room beside the pinned part of the context (items: 2); allowed: 3 or more, or "
+        "pin: none"
+    ]
+    assert faults(TEXT, TEXT, pin=3) == [
+        "pin: 3 is more than the items of the context; allowed: initial, none, or a number up to 2"
     ]
 
 
