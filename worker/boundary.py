@@ -60,11 +60,12 @@ def _meanings() -> dict[type[Exception], ExitCode]:
     from recipes.faults import RecipeError  # noqa: PLC0415
     from storage.errors import InvalidName, RunUnknown, StorageError, StoreRefused, StoreUnavailable  # noqa: PLC0415
     from worker.child import LocalServiceError  # noqa: PLC0415
+    from worker.history import PlaceError  # noqa: PLC0415
     from worker.inputs import InputError  # noqa: PLC0415
     from worker.outcome import RunCancelled, RunFailed  # noqa: PLC0415
     from worker.services import ServiceDown  # noqa: PLC0415
 
-    bad_input = (RecipeError, InputError, ModelFolderError, InvalidName, RunUnknown, ValidationError)
+    bad_input = (RecipeError, InputError, ModelFolderError, InvalidName, RunUnknown, PlaceError, ValidationError)
     down = (ServiceDown, LocalServiceError, RedisError, StoreUnavailable, StoreRefused, ModuleNotFoundError)
     return {
         **dict.fromkeys(bad_input, ExitCode.BAD_INPUT),

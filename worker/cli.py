@@ -5,11 +5,10 @@ cancelled; 130 Ctrl-C. Results go to stdout, progress and errors to stderr.
 """
 
 import os
-from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -30,18 +29,16 @@ from worker.arguments import (
     values_of,
 )
 from worker.boundary import Boundary, ExitCode, complain, print_json, remark
+from worker.connection import NO_WORKER, follow_run, open_client
 from worker.request import Priority
 
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that --help and completion are quick
 
-if TYPE_CHECKING:
-    from worker.client import Client
 
 EPILOG = (
     "Exit codes: 0 all is well, 1 the run failed, 2 bad input or usage, 3 Redis, S3 or a package is not there, "
     "4 the run was cancelled, 130 Ctrl-C. Settings: AUTOSEQ_… in the environment, in .env or in .autoseq/env."
 )
-NO_WORKER = "none has announced itself yet (autoseq worker starts one)"
 MAKE, FOLLOW, CHECK = "Make", "Follow", "Check"
 
 app = typer.Typer(cls=Boundary, no_args_is_help=True, pretty_exceptions_enable=False, epilog=EPILOG)
@@ -142,7 +139,7 @@ def submit(  # noqa: PLR0913 - each option is a parameter
     """Queue a recipe for a worker and print the run's id."""
     if dedupe and idempotency_key:
         raise typer.BadParameter("--dedupe makes its own --idempotency-key: give one of the two")
-    with _client() as client:
+    with open_client() as client:
         run_id = client.submit(
             recipe_file(recipe),
             overrides=parsed(overrides),
@@ -157,7 +154,7 @@ def submit(  # noqa: PLR0913 - each option is a parameter
         else:
             typer.echo(run_id)
         if follow:
-            _follow(client, run_id, as_json=as_json, stderr=True)
+            follow_run(client, run_id, as_json=as_json, stderr=True)
         elif not client.models():
             remark(f"the run waits for a worker; {NO_WORKER}")
 
@@ -170,8 +167,8 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Follow a run to its end, from its beginning. Ctrl-C stops watching, not the run."""
-    with _client() as client:
-        _follow(client, run, after=after, as_json=as_json)
+    with open_client() as client:
+        follow_run(client, run, after=after, as_json=as_json)
 
 
 @app.command("list", rich_help_panel=FOLLOW)
@@ -179,7 +176,7 @@ def list_runs(
     *, limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 20, as_json: Json = False
 ) -> None:
     """The runs submitted last, the newest first."""
-    with _client() as client:
+    with open_client() as client:
         states = client.recent(limit)
     if as_json:
         print_json([asdict(state) for state in states])
@@ -197,7 +194,7 @@ def show(run: RunArgument, *, as_json: Json = False) -> None:
     from worker.lookup import look_up
     from worker.tables import artifact_lines, state_lines
 
-    with _client() as client:
+    with open_client() as client:
         found = look_up(client, run)
         if as_json:
             print_json(found.to_data())
@@ -211,14 +208,14 @@ def show(run: RunArgument, *, as_json: Json = False) -> None:
 @app.command(rich_help_panel=FOLLOW)
 def cancel(run: RunArgument) -> None:
     """Stop a run; what it has made is kept."""
-    with _client() as client:
+    with open_client() as client:
         typer.echo("cancelled" if client.cancel(run) else f"nothing to cancel: the run has {client.state(run).state}")
 
 
 @app.command(rich_help_panel=FOLLOW)
 def resume(run: RunArgument) -> None:
     """Let a failed or cancelled run go on after its last finished step."""
-    with _client() as client:
+    with open_client() as client:
         typer.echo("queued" if client.resume(run) else f"nothing to resume: the run has {client.state(run).state}")
 
 
@@ -332,37 +329,6 @@ def doctor() -> None:
             typer.echo(f"{mark}  {finding.what}: {finding.problem or finding.fact}")
     if not healthy:
         raise typer.Exit(ExitCode.RUN_FAILED)
-
-
-def _client() -> "Client":
-    """A client of the servers in the settings. Raises ServiceDown when Redis does not answer."""
-    from worker.client import Client
-    from worker.services import check_redis
-
-    client = Client(settings_for())
-    check_redis(client.redis)
-    return client
-
-
-def _follow(client: "Client", run_id: str, *, after: str = "0-0", as_json: bool, stderr: bool = False) -> None:
-    """Show a run until its end, and leave with what that means."""
-    from worker.console import RunView, screen
-
-    ended = "succeeded"
-    view = RunView(screen(stderr=stderr), hint="" if client.models() else f"; {NO_WORKER}")
-    try:
-        with nullcontext() if as_json else view:
-            for event in client.watch(run_id, after=after):
-                ended = event.type
-                if as_json:
-                    print_json({"id": event.id, **event.data})
-                else:
-                    view.show(event)
-    except KeyboardInterrupt:
-        remark(f"the run goes on; autoseq watch {run_id} shows it again, autoseq cancel {run_id} stops it")
-        raise
-    meaning = {"failed": ExitCode.RUN_FAILED, "cancelled": ExitCode.CANCELLED}
-    raise typer.Exit(meaning.get(ended, ExitCode.OK))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from storage.objects import ObjectStore
 from storage.runs import Runs
 from storage.state import ProgressEvent, RunState
 from worker.app import choose_model, make_app, publish, write_record
+from worker.branch import branched
 from worker.inputs import InputError, InputImage, Sources
 from worker.outcome import RunCancelled, RunFailed
 from worker.request import Priority, RunRequest
@@ -140,6 +141,37 @@ class Client:
         )
         self._publish(request, checked.model or self.config.served_model)
         return run_id
+
+    def branch(
+        self,
+        run_id: str,
+        *,
+        at: int,
+        variation: int | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> str:
+        """Queue a run that goes on behind a step of another, which may be under way, have ended or have failed.
+
+        Args:
+            run_id: the other run.
+            at: the number of its step; what was before the model behind it is the new run's initial context.
+            variation: which of the images that the step drew goes on; by default the one that did.
+            overrides: fields to change; the others are the other run's.
+            **options: as `submit` has them: priority, idempotency_key, dedupe, run_id.
+
+        Returns:
+            The new run's id.
+
+        Raises:
+            RunUnknown, PlaceError: there is no such run or place; nothing was queued.
+            RecipeError, InputError, ServiceDown: as `submit`.
+        """
+        try:
+            recipe = branched(self.journal(run_id), at=at, variation=variation, overrides=overrides)
+        except (StoreUnavailable, StoreRefused) as error:
+            raise ServiceDown(f"run {run_id} can't be read: {error}; S3 is set by AUTOSEQ_S3_…") from error
+        return self.submit(recipe, overrides=overrides, **options)
 
     def check(
         self,
