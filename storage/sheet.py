@@ -42,11 +42,11 @@ def contact_sheet(
     if not images or len(captions) not in (0, len(images)):
         raise ValueError(f"{len(images)} images and {len(captions)} captions: a caption for each image, or none")
     font = ImageFont.load_default(size=FONT_PX)
-    pictures = [_fitted(image.convert("RGB"), side_px) for image in images]
+    pictures = [fitted(image.convert("RGB"), side_px) for image in images]
     width_px = max(picture.width for picture in pictures)
     texts = captions or [""] * len(images)
     cells = [
-        _Cell(picture=picture, lines=_wrapped(text, font, width_px))
+        _Cell(picture=picture, lines=wrapped(text, font, width_px))
         for picture, text in zip(pictures, texts, strict=True)
     ]
     across = min(columns or 4, len(cells))
@@ -70,7 +70,7 @@ def _place(sheet: Image.Image, cell: _Cell, corner: tuple[int, int], font: Font)
         draw.text((left, top + cell.picture.height + 10 + number * LINE_PX), line, fill=INK, font=font)
 
 
-def _fitted(image: Image.Image, side_px: int) -> Image.Image:
+def fitted(image: Image.Image, side_px: int) -> Image.Image:
     """`image` in the size it is shown at."""
     longest = max(image.size)
     if longest <= PIXEL_ART_PX:
@@ -81,7 +81,7 @@ def _fitted(image: Image.Image, side_px: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _wrapped(text: str, font: Font, width_px: int) -> tuple[str, ...]:
+def wrapped(text: str, font: Font, width_px: int) -> tuple[str, ...]:
     """`text` in lines that fit, at most MAX_LINES; an ellipsis stands for the rest. Overlong words are broken."""
     lines: list[str] = []
     line = ""

@@ -62,10 +62,20 @@ def _meanings() -> dict[type[Exception], ExitCode]:
     from worker.child import LocalServiceError  # noqa: PLC0415
     from worker.history import PlaceError  # noqa: PLC0415
     from worker.inputs import InputError  # noqa: PLC0415
+    from worker.origin import OriginError  # noqa: PLC0415
     from worker.outcome import RunCancelled, RunFailed  # noqa: PLC0415
     from worker.services import ServiceDown  # noqa: PLC0415
 
-    bad_input = (RecipeError, InputError, ModelFolderError, InvalidName, RunUnknown, PlaceError, ValidationError)
+    bad_input = (
+        RecipeError,
+        InputError,
+        ModelFolderError,
+        InvalidName,
+        RunUnknown,
+        PlaceError,
+        OriginError,
+        ValidationError,
+    )
     down = (ServiceDown, LocalServiceError, RedisError, StoreUnavailable, StoreRefused, ModuleNotFoundError)
     return {
         **dict.fromkeys(bad_input, ExitCode.BAD_INPUT),

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from worker import kinship
 from worker.arguments import (
     Gpus,
     Json,
@@ -329,6 +330,11 @@ def doctor() -> None:
             typer.echo(f"{mark}  {finding.what}: {finding.problem or finding.fact}")
     if not healthy:
         raise typer.Exit(ExitCode.RUN_FAILED)
+
+
+app.command(rich_help_panel=MAKE)(kinship.branch)
+app.command(rich_help_panel=CHECK)(kinship.diff)
+app.add_typer(kinship.recipe_app, name="recipe", rich_help_panel=CHECK)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class Client:
 
     def branch(
         self,
-        run_id: str,
+        run: str,
         *,
         at: int,
         variation: int | None = None,
@@ -154,7 +154,7 @@ class Client:
         """Queue a run that goes on behind a step of another, which may be under way, have ended or have failed.
 
         Args:
-            run_id: the other run.
+            run: the other run.
             at: the number of its step; what was before the model behind it is the new run's initial context.
             variation: which of the images that the step drew goes on; by default the one that did.
             overrides: fields to change; the others are the other run's.
@@ -168,9 +168,9 @@ class Client:
             RecipeError, InputError, ServiceDown: as `submit`.
         """
         try:
-            recipe = branched(self.journal(run_id), at=at, variation=variation, overrides=overrides)
+            recipe = branched(self.journal(run), at=at, variation=variation, overrides=overrides)
         except (StoreUnavailable, StoreRefused) as error:
-            raise ServiceDown(f"run {run_id} can't be read: {error}; S3 is set by AUTOSEQ_S3_…") from error
+            raise ServiceDown(f"run {run} can't be read: {error}; S3 is set by AUTOSEQ_S3_…") from error
         return self.submit(recipe, overrides=overrides, **options)
 
     def check(

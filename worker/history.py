@@ -53,10 +53,10 @@ class History:
     def candidates(self, step: Draw) -> dict[int, Artifact]:
         """The images that `step` drew, by their variation; where it had nothing to draw again, those that it left."""
         made = self.commits[step.number - 1].artifacts
-        return {one.variation: one for one in made} if made else self._kept(step)
+        return {one.variation: one for one in made} if made else self.kept(step)
 
-    def _kept(self, last: Draw) -> dict[int, Artifact]:
-        """What goes on of an image after its try `last`: one of its variations, or in a tree each."""
+    def kept(self, last: Draw) -> dict[int, Artifact]:
+        """What goes on of an image after its try `last`, by variation: one of them, or in a tree each."""
         kept: dict[Path, Artifact] = {}
         for number in range(last.item, last.number + 1):
             for one in self.commits[number - 1].artifacts:
@@ -89,7 +89,7 @@ class History:
                 return TextItem(text=self._text(number), thought=role == "thinking")
             case Draw(forks=forks):
                 tries = [one for one in self.steps if isinstance(one, Draw) and one.item == number]
-                kept = self._kept(tries[-1])
+                kept = self.kept(tries[-1])
                 return self._picture(kept[path[len(step.path)]] if forks else next(iter(kept.values())))
         raise JournalBroken(f"{self.place(number)}: leaves no item")
 

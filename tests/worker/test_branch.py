@@ -156,7 +156,7 @@ def _going_on(history: Any, step: Step) -> list[int | None]:
     if not isinstance(step, Draw):
         return [None]
     last = [one for one in history.steps if isinstance(one, Draw) and one.item == step.item][-1]
-    final = history._kept(last).items()
+    final = history.kept(last).items()
     here = history.candidates(step)
     return [number for number, one in final if here.get(number) == one]
 

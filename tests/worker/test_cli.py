@@ -172,7 +172,8 @@ def test_variables_are_given_on_the_command_line(shell: Shell) -> None:
 def test_a_recipe_is_shown_with_its_defaults_and_loads_again(shell: Shell) -> None:
     arguments = ("any-place", "--set", "seed=3", "--var", "place=A night sky")
     text = said(shell("show-recipe", *arguments))
-    assert "  - text: A night sky  # --var\nnum_images: 3\nthink: true  # from magical-forest.yaml\n" in text
+    assert "  - text: A night sky  # --var\n    thought: false  # default\nnum_images: 3\n" in text
+    assert "\nthink: true  # from magical-forest.yaml\n" in text
     shell.recipe(text)
     assert said(shell("show-recipe", "mine.yaml", "--json")) == said(shell("show-recipe", *arguments, "--json"))
 

@@ -1,0 +1,125 @@
+"""Two runs' pictures side by side on one: a row for each place of the sequence, a column for each run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from storage.sheet import INK, LINE_PX, MARGIN_PX, PAPER, Font, fitted, wrapped
+
+HEADING_PX, TITLE_PX, CAPTION_PX = 17, 15, 14
+GAP_PX = 8
+SIDE_PX = 256
+SOFT, LINE, EMPTY = (120, 114, 104), (222, 218, 208), (240, 238, 232)
+ALIKE, APART = (70, 122, 82), (176, 68, 42)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Half:
+    """What one run has at a place."""
+
+    picture: Image.Image
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A place of the sequence in both runs."""
+
+    title: str
+    remark: str
+    """How far the pictures are apart."""
+    same: bool
+    halves: tuple[Half | None, Half | None]
+    """None where a run has no picture."""
+
+
+def pair_sheet(
+    headings: tuple[str, str], rows: Sequence[Row], *, note: str = "", side_px: int = SIDE_PX
+) -> Image.Image:
+    """The `rows` beneath each other on one RGB picture.
+
+    Args:
+        headings: what stands above the columns, such as the runs' ids.
+        rows: at least one, and a picture in each.
+        note: what stands above all, such as how the recipes differ; wrapped, and cut after a few lines.
+        side_px: the longer side of a picture; pixel pictures come as near as whole factors allow.
+    """
+    drawn = [_Drawn(row, side_px) for row in rows]
+    width_px = max([side_px, *(row.width_px for row in drawn)])
+    page = _Page(width_px)
+    return page.draw(headings, drawn, note)
+
+
+class _Drawn:
+    """A row with its pictures in the size they are shown at."""
+
+    def __init__(self, row: Row, side_px: int) -> None:
+        self.row = row
+        self.pictures = [half and fitted(half.picture.convert("RGB"), side_px) for half in row.halves]
+        shown = [picture for picture in self.pictures if picture]
+        self.width_px = max(picture.width for picture in shown)
+        self.height_px = max(picture.height for picture in shown)
+
+
+class _Page:
+    """Draws from the top down; what comes first decides where the next begins."""
+
+    def __init__(self, width_px: int) -> None:
+        self.width_px = width_px
+        self.heading, self.title, self.caption = (
+            ImageFont.load_default(size=size) for size in (HEADING_PX, TITLE_PX, CAPTION_PX)
+        )
+
+    def draw(self, headings: tuple[str, str], rows: Sequence[_Drawn], note: str) -> Image.Image:
+        whole_px = 2 * self.width_px + MARGIN_PX
+        notes = wrapped(note, self.caption, whole_px)
+        heads = [wrapped(text, self.heading, self.width_px) for text in headings]
+        captions = [self._captions(drawn.row) for drawn in rows]
+        top = MARGIN_PX + LINE_PX * len(notes) + GAP_PX * bool(notes)
+        heads_px = LINE_PX * max(map(len, heads)) + GAP_PX
+        heights = [self._height_px(drawn, lines) for drawn, lines in zip(rows, captions, strict=True)]
+        sheet = Image.new("RGB", (whole_px + 2 * MARGIN_PX, top + heads_px + sum(heights) + MARGIN_PX), PAPER)
+        pen = ImageDraw.Draw(sheet)
+        self._lines(pen, (MARGIN_PX, MARGIN_PX), notes, self.caption, SOFT)
+        for column, lines in enumerate(heads):
+            self._lines(pen, (self._left(column), top), lines, self.heading, INK)
+        top += heads_px
+        for drawn, lines_of, height in zip(rows, captions, heights, strict=True):
+            self._row(sheet, top, drawn, lines_of)
+            top += height
+        return sheet
+
+    def _left(self, column: int) -> int:
+        return MARGIN_PX + column * (self.width_px + MARGIN_PX)
+
+    def _captions(self, row: Row) -> list[tuple[str, ...]]:
+        return [wrapped(half.caption, self.caption, self.width_px) if half else () for half in row.halves]
+
+    def _height_px(self, drawn: _Drawn, captions: Sequence[Sequence[str]]) -> int:
+        lines_px = LINE_PX * max(map(len, captions))
+        return GAP_PX + LINE_PX + GAP_PX + drawn.height_px + GAP_PX + lines_px + MARGIN_PX
+
+    def _row(self, sheet: Image.Image, top: int, drawn: _Drawn, captions: Sequence[Sequence[str]]) -> None:
+        pen = ImageDraw.Draw(sheet)
+        right = self._left(1) + self.width_px
+        pen.line((MARGIN_PX, top, right, top), fill=LINE)
+        top += GAP_PX
+        pen.text((MARGIN_PX, top), drawn.row.title, fill=INK, font=self.title)
+        pen.text((right, top), drawn.row.remark, fill=ALIKE if drawn.row.same else APART, font=self.title, anchor="ra")
+        top += LINE_PX + GAP_PX
+        for column, (picture, lines) in enumerate(zip(drawn.pictures, captions, strict=True)):
+            corner = (self._left(column), top)
+            if picture is None:
+                pen.rectangle((*corner, corner[0] + drawn.width_px, top + drawn.height_px), fill=EMPTY, outline=LINE)
+                middle = (corner[0] + drawn.width_px // 2, top + drawn.height_px // 2)
+                pen.text(middle, "none", fill=SOFT, font=self.caption, anchor="mm")
+            else:
+                sheet.paste(picture, corner)
+            self._lines(pen, (corner[0], top + drawn.height_px + GAP_PX), lines, self.caption, SOFT)
+
+    def _lines(
+        self, pen: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], font: Font, ink: tuple[int, ...]
+    ) -> None:
+        for number, line in enumerate(lines):
+            pen.text((corner[0], corner[1] + number * LINE_PX), line, fill=ink, font=font)

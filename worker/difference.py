@@ -1,0 +1,197 @@
+"""Where two runs part: their recipes field by field, then all that they made, place by place."""
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from PIL import Image, ImageChops, ImageStat
+
+from recipes.canonical import to_document
+from recipes.recipe import Recipe
+from storage.errors import JournalBroken, ObjectMissing
+from worker.history import read_history
+from worker.story import JournalOf, Moment, Place, Story, read_story
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A field in which two recipes differ."""
+
+    field: str
+    """Its dotted path."""
+    one: Any
+    other: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """What two runs have at one place of the sequence."""
+
+    place: Place
+    one: Moment | None
+    """None where the run has nothing, or not yet."""
+    other: Moment | None
+    same: bool
+    """The same bytes of a text, the same pixels of an image; and both go on from it, or neither."""
+    distance: float | None = None
+    """Of two images of one size: the mean absolute difference of their pixels and channels, 0 to 255."""
+
+    @property
+    def is_image(self) -> bool:
+        return any(moment is not None and moment.text is None for moment in (self.one, self.other))
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        place = self.place
+        where = {"path": ".".join(map(str, place.path)), "attempt": place.attempt, "variation": place.variation}
+        return {
+            "place": str(place),
+            "role": place.role,
+            **where,
+            "same": self.same,
+            "mean_absolute_difference": self.distance,
+            "runs": [None if one is None else _told(one) for one in (self.one, self.other)],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Two runs, side by side."""
+
+    one: Story
+    other: Story
+    changes: tuple[Change, ...]
+    pairs: tuple[Pair, ...]
+    """In the order of the sequence."""
+
+    @cached_property
+    def parting(self) -> Pair | None:
+        """The first place at which they differ."""
+        return next((pair for pair in self.pairs if not pair.same), None)
+
+    @property
+    def same(self) -> bool:
+        return self.parting is None and not self.changes
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "runs": [self.one.run_id, self.other.run_id],
+            "same": self.same,
+            "recipe": [{"field": one.field, "values": [one.one, one.other]} for one in self.changes],
+            "parting": str(self.parting.place) if self.parting else None,
+            "places": [pair.to_data() for pair in self.pairs],
+        }
+
+
+def compare(one: str, other: str, journal_of: JournalOf) -> Difference:
+    """The runs `one` and `other`, as far as they are done.
+
+    Raises:
+        RunUnknown: one of them is not in the bucket.
+        JournalBroken, StoreUnavailable, StoreRefused: the bucket can't be read, or is not as a worker left it.
+    """
+    first, second = (read_story(read_history(journal_of(run_id)), journal_of) for run_id in (one, other))
+    return Difference(
+        one=first,
+        other=second,
+        changes=tuple(_changes(*_comparable(first, second))),
+        pairs=tuple(_pairs(first, second)),
+    )
+
+
+def load_picture(moment: Moment) -> Image.Image:
+    """An image of a sequence, RGB. Raises JournalBroken."""
+    try:
+        with Image.open(io.BytesIO(moment.journal.get(moment.key))) as image:
+            return image.convert("RGB")
+    except (ObjectMissing, OSError, SyntaxError, ValueError) as error:
+        raise JournalBroken(f"{moment.journal.address(moment.key)}: is no picture that can be read: {error}") from error
+
+
+def _told(moment: Moment) -> dict[str, Any]:
+    told: dict[str, Any] = {"run_id": moment.run_id, "step": moment.step, "goes_on": moment.goes_on}
+    if moment.text is not None:
+        return {**told, "text": moment.text}
+    return {**told, "address": moment.journal.address(moment.key), "sha256": moment.sha256}
+
+
+def _comparable(one: Story, other: Story) -> tuple[Recipe, Recipe]:
+    """The recipes of two runs; of one that the other branched off, what is left of its recipe there."""
+    return _rest(one, other), _rest(other, one)
+
+
+def _rest(story: Story, branch: Story) -> Recipe:
+    origin = branch.origin
+    return origin.recipe() if origin and origin.history.run_id == story.run_id else story.history.recipe
+
+
+def _changes(one: Recipe, other: Recipe) -> Iterator[Change]:
+    documents = [_content(recipe) for recipe in (one, other)]
+    yield from _fields("", *documents)
+
+
+def _content(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as data, its images by what they hold; where it is from does not count."""
+    document = to_document(recipe)
+    del document["parent"]
+    document["context"] = [
+        {"image": f"sha256 {item['sha256']}"} if "image" in item else item for item in document["context"]
+    ]
+    return document
+
+
+def _fields(path: str, one: Any, other: Any) -> Iterator[Change]:  # noqa: ANN401 - any part of a recipe
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in dict.fromkeys((*one, *other)):
+            yield from _fields(f"{path}.{name}" if path else name, one.get(name), other.get(name))
+    elif isinstance(one, list) and isinstance(other, list) and path in ("context", "refinement_prompts"):
+        for index in range(max(len(one), len(other))):
+            values = [values[index] if index < len(values) else None for values in (one, other)]
+            yield from _fields(f"{path}.{index}", *values)
+    elif one != other:
+        yield Change(field=path, one=one, other=other)
+
+
+def _pairs(one: Story, other: Story) -> Iterator[Pair]:
+    first = {moment.place: moment for moment in one.moments}
+    second = {moment.place: moment for moment in other.moments}
+    for place in _merged(list(first), list(second)):
+        yield _pair(place, first.get(place), second.get(place))
+
+
+def _merged(one: list[Place], other: list[Place]) -> list[Place]:
+    """All places, in the order of the sequence: those of `other` alone behind what they come after there."""
+    merged = list(one)
+    known = set(one)
+    behind = 0
+    for place in other:
+        if place in known:
+            behind = merged.index(place) + 1
+        else:
+            merged.insert(behind, place)
+            behind += 1
+    return merged
+
+
+def _pair(place: Place, one: Moment | None, other: Moment | None) -> Pair:
+    if one is None or other is None:
+        return Pair(place=place, one=one, other=other, same=False)
+    alike = one.goes_on == other.goes_on
+    if one.text is not None or other.text is not None:
+        return Pair(place=place, one=one, other=other, same=alike and one.text == other.text)
+    if one.sha256 == other.sha256:
+        return Pair(place=place, one=one, other=other, same=alike, distance=0.0)
+    # The files name their runs, so it is the pixels that may be the same.
+    distance = _distance(load_picture(one), load_picture(other))
+    return Pair(place=place, one=one, other=other, same=alike and distance == 0, distance=distance)
+
+
+def _distance(one: Image.Image, other: Image.Image) -> float | None:
+    """The mean absolute difference of two RGB images, 0 to 255; None when they are of different sizes."""
+    if one.size != other.size:
+        return None
+    means = ImageStat.Stat(ImageChops.difference(one, other)).mean
+    return sum(means) / len(means)

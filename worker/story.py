@@ -1,0 +1,196 @@
+"""The whole sequence that a run is part of: its own steps, behind those of the runs that it branched off."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+from core.plan import Draw, Path, Step
+from recipes.recipe import ContextItem, ImageItem, TextItem
+from storage.errors import RunUnknown
+from storage.journal import Artifact, Journal
+from worker.branch import Fork, fork_at
+from worker.history import History, PlaceError, is_on, read_history, read_text
+
+Role: TypeAlias = Literal["given", "refinement", "thinking", "image"]
+JournalOf: TypeAlias = Callable[[str], Journal]
+"""The folder of a run, by its id."""
+ROLES: tuple[Role, ...] = ("given", "refinement", "thinking", "image")
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Place:
+    """Where in a sequence something stands, whatever the number of its step is."""
+
+    path: Path = ()
+    """The branch of a tree; of an image, that of its step."""
+    images: int
+    """How many images the branch has before it."""
+    rank: int
+    """Of its role."""
+    item: int = 0
+    """Which item of the initial context, from 0."""
+    attempt: int = 0
+    variation: int = 0
+
+    @property
+    def role(self) -> Role:
+        return ROLES[self.rank]
+
+    def __str__(self) -> str:
+        branch = f"branch {'.'.join(map(str, self.path))}, " if self.path else ""
+        if self.role == "given":
+            return f"given item {self.item + 1}"
+        if self.role != "image":
+            return f"{branch}{self.role} before image {self.images + 1}"
+        marks = f", try {self.attempt + 1}" * bool(self.attempt) + f", variation {self.variation}" * bool(
+            self.variation
+        )
+        return f"{branch}image {self.images + 1}{marks}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """One text or image of a sequence."""
+
+    place: Place
+    run_id: str
+    """The run that read or made it."""
+    step: int
+    text: str | None = None
+    """None for an image."""
+    key: str = ""
+    """Of an image: its object within the run's folder."""
+    sha256: str = ""
+    goes_on: bool = True
+    """Whether the sequence goes on from it; other variations and dropped tries do not."""
+    journal: Journal = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """A run as a sequence from its very beginning, as far as it is done."""
+
+    history: History
+    origin: Fork | None
+    """Where the run branched off; None for one that did not, or whose parent is not in this bucket."""
+    moments: tuple[Moment, ...]
+    path: Path = ()
+    """What the run's own branches begin with."""
+    images: int = 0
+    """How many images came before the run's own."""
+
+    @property
+    def run_id(self) -> str:
+        return self.history.run_id
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.history.commits) == len(self.history.steps)
+
+
+def read_story(history: History, journal_of: JournalOf) -> Story:
+    """The sequence of a run, with what came before it in others. Raises JournalBroken and what S3 raises."""
+    origin = _origin(history, journal_of)
+    if origin is None:
+        moments = tuple(_given(history))
+        story = Story(history=history, origin=None, moments=moments)
+    else:
+        before = read_story(origin.history, journal_of)
+        path = before.path + origin.path
+        moments = tuple(_inherited(before, origin, path))
+        story = Story(history=history, origin=origin, moments=moments, path=path, images=before.images + origin.images)
+    return replace(story, moments=(*moments, *_own(story)))
+
+
+def _origin(history: History, journal_of: JournalOf) -> Fork | None:
+    """The place in another run that this one's initial context is from."""
+    if history.recipe.parent is None:
+        return None
+    run_id, _, number = history.recipe.parent.rpartition("@")
+    try:
+        parent = read_history(journal_of(run_id), last=int(number))
+        forks = list(_forks(parent, int(number)))
+        context = _contents(history.recipe.context)
+        return next((fork for fork in forks if _contents(fork.context()) == context), None)
+    except (RunUnknown, PlaceError):
+        return None
+
+
+def _forks(parent: History, number: int) -> Iterator[Fork]:
+    step = parent.step(number)
+    for variation in parent.candidates(step) if isinstance(step, Draw) else (None,):
+        yield fork_at(parent, number, variation)
+
+
+def _contents(context: tuple[ContextItem, ...]) -> list[object]:
+    """The items of a context, images by their content."""
+    return [one.sha256 if isinstance(one, ImageItem) else one for one in context]
+
+
+def _given(history: History) -> Iterator[Moment]:
+    for number, item in enumerate(history.recipe.context[: len(history.commits)]):
+        place = Place(images=0, rank=0, item=number)
+        moment = Moment(place=place, run_id=history.run_id, step=number + 1, journal=history.journal)
+        if isinstance(item, TextItem):
+            yield replace(moment, text=item.text)
+        else:
+            yield replace(moment, key=item.image, sha256=item.sha256 or "")
+
+
+def _inherited(before: Story, origin: Fork, path: Path) -> Iterator[Moment]:
+    """What leads to the place where a run branched off: of the image drawn there, another may go on than did."""
+    for moment in before.moments:
+        if not is_on(moment.place.path, path):
+            continue
+        here = moment.run_id == origin.history.run_id and moment.place.role == "image"
+        if here and origin.drawn and _item(origin.history, moment.step) == _item(origin.history, origin.step.number):
+            yield replace(moment, goes_on=moment.key == origin.drawn.key)
+        elif here and len(path) > len(moment.place.path):
+            yield replace(moment, goes_on=moment.goes_on and moment.place.variation == path[len(moment.place.path)])
+        else:
+            yield moment
+
+
+def _item(history: History, number: int) -> int | None:
+    step = history.steps[number - 1]
+    return step.item if isinstance(step, Draw) else None
+
+
+def _own(story: Story) -> Iterator[Moment]:
+    """What the steps of the run itself made."""
+    history = story.history
+    kept = {one.key for one in _going_on(history)}
+    for step, commit in zip(history.steps, history.commits, strict=False):
+        for made in commit.artifacts:
+            yield Moment(
+                place=_place(story, step, made),
+                run_id=history.run_id,
+                step=step.number,
+                text=read_text(history.journal, made) if made.kind == "text" else None,
+                key=made.key,
+                sha256=made.sha256,
+                goes_on=made.kind == "text" or made.key in kept,
+                journal=history.journal,
+            )
+
+
+def _place(story: Story, step: Step, made: Artifact) -> Place:
+    if isinstance(step, Draw):
+        images = step.index
+    else:
+        before = story.history.before(step.number, step.path)
+        images = sum(isinstance(one, Draw) and not one.attempt for one in before)
+    return Place(
+        path=story.path + step.path,
+        images=story.images + images,
+        rank=ROLES.index(made.role),
+        attempt=made.attempt,
+        variation=made.variation,
+    )
+
+
+def _going_on(history: History) -> Iterator[Artifact]:
+    """The images from which the run goes on, as far as it is."""
+    done = [step for step in history.steps[: len(history.commits)] if isinstance(step, Draw)]
+    for last in {step.item: step for step in done}.values():
+        yield from history.kept(last).values()
