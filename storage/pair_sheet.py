@@ -56,7 +56,7 @@ class _Drawn:
 
     def __init__(self, row: Row, side_px: int) -> None:
         self.row = row
-        self.pictures = [half and fitted(half.picture.convert("RGB"), side_px) for half in row.halves]
+        self.pictures = [fitted(half.picture.convert("RGB"), side_px) if half else None for half in row.halves]
         shown = [picture for picture in self.pictures if picture]
         self.width_px = max(picture.width for picture in shown)
         self.height_px = max(picture.height for picture in shown)
