@@ -34,7 +34,7 @@ chaos: setup  ## the fault campaigns in their long form: hours; the tests run a 
 	$(BIN)/python -m tests.chaos
 	$(BIN)/python -m tests.chaos --model models/tiny-bagel --workers 2 --kills 100 --kill-pause-s 6 \
 		--drains 10 --duplicates 10 --freezes 5 --redis-restarts 3 --redis-outages 1 --redis-pauses 2 --s3-each 1
-	$(BIN)/python -m tests.chaos.partitions --cut-s 45
+	$(BIN)/python -m tests.chaos.partitions --cut-s 60
 	$(BIN)/python -m tests.chaos.partitions --repeats 2 --model models/tiny-bagel
 	$(BIN)/python -m tests.chaos.hostile
 

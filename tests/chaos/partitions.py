@@ -46,7 +46,7 @@ class Partition:
         self.sides = sides
         self.rng = moments("partition", seed)
         self.delay_s = delay_s
-        """How long a cut from S3 lasts; and, beyond the other's start, one from Redis that is healed in mid-run."""
+        """How long a cut from S3 lasts at most; one from Redis, beyond what has to be seen before it may end."""
         self.names = names("cut", seed, images=4)
 
     def cut_once(self, case: str, healed: str) -> Cut:
@@ -64,8 +64,7 @@ class Partition:
                 taken_over_s = self._wait_for_another(run_id, victim, began)
             if healed == AFTER_ITS_END:
                 on.until_over([run_id])
-            else:
-                time.sleep(self.delay_s * self.rng.uniform(0.2, 1.0))
+            time.sleep(self.delay_s * self.rng.uniform(0.2, 1.0))
         finally:
             side.heal()
         back = time.monotonic()
