@@ -1,4 +1,4 @@
-"""How time and tokens grow with the length of a sequence, and what variations drawn as one batch save.
+"""How time, tokens and memory grow with the length of a sequence, and what variations and trees save.
 
 python -m core.bench --model_path models/tiny-bagel
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from core.bagel import Bagel
 from core.events import ImageReady, StepStarted
+from core.growth import long_table, tree_table
 from core.protocol import Context, Drawn, Picture, Text
 from core.sequence import run_sequence
 from recipes.card import ModelFolderError
@@ -160,7 +161,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for variations in options.variations
     ]
     sys.stdout.write("\n" + comparison_table(compared) + "\n")
+    if options.trees:
+        sys.stdout.write("\n" + tree_table(model, recipe, options.trees) + "\n")
+    if options.long:
+        long = replace(recipe, num_images=options.long, max_context_items=options.max_context_items)
+        sys.stdout.writelines(f"\n{line}" for line in long_table(model, long))
+        sys.stdout.write("\n")
     return 0
+
+
+def _width_by_depth(said: str) -> tuple[int, int]:
+    width, _, depth = said.partition("x")
+    return int(width), int(depth)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,6 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_path", type=Path, required=True, help="a model folder in the official BAGEL layout")
     parser.add_argument("--images", type=int, nargs="+", default=LENGTHS, help="how many images, one run for each")
     parser.add_argument("--variations", type=int, nargs="+", default=VARIATIONS, help="how many images in a batch")
+    parser.add_argument("--trees", type=_width_by_depth, nargs="*", help="variations x images a path, as 2x3")
+    parser.add_argument("--long", type=int, help="one sequence of so many images, measured five by five")
+    parser.add_argument("--max_context_items", type=int, help="of the long sequence; keeps all when left out")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each is drawn; the fastest counts")
     parser.add_argument("--num_timesteps", type=int, help="of each image; the model's default")
     parser.add_argument("--max_batch", type=int, default=max(VARIATIONS), help="how many are computed at once, at most")

@@ -39,3 +39,14 @@ def test_a_batch_reads_and_holds_its_context_once(capsys: pytest.CaptureFixture[
 def test_a_folder_that_is_no_model_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert bench.main(["--model_path", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}")
+
+
+def test_trees_and_a_long_sequence_are_measured_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, trees, long = printed(
+        capsys, "--images", "1", "--variations", "1", "--trees", "2x2", "--long", "7", "--max_context_items", "4"
+    )
+    ((name, images, *rest),) = trees
+    assert (name, images) == ("2x2", "6")
+    assert 0.25 < float(rest[7]) < 0.5, "tokens read by a tree, of those that its 4 paths read each for itself"
+    assert rest[8] == rest[9], "the memory of a tree's keys and values is that of one path"
+    assert [row[0] for row in long[1:]] == ["5", "7"]
