@@ -13,7 +13,8 @@ from typing import Any
 
 from core.events import Event
 from core.plan import Step
-from core.scripted import CARD, ScriptedModel
+from core.protocol import UnifiedModel
+from core.scripted import ScriptedModel
 from storage.journal import Commit, Journal, Manifest
 from storage.objects import MemoryStore, ObjectStore
 from storage.uploader import UploadLimits
@@ -88,17 +89,17 @@ def make_run(
     objects: ObjectStore,
     *,
     prefix: str = PREFIX,
-    model: ScriptedModel | None = None,
+    model: UnifiedModel | None = None,
     reporter: Silent | None = None,
     guard: Callable[..., None] = lambda *_: None,
     uploads: UploadLimits = UPLOADS,
 ) -> Manifest:
-    """The run that `asked` describes, in this process and on the scripted model."""
-    journal = Journal(objects, prefix, asked.run_id)
-    job = resolve(asked, CARD, recipes=PROJECT / "recipes", sources=Sources())
+    """The run that `asked` describes, in this process; on the scripted model, unless another is given."""
+    journal, model = Journal(objects, prefix, asked.run_id), model or ScriptedModel()
+    job = resolve(asked, model.card, recipes=PROJECT / "recipes", sources=Sources())
     store(job, journal)
     reporter = reporter or Silent()
-    return run(job, model=model or ScriptedModel(), journal=journal, reporter=reporter, guard=guard, uploads=uploads)
+    return run(job, model=model, journal=journal, reporter=reporter, guard=guard, uploads=uploads)
 
 
 def objects_of(objects: ObjectStore, run_id: str, *, prefix: str = PREFIX) -> dict[str, bytes]:
@@ -107,10 +108,10 @@ def objects_of(objects: ObjectStore, run_id: str, *, prefix: str = PREFIX) -> di
     return {key.removeprefix(folder): objects.get(key) for key in objects.list(folder)}
 
 
-def undisturbed(asked: RunRequest) -> dict[str, bytes]:
+def undisturbed(asked: RunRequest, model: UnifiedModel | None = None) -> dict[str, bytes]:
     """The objects that the run leaves when nothing happens to it."""
     objects = MemoryStore()
-    make_run(asked, objects)
+    make_run(asked, objects, model=model)
     return objects_of(objects, asked.run_id)
 
 
@@ -150,6 +151,12 @@ class WorkerProcess:
         """End the process that computes, as the kernel does when memory runs out."""
         for child in self.children():
             os.kill(child, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End it with the process that computes, as a machine does that loses its power."""
+        for process in (self.process.pid, *self.children()):
+            os.kill(process, signal.SIGKILL)
+        self.process.wait()
 
     def stop(self) -> int:
         """Let it finish what it does; its exit code."""
