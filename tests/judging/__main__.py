@@ -1,0 +1,56 @@
+"""Does judging pay? python -m tests.judging: tasks done with and without a judge, right or wrong by their pixels."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.bagel import Bagel
+from tests.judging import rendered
+from tests.judging.report import report
+from tests.judging.tasks import WORDINGS, tasks
+from tests.judging.trial import recorded, trial
+
+TINY = Path(__file__).parents[2] / "models" / "tiny-bagel"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is not yet in the file of results, then print the tables of all that is in it."""
+    options, tell = _parser().parse_args(arguments), sys.stdout.write
+    model = Bagel.load(options.model_path, device="cpu", dtype="float32")
+    tell(f"seed {options.seed}, {options.timesteps} time steps, results in {options.results}\n\n")
+    tell(rendered.report(model, options.rendered, options.seed) + "\n")
+    done = recorded(options.results)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    both = zip(*(tasks(kind, options.tasks, options.seed) for kind in WORDINGS), strict=True)
+    with options.results.open("a") as results:
+        for task in (task for pair in both for task in pair):
+            if f"{task.kind} {task.number}" not in done:
+                made = trial(task, model, options.timesteps)
+                done[made.name] = made
+                results.write(made.to_json() + "\n")
+                results.flush()
+    for kind in WORDINGS:
+        of_kind = [done[f"{kind} {number}"] for number in range(options.tasks)]
+        tell("\n" + report(of_kind) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.judging", description="Does judging pay?")
+    parser.add_argument("--model_path", type=Path, default=TINY, help="tiny-bagel, or one trained on the same world")
+    parser.add_argument("--tasks", type=int, default=120, help="how many of each kind: drawing and editing")
+    parser.add_argument("--rendered", type=int, default=200, help="how many rendered pictures to ask about")
+    parser.add_argument("--timesteps", type=int, default=11, help="points of the denoising schedule")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("out/judging.jsonl"),
+        help="one line a task; those in it are not done again",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

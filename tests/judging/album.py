@@ -1,0 +1,49 @@
+"""A model that draws and judges each image of a task once, however many policies ask for the same."""
+
+from collections.abc import Iterator, Sequence
+
+from PIL.Image import Image
+
+from core.protocol import Context, Denoising, Drawn, UnifiedModel
+from recipes.card import ModelCard
+from recipes.recipe import ImageSettings, TextSettings
+
+
+class Album:
+    """The images that follow one context, by their seeds, and their scores. Implements UnifiedModel.
+
+    Args:
+        model: what draws and judges.
+    """
+
+    def __init__(self, model: UnifiedModel) -> None:
+        self.model = model
+        self.images: dict[int, Image] = {}
+        self._scores: dict[tuple[int, str, str | None], float] = {}
+
+    @property
+    def card(self) -> ModelCard:
+        return self.model.card
+
+    @property
+    def tokens_read(self) -> int:
+        return self.model.tokens_read
+
+    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
+        return self.model.write(context, settings, seed=seed)
+
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+        missing = [seed for seed in seeds if seed not in self.images]
+        for progress in self.model.draw(context, settings, seeds=missing) if missing else ():
+            if isinstance(progress, Drawn):
+                self.images.update(zip(missing, progress.images, strict=True))
+        yield Drawn(images=tuple(self.images[seed] for seed in seeds))
+
+    def judge(self, image: Image, question: str, answer: str | None = None) -> float:
+        asked = (id(image), question, answer)
+        if asked not in self._scores:
+            self._scores[asked] = self.model.judge(image, question, answer)
+        return self._scores[asked]
+
+    def forget(self) -> None:
+        self.model.forget()

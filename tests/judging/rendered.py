@@ -1,0 +1,45 @@
+"""What the judges make of rendered pictures, with a true description and with one that is wrong in one thing."""
+
+import random
+from collections.abc import Iterator
+from statistics import mean
+
+from core.protocol import UnifiedModel
+from tests.judging.figures import auc
+from tests.judging.tasks import CAPTION, MATCH_TARGET, Wording
+from tests.toyworld.edits import random_edit
+from tests.toyworld.pictures import picture
+from tests.toyworld.scenes import Scene, random_scene
+
+THINGS = (1, 2, 3)
+
+
+def report(model: UnifiedModel, count: int, seed: int) -> str:
+    """How well yes and no, and the likelihood of captions, tell true from false of `count` pictures."""
+    asked = list(_questions(count, seed))
+    lines = [f"rendered: {count} pictures, each with a true and a false description"]
+    for wording in (MATCH_TARGET, CAPTION):
+        true, false = ([_score(model, wording, *one) for one in side] for side in zip(*asked, strict=True))
+        ranked = mean(one > other for one, other in zip(true, false, strict=True))
+        low, high = sorted(true)[count // 20], sorted(false)[-1 - count // 20]
+        lines.append(
+            f"  {wording.name:<14}AUC {auc(true, false):.2f}; the true one of a picture is higher in {ranked:.0%}; "
+            f"95 % of the true are above {low:.3f}, 95 % of the false below {high:.3f}"
+        )
+    return "\n".join(lines)
+
+
+def _questions(count: int, seed: int) -> Iterator[tuple[tuple[Scene, Scene], tuple[Scene, Scene]]]:
+    """A picture with what it is said to be: its own scene, and another as rich that differs by one change."""
+    for number in range(count):
+        rng = random.Random(f"{seed}/rendered/{number}")
+        scene = random_scene(rng, rng.choice(THINGS))
+        other = random_edit(scene, rng).target
+        while len(other.things) != len(scene.things):
+            other = random_edit(scene, rng).target
+        yield (scene, scene), (scene, other)
+
+
+def _score(model: UnifiedModel, wording: Wording, scene: Scene, said: Scene) -> float:
+    asked = wording.judge(said.text)
+    return model.judge(picture(scene), asked.question, asked.answer)
