@@ -34,6 +34,7 @@ MODELS = "autoseq:models"
 RECIPE = "recipe.json"
 MANIFEST = "manifest.json"
 PAGE = "index.html"
+CONTACT_SHEET = "contact-sheet.png"
 COMMITS = "commits/"
 
 _WAITING = "autoseq:waiting:"

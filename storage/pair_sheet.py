@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from storage.sheet import INK, LINE_PX, MARGIN_PX, PAPER, Font, fitted, wrapped
+from storage.lettering import LINE_PX, Font, wrapped
+from storage.sheet import INK, MARGIN_PX, PAPER, fitted
 
 HEADING_PX, TITLE_PX, CAPTION_PX = 17, 15, 14
 GAP_PX = 8

@@ -1,31 +1,38 @@
-"""Many pictures on one: a run's images in a grid, with their texts beneath."""
+"""Many pictures on one: in a grid, in labelled rows and columns, or as a tree, with their words beneath."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from storage.lettering import LINE_PX, Font, font, wrapped
 
 MARGIN_PX = 20
-LINE_PX = 21
-FONT_PX = 15
-MAX_LINES = 6
+CAPTION_GAP_PX = 10
+LABEL_PX = 150
+"""The width of the words beside a row."""
 SMALLEST_PX = 192
 PIXEL_ART_PX = 128
 """Pictures up to this size are enlarged by whole pixels, others smoothly."""
-PAPER, INK = (250, 249, 246), (40, 38, 34)
-
-Font: TypeAlias = ImageFont.ImageFont | ImageFont.FreeTypeFont
+FRAME_PX = 4
+PAPER, INK, SOFT, LINE, MARK = (250, 249, 246), (40, 38, 34), (120, 115, 106), (200, 196, 187), (180, 84, 10)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Cell:
-    picture: Image.Image
-    lines: tuple[str, ...]
+class Tile:
+    """A picture on a sheet, or a place that stays empty."""
 
-    @property
-    def height_px(self) -> int:
-        return self.picture.height + (10 + LINE_PX * len(self.lines) if self.lines else 0)
+    image: Image.Image | None
+    caption: str = ""
+    """What stands beneath; in an empty place, within. Wrapped, and cut after a few lines."""
+    row: int
+    column: int
+    rows: int = 1
+    """How many rows it spans, in whose middle it stands."""
+    framed: bool = False
+    parent: int | None = None
+    """Which of the tiles it came from, by its number in their sequence: a line leads there."""
 
 
 def contact_sheet(
@@ -41,71 +48,149 @@ def contact_sheet(
     """
     if not images or len(captions) not in (0, len(images)):
         raise ValueError(f"{len(images)} images and {len(captions)} captions: a caption for each image, or none")
-    font = ImageFont.load_default(size=FONT_PX)
-    pictures = [fitted(image.convert("RGB"), side_px) for image in images]
-    width_px = max(picture.width for picture in pictures)
-    texts = captions or [""] * len(images)
-    cells = [
-        _Cell(picture=picture, lines=wrapped(text, font, width_px))
-        for picture, text in zip(pictures, texts, strict=True)
+    across = min(columns or 4, len(images))
+    tiles = [
+        Tile(image=image, caption=caption, row=number // across, column=number % across)
+        for number, (image, caption) in enumerate(zip(images, captions or [""] * len(images), strict=True))
     ]
-    across = min(columns or 4, len(cells))
-    rows = [cells[start : start + across] for start in range(0, len(cells), across)]
-    heights = [max(cell.height_px for cell in row) for row in rows]
-    size = (MARGIN_PX + across * (width_px + MARGIN_PX), MARGIN_PX + sum(height + MARGIN_PX for height in heights))
-    sheet = Image.new("RGB", size, PAPER)
-    top = MARGIN_PX
-    for row, height in zip(rows, heights, strict=True):
-        for column, cell in enumerate(row):
-            _place(sheet, cell, (MARGIN_PX + column * (width_px + MARGIN_PX), top), font)
-        top += height + MARGIN_PX
-    return sheet
+    return tiled_sheet(tiles, side_px=max(side_px, SMALLEST_PX))
 
 
-def _place(sheet: Image.Image, cell: _Cell, corner: tuple[int, int], font: Font) -> None:
-    left, top = corner
-    sheet.paste(cell.picture, corner)
-    draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(cell.lines):
-        draw.text((left, top + cell.picture.height + 10 + number * LINE_PX), line, fill=INK, font=font)
+def tiled_sheet(
+    tiles: Sequence[Tile],
+    *,
+    side_px: int,
+    title: str = "",
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> Image.Image:
+    """`tiles` in their rows and columns on one RGB picture.
+
+    Args:
+        tiles: at least one; those with a parent stand to the right of it.
+        side_px: the longer side of a picture; pixel pictures come as near as whole factors allow.
+        title: stands above all.
+        row_labels: what stands left of each row, from the first on.
+        column_labels: what stands above each column, from the first on.
+    """
+    return _Sheet(tiles, side_px, title, row_labels, column_labels).paint()
+
+
+class _Sheet:
+    """Where everything stands, in pixels."""
+
+    def __init__(
+        self, tiles: Sequence[Tile], side_px: int, title: str, row_labels: Sequence[str], column_labels: Sequence[str]
+    ) -> None:
+        self.tiles = tiles
+        self.font: Font = font()
+        self.pictures = [fitted(tile.image.convert("RGB"), side_px) if tile.image else None for tile in tiles]
+        shown = [picture.size for picture in self.pictures if picture] or [(side_px, side_px)]
+        self.empty = max(width for width, _ in shown), max(height for _, height in shown)
+        self.width_px = self.empty[0]
+        self.captions = [self._wrapped(tile.caption, self.width_px) for tile in tiles]
+        self.row_labels = [self._wrapped(label, LABEL_PX) for label in row_labels]
+        self.column_labels = [self._wrapped(label, self.width_px) for label in column_labels]
+        columns = 1 + max(tile.column for tile in tiles)
+        self.left_px = MARGIN_PX + (LABEL_PX + MARGIN_PX if any(self.row_labels) else 0)
+        self.total_width_px = self.left_px + columns * (self.width_px + MARGIN_PX)
+        self.title = self._wrapped(title, self.total_width_px - 2 * MARGIN_PX)
+
+    def _wrapped(self, text: str, width_px: int) -> tuple[str, ...]:
+        return wrapped(text, self.font, width_px)
+
+    @cached_property
+    def head_px(self) -> int:
+        """Down to the first row."""
+        blocks = [len(self.title), max(map(len, self.column_labels), default=0)]
+        return MARGIN_PX + sum(lines * LINE_PX + CAPTION_GAP_PX for lines in blocks if lines)
+
+    @cached_property
+    def tops(self) -> list[int]:
+        """Where each row begins, and at the end where another would."""
+        heights = [0] * max(tile.row + tile.rows for tile in self.tiles)
+        for row, label in enumerate(self.row_labels[: len(heights)]):
+            heights[row] = len(label) * LINE_PX
+        for number, tile in sorted(enumerate(self.tiles), key=lambda one: one[1].rows):
+            last = tile.row + tile.rows - 1
+            above = sum(heights[tile.row : last]) + MARGIN_PX * (tile.rows - 1)
+            heights[last] = max(heights[last], self.height_px(number) - above)
+        tops = [self.head_px]
+        for height in heights:
+            tops.append(tops[-1] + height + MARGIN_PX)
+        return tops
+
+    def height_px(self, number: int) -> int:
+        """Of a tile with its caption."""
+        picture, lines = self.pictures[number], len(self.captions[number])
+        if picture is None:
+            return self.empty[1]
+        return picture.height + (CAPTION_GAP_PX + LINE_PX * lines if lines else 0)
+
+    def corner(self, number: int) -> tuple[int, int]:
+        """The left top of a tile."""
+        tile = self.tiles[number]
+        top, bottom = self.tops[tile.row], self.tops[tile.row + tile.rows] - MARGIN_PX
+        slack = (bottom - top - self.height_px(number)) // 2 if tile.rows > 1 else 0
+        return self.left_px + tile.column * (self.width_px + MARGIN_PX), top + slack
+
+    def size(self, number: int) -> tuple[int, int]:
+        """Of a tile's picture."""
+        picture = self.pictures[number]
+        return picture.size if picture else self.empty
+
+    def paint(self) -> Image.Image:
+        sheet = Image.new("RGB", (self.total_width_px, self.tops[-1]), PAPER)
+        draw = ImageDraw.Draw(sheet)
+        self._write(draw, (MARGIN_PX, MARGIN_PX), self.title, INK)
+        labels_px = max(map(len, self.column_labels), default=0) * LINE_PX
+        for column, label in enumerate(self.column_labels):
+            left = self.left_px + column * (self.width_px + MARGIN_PX)
+            self._write(draw, (left, self.head_px - CAPTION_GAP_PX - labels_px), label, SOFT)
+        for top, label in zip(self.tops, self.row_labels, strict=False):
+            self._write(draw, (MARGIN_PX, top), label, SOFT)
+        for number, tile in enumerate(self.tiles):
+            if tile.parent is not None:
+                self._join(draw, tile.parent, number)
+        for number in range(len(self.tiles)):
+            self._place(sheet, draw, number)
+        return sheet
+
+    def _place(self, sheet: Image.Image, draw: ImageDraw.ImageDraw, number: int) -> None:
+        left, top = self.corner(number)
+        picture, (width, height) = self.pictures[number], self.size(number)
+        if picture is None:
+            draw.rectangle((left, top, left + width - 1, top + height - 1), outline=LINE, width=2)
+            self._write(draw, (left + CAPTION_GAP_PX, top + CAPTION_GAP_PX), self.captions[number], SOFT)
+            return
+        if self.tiles[number].framed:
+            around = (left - FRAME_PX, top - FRAME_PX, left + width + FRAME_PX - 1, top + height + FRAME_PX - 1)
+            draw.rectangle(around, outline=MARK, width=FRAME_PX)
+        sheet.paste(picture, (left, top))
+        self._write(draw, (left, top + height + CAPTION_GAP_PX), self.captions[number], INK)
+
+    def _join(self, draw: ImageDraw.ImageDraw, parent: int, child: int) -> None:
+        """A line from the middle of one picture's right side to that of the other's left."""
+        (from_left, from_top), (to_left, to_top) = self.corner(parent), self.corner(child)
+        width, height = self.size(parent)
+        start = (from_left + width, from_top + height // 2)
+        end = (to_left, to_top + self.size(child)[1] // 2)
+        turn = to_left - MARGIN_PX // 2
+        draw.line((start, (turn, start[1]), (turn, end[1]), end), fill=LINE, width=2)
+
+    def _write(
+        self, draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], ink: tuple[int, int, int]
+    ) -> None:
+        for number, line in enumerate(lines):
+            draw.text((corner[0], corner[1] + number * LINE_PX), line, fill=ink, font=self.font)
 
 
 def fitted(image: Image.Image, side_px: int) -> Image.Image:
     """`image` in the size it is shown at."""
     longest = max(image.size)
     if longest <= PIXEL_ART_PX:
-        factor = max(side_px // longest, -(-SMALLEST_PX // longest))
+        factor = max(side_px // longest, -(-min(SMALLEST_PX, side_px) // longest))
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    scale = max(side_px, SMALLEST_PX) / longest
+    scale = side_px / longest
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def wrapped(text: str, font: Font, width_px: int) -> tuple[str, ...]:
-    """`text` in lines that fit, at most MAX_LINES; an ellipsis stands for the rest. Overlong words are broken."""
-    lines: list[str] = []
-    line = ""
-    for word in text.split():
-        for part in _broken(word, font, width_px):
-            longer = f"{line} {part}".strip()
-            if font.getlength(longer) > width_px:
-                lines.append(line)
-                line = part
-            else:
-                line = longer
-    lines += [line] if line else []
-    if len(lines) <= MAX_LINES:
-        return tuple(lines)
-    last = lines[MAX_LINES - 1]
-    while font.getlength(f"{last}…") > width_px:
-        last = last[:-1]
-    return (*lines[: MAX_LINES - 1], f"{last.rstrip()}…")
-
-
-def _broken(word: str, font: Font, width_px: int) -> list[str]:
-    parts = [""]
-    for character in word:
-        if parts[-1] and font.getlength(parts[-1] + character) > width_px:
-            parts.append("")
-        parts[-1] += character
-    return parts

@@ -1,24 +1,18 @@
 """A finished run in a folder of this machine: its page, its pictures, and all of them on one sheet."""
 
-import io
-import json
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
 from storage import keys
+from storage.figures import figures, image_name
 from storage.folder import FolderStore
-from storage.journal import Artifact, Journal, Manifest
-from storage.sheet import contact_sheet
-
-SHEET = "contact-sheet.png"
-SIDE_PX = 256
-_TAGS = re.compile(r"</?think>")
+from storage.journal import Journal
+from worker.run_sheet import run_sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +23,14 @@ class Album:
     page: Path | None
     """None when the recipe wanted none."""
     sheet: Path
-    pictures: tuple[Path, ...]
+    pictures: Mapping[str, Path]
+    """Those that went on, by their names."""
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data: absolute paths."""
         paths = {"folder": self.folder, "page": self.page, "contact_sheet": self.sheet}
         shown = {name: str(path.resolve()) if path else None for name, path in paths.items()}
-        return {**shown, "images": [str(picture.resolve()) for picture in self.pictures]}
+        return {**shown, "images": [str(picture.resolve()) for picture in self.pictures.values()]}
 
 
 def download(journal: Journal, folder: Path) -> Journal:
@@ -52,38 +47,19 @@ def make_album(journal: Journal, folder: Path) -> Album:
     manifest = journal.manifest()
     if manifest is None:
         raise ValueError(f"{folder}: the run is not complete")
-    pictures = [artifact for artifact in manifest.artifacts if artifact.kind == "image"]
-    images = [Image.open(io.BytesIO(journal.get(artifact.key))) for artifact in pictures]
-    sheet = folder / SHEET
-    contact_sheet(images, captions(journal, manifest), side_px=SIDE_PX).save(sheet)
+    sheet = folder / keys.CONTACT_SHEET
+    run_sheet(journal, manifest).save(sheet)
     page = folder / keys.PAGE
     return Album(
         folder=folder,
         page=page if page.exists() else None,
         sheet=sheet,
-        pictures=tuple(folder / artifact.key for artifact in pictures),
+        pictures={
+            image_name(image.index, path=image.path): folder / image.key
+            for figure in figures(manifest.artifacts)
+            for image in figure.going_on
+        },
     )
-
-
-def captions(journal: Journal, manifest: Manifest) -> list[str]:
-    """The words that led to each picture: the plan for it, else what was last asked for."""
-    texts = [item for item in json.loads(journal.get(keys.RECIPE))["context"] if "text" in item]
-    asked = next((item["text"] for item in reversed(texts) if not item.get("thought")), "")
-    plan = _TAGS.sub("", texts[-1]["text"]).strip() if texts and texts[-1].get("thought") else ""
-    found: list[str] = []
-    for artifact in manifest.artifacts:
-        if artifact.kind == "image":
-            found.append(" · ".join(part for part in (asked, plan) if part))
-            plan = ""
-        elif artifact.role == "thinking":
-            plan = _read(journal, artifact)
-        else:
-            asked = _read(journal, artifact)
-    return found
-
-
-def _read(journal: Journal, artifact: Artifact) -> str:
-    return _TAGS.sub("", journal.get(artifact.key).decode()).strip()
 
 
 def print_links(console: Console, album: Album) -> None:
@@ -92,8 +68,8 @@ def print_links(console: Console, album: Album) -> None:
     if album.page:
         print_link(console, "page", album.page.resolve().as_uri())
     print_link(console, "contact sheet", album.sheet.resolve().as_uri())
-    for number, picture in enumerate(album.pictures, 1):
-        print_link(console, f"image {number}", picture.resolve().as_uri())
+    for name, picture in album.pictures.items():
+        print_link(console, name, picture.resolve().as_uri())
 
 
 def print_link(console: Console, name: str, address: str) -> None:

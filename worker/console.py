@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from storage.figures import image_name, score_text
 from storage.state import ProgressEvent
 
 PLAIN_COLUMNS = 1000
@@ -33,6 +34,16 @@ def screen(*, stderr: bool = False) -> Console:
 def clean(text: str) -> str:
     """`text` without the characters that a terminal would obey."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text).strip()
+
+
+def remarks(*, attempt: int = 0, score: float | None = None, chosen: bool | None = None) -> str:
+    """What there is to say of an image beside its name: " (try 2, score 0.874, chosen)"; nothing of a plain one."""
+    told = [f"try {attempt + 1}"] if attempt else []
+    if score is not None:
+        told.append(f"score {score_text(score)}")
+    if chosen is not None:
+        told.append("chosen" if chosen else "dropped")
+    return f" ({', '.join(told)})" if told else ""
 
 
 def duration(seconds: float) -> str:
@@ -70,6 +81,8 @@ class RunView:
         self._hint = hint
         self._lock = threading.Lock()
         self._roles: dict[int, str] = {}
+        self._choices: dict[int, bool] = {}
+        """By step, whether it leaves a choice to the judge."""
         self._steps = 0
         self._writing: int | None = None
         """The step whose text is being written."""
@@ -120,12 +133,19 @@ class RunView:
             case "denoised":
                 note = f"{data['done']} of {data['total']}"
                 self._bars.update(self._part, completed=data["done"], total=data["total"], note=note)
-            case "artifact" if data["role"] == "image":
-                self._line(data["step"], data["key"], link=data["url"])
-            case "succeeded" | "failed" | "cancelled":
-                self._end(kind, data)
+            case _:
+                self._made(kind, data)
         if self._steps:
             self._advance(data)
+
+    def _made(self, kind: str, data: Mapping[str, Any]) -> None:
+        match kind:
+            case "judged":
+                self._bars.update(self._part, note=f"scored {', '.join(map(score_text, data['scores']))}")
+            case "artifact" if data["role"] == "image":
+                self._image(data)
+            case "succeeded" | "failed" | "cancelled":
+                self._end(kind, data)
 
     def _loading(self, done: int, total: int) -> None:
         note = f"{done / MB:,.0f} of {total / MB:,.0f} MB"
@@ -149,7 +169,14 @@ class RunView:
     def _step(self, data: Mapping[str, Any]) -> None:
         self._end_text()
         number, kind = data["step"], data["kind"]
-        role = f"image {data['index'] + 1}" if kind == "draw" else data.get("role", "forget")
+        path = data.get("path", "")
+        if kind == "draw":
+            role = image_name(data["index"], path=path)
+            self._choices[number] = data.get("variations", 1) > 1 or bool(data.get("attempt"))
+            if data.get("attempt"):
+                role += f", try {data['attempt'] + 1}"
+        else:
+            role = f"{path} {data.get('role', 'forget')}".strip()
         self._roles[number] = role
         self._bars.update(self._part, description=role, completed=0, total=None, note="", visible=True)
         if kind == "write":
@@ -158,6 +185,14 @@ class RunView:
             self._line(number, data.get("text") or "(an image)")
         elif kind == "forget":
             self._line(number, "(the oldest items leave the context)")
+
+    def _image(self, data: Mapping[str, Any]) -> None:
+        """An image is stored: its name, and what the judge found of it."""
+        number, path = data["step"], data.get("path", "")
+        self._roles[number] = image_name(data.get("index"), path=path, variation=data.get("variation", 0))
+        chosen = data.get("chosen") if self._choices.get(number) and not path else None
+        about = remarks(attempt=data.get("attempt", 0), score=data.get("score"), chosen=chosen)
+        self._line(number, data["key"] + about, link=data["url"])
 
     def _end_text(self) -> None:
         """What was being written is complete."""
@@ -202,7 +237,7 @@ def _row(number: Text, role: Text, words: Text) -> Table:
     """Words beside their step and role, wrapped below themselves."""
     row = Table.grid(padding=(0, 1))
     row.add_column(width=STEP_COLUMNS, justify="right")
-    row.add_column(width=ROLE_COLUMNS)
+    row.add_column(min_width=ROLE_COLUMNS, no_wrap=True)
     row.add_column(overflow="fold")
     row.add_row(number, role, words)
     return row

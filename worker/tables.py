@@ -1,19 +1,21 @@
 """What the command line shows of runs and plans at rest."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
+from storage.figures import figures, image_name
 from storage.journal import Artifact, Journal
 from storage.state import RunState
-from worker.console import HOUR_S, MINUTE_S, STATE_STYLES, clean, duration
+from worker.console import HOUR_S, MINUTE_S, STATE_STYLES, clean, duration, remarks
 from worker.estimate import BYTES_A_VALUE, Estimate, described
 
 DAY_S = 24 * HOUR_S
 MIB = 2**20
 SHOWN_CHARS = 48
+NAME_COLUMNS = 11
 
 
 def ago(seconds: float) -> str:
@@ -59,12 +61,39 @@ def state_lines(state: RunState) -> Text:
 
 def artifact_lines(artifacts: Sequence[Artifact], journal: Journal) -> Text:
     """What a run has made, one artifact a line: its words, or a link to the picture."""
-    lines = []
-    for made in artifacts:
-        what = made.role if made.index is None else f"image {made.index + 1}"
-        shown = clean(journal.get(made.key).decode()) if made.kind == "text" else journal.url(made.key)
-        lines.append(Text.assemble((f"{made.step:>3}  ", "dim"), (f"{what:<11}", "cyan"), shown))
+    about = _remarks(artifacts)
+    told = [(made, _name(made), _shown(made, journal, about)) for made in artifacts]
+    width = max((len(name) for _, name, _ in told), default=0) + 1
+    lines = [
+        Text.assemble((f"{made.step:>3}  ", "dim"), (f"{name:<{max(width, NAME_COLUMNS)}}", "cyan"), shown)
+        for made, name, shown in told
+    ]
     return Text("\n").join(lines)
+
+
+def _name(made: Artifact) -> str:
+    if made.kind == "text":
+        return f"{made.path} {made.role}".strip()
+    return image_name(made.index, path=made.path, variation=made.variation)
+
+
+def _shown(made: Artifact, journal: Journal, about: Mapping[str, str]) -> str:
+    if made.kind == "text":
+        return clean(journal.get(made.key).decode())
+    return journal.url(made.key) + about[made.key]
+
+
+def _remarks(artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """What is to be said of each image, by key: whether it went on, where there was a choice."""
+    return {
+        image.key: remarks(
+            attempt=image.attempt,
+            score=image.score,
+            chosen=image in figure.going_on if figure.others or figure.dropped else None,
+        )
+        for figure in figures(artifacts)
+        for image in (*figure.going_on, *figure.others, *figure.dropped)
+    }
 
 
 def cost_table(estimate: Estimate) -> Table:

@@ -3,7 +3,8 @@
 import pytest
 from PIL import Image
 
-from storage.sheet import MAX_LINES, PAPER, contact_sheet
+from storage.lettering import MAX_LINES
+from storage.sheet import LINE, MARK, PAPER, Tile, contact_sheet, tiled_sheet
 
 
 def plain(colour: str, size: tuple[int, int] = (64, 64)) -> Image.Image:
@@ -58,3 +59,42 @@ def test_a_caption_for_each_or_none(images: int, captions: int) -> None:
 @pytest.mark.parametrize(("side", "shown"), [(64, 256), (96, 192), (128, 256), (30, 240), (1, 256), (2048, 256)])
 def test_small_pictures_are_enlarged_by_whole_factors(side: int, shown: int) -> None:
     assert contact_sheet([plain("blue", (side, side))]).width == shown + 40
+
+
+def test_rows_and_columns_have_labels() -> None:
+    tiles = [Tile(image=plain("blue"), row=row, column=column) for row in range(2) for column in range(3)]
+    bare = tiled_sheet(tiles, side_px=64)
+    told = tiled_sheet(tiles, side_px=64, title="Seas", row_labels=["calm", "wild"], column_labels=["a", "b", "c"])
+    assert bare.size == (20 + 3 * 84, 20 + 2 * 84)
+    assert told.size == (bare.width + 170, bare.height + 2 * (21 + 10))
+    for box in ((20, 20, 60, 41), (190, 51, 210, 72), (20, 82, 60, 103), (20, 166, 60, 187)):
+        assert len(colours(told.crop(box))) > 2, box
+
+
+def test_an_empty_place_says_why_it_is_empty() -> None:
+    sheet = tiled_sheet(
+        [Tile(image=plain("blue"), row=0, column=0), Tile(image=None, caption="failed", row=0, column=1)], side_px=64
+    )
+    assert sheet.size == (20 + 2 * 84, 20 + 84)
+    empty = sheet.crop((104, 20, 168, 84))
+    assert LINE in colours(empty)
+    assert (0, 0, 255) not in colours(empty)
+    assert len(colours(empty.crop((8, 8, 60, 32)))) > 2, "the word"
+
+
+def test_a_sheet_of_nothing_but_empty_places_can_be_made() -> None:
+    assert tiled_sheet([Tile(image=None, caption="failed", row=0, column=0)], side_px=64).size == (104, 104)
+
+
+def test_a_framed_picture_has_a_frame_around_it() -> None:
+    sheet = tiled_sheet([Tile(image=plain("blue"), row=0, column=0, framed=True)], side_px=64)
+    assert sheet.getpixel((18, 40)) == MARK
+    assert sheet.getpixel((20, 40)) == (0, 0, 255)
+
+
+def test_a_picture_stands_in_the_middle_of_its_rows_with_lines_to_what_came_of_it() -> None:
+    children = [Tile(image=plain("red"), row=row, column=1, parent=0) for row in range(3)]
+    sheet = tiled_sheet([Tile(image=plain("blue"), row=0, column=0, rows=3), *children], side_px=64)
+    assert sheet.getpixel((21, 20 + 84 + 1)) == (0, 0, 255)
+    assert sheet.getpixel((21, 20 + 1)) == PAPER
+    assert LINE in {sheet.getpixel((94, y)) for y in range(60, 80)}

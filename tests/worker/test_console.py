@@ -28,7 +28,7 @@ STORY = (
     event("denoised", at=14, fraction=0.5, step=3, done=3, total=7),
     event("step", at=15, fraction=0.8, step=4, kind="forget"),
     event("step", at=15, fraction=0.8, step=5, kind="read", role="refinement", text="Now bigger"),
-    event("artifact", at=16, fraction=0.9, step=3, role="image", key="r/3.png", url="http://s3/3.png"),
+    event("artifact", at=16, fraction=0.9, step=3, role="image", key="r/3.png", url="http://s3/3.png", index=0),
     event("succeeded", at=20, fraction=1.0, manifest="s3://b/manifest.json"),
 )
 
@@ -62,6 +62,40 @@ def test_a_pipe_gets_a_line_for_each_step() -> None:
         "[5/5] refinement: Now bigger",
         "[3/5] image 1: r/3.png",
         "succeeded in 10.0 s",
+    ]
+
+
+def drawn(step: int, variation: int, **fields: Any) -> ProgressEvent:
+    """A variation is stored."""
+    about = {"index": 0, "path": "", "variation": variation, "attempt": 0, "score": None, "chosen": True, **fields}
+    return event("artifact", step=step, role="image", key=f"{step}.v{variation}", url="http://s3/i.png", **about)
+
+
+def test_variations_and_tries_are_told_with_their_scores() -> None:
+    first = event("step", step=2, kind="draw", role="image", index=0, variations=2, attempt=0)
+    again = event("step", step=3, kind="draw", role="image", index=0, variations=2, attempt=1)
+    low = (drawn(2, 0, score=0.25), drawn(2, 1, score=0.125, chosen=False))
+    lines = shown(
+        STORY[3], first, event("judged", step=2, scores=[0.25, 0.125]), *low, again, drawn(3, 1, score=0.5, attempt=1)
+    )
+    assert lines == [
+        "[2/5] image 1: 2.v0 (score 0.250, chosen)",
+        "[2/5] image 1 v1: 2.v1 (score 0.125, dropped)",
+        "[3/5] image 1 v1: 3.v1 (try 2, score 0.500, chosen)",
+    ]
+    assert "image 1, try 2" in painted(STORY[3], first, again)
+    assert "scored 0.250, 0.125" in painted(STORY[3], first, event("judged", step=2, scores=[0.25, 0.125]))
+
+
+def test_a_tree_is_told_by_its_branches() -> None:
+    draw = event("step", step=2, kind="draw", role="image", index=0, variations=2, attempt=0)
+    write = event("step", step=3, kind="read", role="refinement", text="Bigger", path="1")
+    lines = shown(STORY[3], draw, drawn(2, 0, path="0"), drawn(2, 1, path="1"), write, drawn(4, 0, path="1.0", index=1))
+    assert lines == [
+        "[2/5] 0 image 1: 2.v0",
+        "[2/5] 1 image 1: 2.v1",
+        "[3/5] 1 refinement: Bigger",
+        "[4/5] 1.0 image 2: 4.v0",
     ]
 
 
@@ -102,7 +136,7 @@ def test_a_resumed_run_says_where_it_goes_on() -> None:
 def test_what_the_stream_dropped_is_made_up_from_the_state() -> None:
     state = {"name": "forest", "step": 4, "steps": 5, "fraction": 0.7, "updated_at": 5.0}
     gap = ProgressEvent(id="1-1", type="gap", data={"type": "gap", **state})
-    assert shown(gap, *STORY[-2:]) == ["goes on after step 3 of 5", "[3/5] image: r/3.png", "succeeded in 15.0 s"]
+    assert shown(gap, *STORY[-2:]) == ["goes on after step 3 of 5", "[3/5] image 1: r/3.png", "succeeded in 15.0 s"]
 
 
 @pytest.mark.parametrize(
