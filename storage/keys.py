@@ -11,6 +11,7 @@ MODELS_TTL_S = 30 * 24 * 3600
 """How long announced models are known after the last worker started."""
 MAX_EVENTS = 10_000
 """About how many events a run's stream keeps."""
+MAX_SWEEP_ID_CHARS = 120
 MAX_RECENT = 1_000
 """How many runs `recent` can list."""
 
@@ -35,6 +36,8 @@ RECIPE = "recipe.json"
 MANIFEST = "manifest.json"
 PAGE = "index.html"
 CONTACT_SHEET = "contact-sheet.png"
+SWEEPS = "sweeps"
+"""The folder of all sweeps, beside those of the runs."""
 COMMITS = "commits/"
 
 _WAITING = "autoseq:waiting:"
@@ -46,6 +49,8 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 def check_run_id(text: str) -> str:
     """`text`, when it can name a run, in Redis and as a folder in S3. Raises InvalidName."""
+    if text == SWEEPS:
+        raise InvalidName(f"run id {text!r}: is the name of the folder of the sweeps")
     if not _RUN_ID.fullmatch(text):
         allowed = "1 to 128 letters, digits, dots, dashes or underscores, a letter or digit first"
         raise InvalidName(f"run id {text[:140]!r}: must be {allowed}")
@@ -101,9 +106,37 @@ def idempotency(key: str) -> str:
 
 def run_folder(prefix: str, run_id: str) -> str:
     """The folder of a run's objects, with the slash: `<prefix>/<run_id>/`; an empty prefix gives `<run_id>/`."""
+    return f"{_folder(prefix)}{check_run_id(run_id)}/"
+
+
+def _folder(prefix: str) -> str:
+    """A prefix with the slash, or nothing."""
     if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
         raise InvalidName(f"prefix {prefix!r}: must be folders of letters, digits, dots, dashes, underscores, as a/b")
-    return f"{prefix}/{check_run_id(run_id)}/" if prefix else f"{check_run_id(run_id)}/"
+    return f"{prefix}/" if prefix else ""
+
+
+def check_sweep_id(text: str) -> str:
+    """`text`, when it can name a sweep, and with a number each of its runs. Raises InvalidName."""
+    if not _RUN_ID.fullmatch(text) or len(text) > MAX_SWEEP_ID_CHARS:
+        allowed = f"1 to {MAX_SWEEP_ID_CHARS} letters, digits, dots, dashes or underscores, a letter or digit first"
+        raise InvalidName(f"sweep id {text[:140]!r}: must be {allowed}")
+    return text
+
+
+def run_of_sweep(sweep_id: str, number: int) -> str:
+    """The run id of a sweep's run, counted from 1: <sweep id>-001."""
+    return f"{check_sweep_id(sweep_id)}-{number:03d}"
+
+
+def sweep(prefix: str, sweep_id: str) -> str:
+    """What a sweep is: <prefix>/sweeps/<sweep id>/sweep.json."""
+    return f"{_sweep_folder(prefix, sweep_id)}sweep.json"
+
+
+def sweep_sheet(prefix: str, sweep_id: str) -> str:
+    """All that came of a sweep on one picture: <prefix>/sweeps/<sweep id>/contact-sheet.png."""
+    return f"{_sweep_folder(prefix, sweep_id)}{CONTACT_SHEET}"
 
 
 def input_image(index: int, extension: str = "png") -> str:
@@ -124,6 +157,10 @@ def step_image(step: int, branch: Sequence[int] = ()) -> str:
 def commit(step: int) -> str:
     """The record that a step happened: commits/003.json."""
     return f"{COMMITS}{step:03d}.json"
+
+
+def _sweep_folder(prefix: str, sweep_id: str) -> str:
+    return f"{_folder(prefix)}{SWEEPS}/{check_sweep_id(sweep_id)}/"
 
 
 def _variations(branch: Sequence[int]) -> str:

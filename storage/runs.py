@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from redis import Redis
@@ -133,7 +133,7 @@ class Runs:
 
     def recent(self, limit: int = 20) -> list[RunState]:
         """The runs submitted last, the newest first."""
-        return self._states(cast("list[str]", self._redis.zrange(keys.RUNS, 0, limit - 1, desc=True)))
+        return self.states(cast("list[str]", self._redis.zrange(keys.RUNS, 0, limit - 1, desc=True)))
 
     def count_open(self) -> int:
         """How many runs have no end yet: those that wait and those that run."""
@@ -186,7 +186,8 @@ class Runs:
         """The cards, as JSON, of the models that workers announced, by name."""
         return cast("dict[str, str]", self._redis.hgetall(keys.MODELS))
 
-    def _states(self, run_ids: list[str]) -> list[RunState]:
+    def states(self, run_ids: Sequence[str]) -> list[RunState]:
+        """How these runs are going; those of which Redis holds nothing are left out."""
         with self._redis.pipeline(transaction=False) as together:
             for run_id in run_ids:
                 together.hgetall(keys.run_state(run_id))

@@ -177,6 +177,7 @@ def publish(through: Celery, request: RunRequest, queue: str, connection: Connec
         queue=queue,
         priority=PRIORITIES[request.priority],
         headers={RECORDED: True},
+        group_id=request.group,
         connection=connection,
     )
 

@@ -18,6 +18,10 @@ Variables = Annotated[
     list[str] | None,
     typer.Option("--var", metavar="NAME=VALUE", help="The value of ${NAME} in the recipe; repeatable: animal=fox."),
 ]
+Swept = Annotated[
+    list[str] | None,
+    typer.Option("--sweep", metavar="FIELD=VALUES", help="A run for each value; repeatable: seed=1..4, top_k=0,20."),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")]
 Model = Annotated[Path | None, typer.Option("--model", help="The model's folder, instead of AUTOSEQ_MODEL.")]
 Gpus = Annotated[str, typer.Option("--gpus", metavar="0,1", help="One worker for each of these GPUs.")]

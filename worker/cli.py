@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ from worker.arguments import (
     Overrides,
     RecipeArgument,
     RunArgument,
+    Swept,
     Variables,
     given_recipe,
     gpu_numbers,
@@ -32,6 +33,7 @@ from worker.arguments import (
 from worker.boundary import Boundary, ExitCode, complain, print_json, remark
 from worker.connection import NO_WORKER, follow_run, open_client
 from worker.request import Priority
+from worker.sweep_command import show_sweep
 
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that --help and completion are quick
 
@@ -62,6 +64,7 @@ def about(*, show_version: Annotated[bool, typer.Option("--version", help="Print
 def demo(
     recipe: RecipeArgument = "magical-forest",
     *,
+    overrides: Overrides = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
     out: Out = Path("out"),
 ) -> None:
@@ -69,7 +72,7 @@ def demo(
     from worker import dev
     from worker.console import screen
 
-    dev.demo(recipe_file(recipe), out=out, keep=keep, console=screen())
+    dev.demo(recipe_file(recipe), parsed(overrides), out=out, keep=keep, console=screen())
 
 
 @app.command("dev", rich_help_panel=MAKE)
@@ -134,21 +137,30 @@ def submit(  # noqa: PLR0913 - each option is a parameter
     priority: Annotated[Priority, typer.Option(help="Which runs wait for which.")] = "normal",
     idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same run.")] = None,
     dedupe: Annotated[bool, typer.Option("--dedupe", help="The same recipe, images and model are one run.")] = False,
-    run_id: Annotated[str | None, typer.Option(help="A name for the run, instead of a random one.")] = None,
+    run_id: Annotated[str | None, typer.Option(help="A name for the run or sweep, instead of a random one.")] = None,
+    sweep: Swept = None,
+    out: Annotated[Path, typer.Option("--out", help="Where a sweep's contact sheet goes.")] = Path("out"),
     as_json: Json = False,
 ) -> None:
-    """Queue a recipe for a worker and print the run's id."""
+    """Queue a recipe for a worker and print the run's id; with --sweep a run for each combination of values."""
     if dedupe and idempotency_key:
         raise typer.BadParameter("--dedupe makes its own --idempotency-key: give one of the two")
+    if sweep and (dedupe or idempotency_key):
+        raise typer.BadParameter("--sweep doubles nothing by its --run-id: leave the other out")
+    given: dict[str, Any] = {
+        "overrides": parsed(overrides),
+        "variables": values_of(variables),
+        "priority": priority,
+    }
     with open_client() as client:
+        if sweep:
+            from worker import sweep_report
+
+            given["sweep_id"] = run_id
+            sweep_report.submit(client, recipe_file(recipe), sweep, out=out, follow=follow, as_json=as_json, **given)
+            return
         run_id = client.submit(
-            recipe_file(recipe),
-            overrides=parsed(overrides),
-            variables=values_of(variables),
-            priority=priority,
-            idempotency_key=idempotency_key,
-            dedupe=dedupe,
-            run_id=run_id,
+            recipe_file(recipe), idempotency_key=idempotency_key, dedupe=dedupe, run_id=run_id, **given
         )
         if as_json:
             print_json({"run_id": run_id})
@@ -206,6 +218,9 @@ def show(run: RunArgument, *, as_json: Json = False) -> None:
             screen().print(artifact_lines(found.artifacts, found.journal), soft_wrap=True)
 
 
+app.command("sweep", rich_help_panel=FOLLOW)(show_sweep)
+
+
 @app.command(rich_help_panel=FOLLOW)
 def cancel(run: RunArgument) -> None:
     """Stop a run; what it has made is kept."""
@@ -243,6 +258,7 @@ def verify(run: RunArgument, *, as_json: Json = False) -> None:
 def validate(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipe files or shipped recipes' names.")],
     *,
+    overrides: Overrides = None,
     variables: Variables = None,
     model: Model = None,
     as_json: Json = False,
@@ -251,8 +267,8 @@ def validate(
     from worker.verdict import known_card, verdict_on
 
     card = known_card(settings_for(model), required=model is not None)
-    values = values_of(variables)
-    verdicts = [verdict_on(recipe, card, values) for recipe in recipes]
+    given = values_of(variables), parsed(overrides)
+    verdicts = [verdict_on(recipe, card, *given) for recipe in recipes]
     if as_json:
         print_json([asdict(verdict) for verdict in verdicts])
     else:

@@ -1,7 +1,7 @@
 """Submit, watch, result, cancel: for web backends and scripts. Loads no torch."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -28,6 +28,7 @@ from storage.journal import Journal
 from storage.objects import ObjectStore
 from storage.runs import Runs
 from storage.state import ProgressEvent, RunState
+from storage.sweeps import Sweep, Sweeps
 from worker.app import choose_model, make_app, publish, write_record
 from worker.branch import branched
 from worker.inputs import InputError, InputImage, Sources
@@ -36,6 +37,7 @@ from worker.request import Priority, RunRequest
 from worker.result import result_of
 from worker.services import ServiceDown, check_redis, connect_redis, connect_store
 from worker.settings import Settings, queue_of, settings
+from worker.sweep import submit_sweep
 
 BROKER_CONNECTIONS = 4
 """How many threads of a client may put runs into their queues at once; more wait for their turn."""
@@ -80,6 +82,10 @@ class Client:
         return store
 
     @cached_property
+    def sweeps(self) -> Sweeps:
+        return Sweeps(self.objects, self.config.s3_prefix)
+
+    @cached_property
     def app(self) -> Celery:
         return make_app(self.config, reads_results=False)
 
@@ -100,6 +106,7 @@ class Client:
         idempotency_key: str | None = None,
         dedupe: bool = False,
         run_id: str | None = None,
+        group: str | None = None,
     ) -> str:
         """Check a recipe, upload its images, and queue it.
 
@@ -111,6 +118,7 @@ class Client:
             idempotency_key: submitting again with the same key gives the first run, and queues nothing.
             dedupe: the key is the hash of the resolved recipe, its images and the model: the same work is done once.
             run_id: a name for the run; a new random one by default. A run id that is there already is that run.
+            group: the id of a Celery group that the run is to belong to.
 
         Returns:
             The run's id, which is also the Celery task's.
@@ -126,7 +134,7 @@ class Client:
         checked = self.check(source, overrides, variables)
         run_id = keys.check_run_id(run_id or str(uuid.uuid4()))
         if dedupe:
-            hashes = [image.sha256 for image in self._images(checked, source)]
+            hashes = [image.sha256 for image in self.images_of(checked, source)]
             idempotency_key = f"recipe-{fingerprint(checked, hashes)}"
         if idempotency_key:
             run_id = self.runs.claim_key(idempotency_key, run_id)
@@ -138,6 +146,7 @@ class Client:
             overrides={},
             priority=priority,
             idempotency_key=idempotency_key,
+            group=group,
         )
         self._publish(request, checked.model or self.config.served_model)
         return run_id
@@ -172,6 +181,38 @@ class Client:
         except (StoreUnavailable, StoreRefused) as error:
             raise ServiceDown(f"run {run} can't be read: {error}; S3 is set by AUTOSEQ_S3_…") from error
         return self.submit(recipe, overrides=overrides, **options)
+
+    def sweep(
+        self,
+        recipe: Path | str | Mapping[str, Any],
+        sweeps: Mapping[str, Sequence[Any]],
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        priority: Priority = "normal",
+        sweep_id: str | None = None,
+    ) -> Sweep:
+        """Queue a run for each combination of values, as a Celery group; all are checked before any is queued.
+
+        Args:
+            recipe: as `submit` takes it.
+            sweeps: the values of each field, as in {"cfg_text_scale": [2, 4, 6], "seed": range(1, 5)}.
+            overrides: fields that all the runs change.
+            variables: values for `${name}` in the recipe's texts.
+            priority: which runs wait for which.
+            sweep_id: a name for the sweep, from which those of its runs follow: the same again doubles nothing.
+
+        Returns:
+            The sweep with its runs, which `self.sweeps` has for good.
+
+        Raises:
+            RecipeError: all the faults of all the combinations, or too many of them.
+            InputError: another sweep has this id.
+            ServiceDown: Redis or S3 can't be used; says how many runs were queued.
+        """
+        return submit_sweep(
+            self, recipe, sweeps, overrides=overrides, variables=variables, priority=priority, sweep_id=sweep_id
+        )
 
     def check(
         self,
@@ -272,7 +313,7 @@ class Client:
         """The run's folder in the bucket."""
         return Journal(self.objects, self.config.s3_prefix, run_id)
 
-    def _images(self, checked: Recipe, source: Path | Mapping[str, Any]) -> tuple[InputImage, ...]:
+    def images_of(self, checked: Recipe, source: Path | Mapping[str, Any]) -> tuple[InputImage, ...]:
         """The images of a recipe. Raises InputError, ServiceDown."""
         folder = source.parent if isinstance(source, Path) else None
         buckets = [self.config.s3_bucket, *self.config.s3_input_buckets]
@@ -288,7 +329,7 @@ class Client:
         items = [item for item in data["context"] if "image" in item]
         if not items:
             return {**data, "model": checked.model}
-        images = self._images(checked, source)
+        images = self.images_of(checked, source)
         try:
             journal = self.journal(run_id)
             for index, (item, image) in enumerate(zip(items, images, strict=True)):

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,16 +59,16 @@ def stack(gpus: Sequence[int] = ()) -> Iterator[Stack]:
             yield Stack(services=services, workers=workers, client=client)
 
 
-def demo(source: Path, *, out: Path, keep: bool, console: Console) -> None:
+def demo(source: Path, overrides: Mapping[str, Any], *, out: Path, keep: bool, console: Console) -> None:
     """One recipe from the queue to the pictures, shown as it goes; with `keep` everything stays up until Ctrl-C.
 
     Raises RecipeError or ModelFolderError before anything is started; LocalServiceError, RunFailed.
     """
-    load(source, card=Engine(settings()).card())
+    load(source, overrides=overrides, card=Engine(settings()).card())
     console.print(Text("starting Redis, S3 and a worker", style="dim"))
     with stack() as up:
         with RunView(console) as view:
-            run_id, album = run_demo(up, source, view, out=out)
+            run_id, album = run_demo(up, source, view, out=out, overrides=overrides)
         print_links(console, album)
         print_link(console, "in S3", up.client.journal(run_id).address(""))
         if keep:
@@ -83,13 +83,15 @@ def dev(gpus: Sequence[int], *, console: Console) -> None:
         serve(up, console)
 
 
-def run_demo(up: Stack, source: Path, view: RunView, *, out: Path) -> tuple[str, Album]:
+def run_demo(
+    up: Stack, source: Path, view: RunView, *, out: Path, overrides: Mapping[str, Any] | None = None
+) -> tuple[str, Album]:
     """Run a recipe through queue, worker and bucket, show it, and bring what it made to `out`: its id, its album.
 
     Raises RunFailed, or LocalServiceError when the worker ends before the run does.
     """
     # First in line: an earlier demo that was killed may have left a run.
-    run_id = up.client.submit(source, priority="high")
+    run_id = up.client.submit(source, overrides=overrides, priority="high")
     try:
         for event in _events(up, run_id):
             view.show(event)

@@ -27,6 +27,8 @@ class RunRequest:
     variables: Mapping[str, Any] = field(default_factory=dict)
     priority: Priority = "normal"
     idempotency_key: str | None = None
+    group: str | None = None
+    """The Celery group that it was submitted in; only told."""
 
     @staticmethod
     def parse(run_id: str, args: Sequence[object], kwargs: Mapping[str, object]) -> "RunRequest":

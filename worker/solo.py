@@ -31,8 +31,10 @@ class Shown:
         self._lock = threading.Lock()
         self._count = 0
         self._fraction = 0.0
+        self._done = 0
 
     def started(self, *, name: str, model: str, steps: int, done: int = 0) -> None:
+        self._done = done
         self.event("started", name=name, model=model, steps=steps, done=done)
 
     def event(
@@ -53,6 +55,8 @@ class Shown:
             self._show(ProgressEvent(id=f"0-{self._count}", type=type, data=data))
 
     def artifact(self, *, step: int, role: str, key: str, url: str, size: int, sha256: str, **fields: Any) -> None:
+        if step <= self._done:
+            return  # shown when it was made, before the run was interrupted
         self.event("artifact", step=step, role=role, key=key, url=url, size=size, sha256=sha256, **fields)
 
 

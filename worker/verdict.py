@@ -25,14 +25,19 @@ class Verdict:
     """Each with its place, what is wrong, and what is allowed."""
 
 
-def verdict_on(text: str, card: ModelCard | None, variables: Mapping[str, Any] | None = None) -> Verdict:
+def verdict_on(
+    text: str,
+    card: ModelCard | None,
+    variables: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Verdict:
     """Check a recipe, named as on the command line: its fields and images, its sizes when a card is given.
 
     Images in S3 are left to the worker.
     """
     try:
         file = recipe_file(text)
-        recipe = load(file, variables=variables, card=card)
+        recipe = load(file, overrides=overrides, variables=variables, card=card)
         if not any(isinstance(item, ImageItem) and item.image.startswith("s3:") for item in recipe.context):
             Sources(folder=file.parent).fetch(recipe)
     except RecipeError as error:

@@ -1,0 +1,101 @@
+"""What `autoseq submit --sweep` and `autoseq sweep` do: runs of one recipe are queued, followed and shown as one."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from recipes.faults import Fault, RecipeError
+from recipes.sweep import parse_sweep
+from storage import keys
+from storage.sweeps import Sweep
+from worker.album import print_link
+from worker.boundary import ExitCode, print_json, remark
+from worker.client import Client
+from worker.console import screen
+from worker.sweep import States, follow_sweep, states_of
+from worker.sweep_sheet import sweep_sheet
+from worker.sweep_view import SweepView, sweep_table
+
+
+def parsed_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of each field that --sweep gives. Raises RecipeError, also when a field is given twice."""
+    sweeps: dict[str, list[Any]] = {}
+    for field, values in map(parse_sweep, texts):
+        if field in sweeps:
+            raise RecipeError([Fault(path=(), message=f"{field} is given twice", source="sweep")])
+        sweeps[field] = values
+    return sweeps
+
+
+def submit(
+    client: Client, recipe: Path, sweeps: Sequence[str], *, out: Path, follow: bool, as_json: bool, **options: Any
+) -> None:
+    """Queue a sweep, print its id, and with `follow` see it to its end; `options` are those of Client.sweep."""
+    sweep = client.sweep(recipe, parsed_sweeps(sweeps), **options)
+    if not as_json:
+        typer.echo(sweep.sweep_id)
+    if not follow:
+        if as_json:
+            print_json(told(sweep, states_of(client, sweep)))
+        else:
+            remark(f"{len(sweep.runs)} runs are queued; autoseq sweep {sweep.sweep_id} --watch shows how they go")
+        return
+    show(client, sweep, out=out, follow=True, as_json=as_json)
+
+
+def show(client: Client, sweep: Sweep, *, out: Path, follow: bool, as_json: bool) -> None:
+    """How the runs of a sweep are going; with `follow` to their end. What all of them made goes on one sheet."""
+    states = _followed(client, sweep, quiet=as_json) if follow else states_of(client, sweep)
+    ended = all(state is None or state.is_final for state in states.values())
+    sheet = None
+    if ended:
+        png = sweep_sheet(sweep, states, client.journal)
+        sheet = out / sweep.sweep_id / keys.CONTACT_SHEET
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet.write_bytes(png)
+        url = client.sweeps.put_sheet(sweep.sweep_id, png)
+    if as_json:
+        found = {"contact_sheet": str(sheet.resolve()), "contact_sheet_url": url} if sheet else {}
+        print_json({**told(sweep, states), **found})
+    else:
+        console = screen(stderr=follow)
+        console.print(sweep_table(sweep, states))
+        if sheet:
+            print_link(screen(), "contact sheet", sheet.resolve().as_uri())
+            print_link(screen(), "in S3", url)
+    if follow:
+        raise typer.Exit(meaning(states))
+
+
+def meaning(states: States) -> ExitCode:
+    """What the shell is told of runs that have ended."""
+    ends = {state.state if state else "failed" for state in states.values()}
+    return ExitCode.RUN_FAILED if "failed" in ends else ExitCode.CANCELLED if "cancelled" in ends else ExitCode.OK
+
+
+def told(sweep: Sweep, states: States) -> dict[str, Any]:
+    """A sweep and its runs as JSON data."""
+    runs = [
+        {**asdict(run), "state": state.state if state else None, "error": state.error if state else None}
+        for run, state in ((run, states[run.run_id]) for run in sweep.runs)
+    ]
+    return {"sweep_id": sweep.sweep_id, "name": sweep.name, "fields": dict(sweep.fields), "runs": runs}
+
+
+def _followed(client: Client, sweep: Sweep, *, quiet: bool) -> States:
+    """How the runs ended."""
+    states: States = {}
+    view = SweepView(screen(stderr=True), sweep)
+    try:
+        with nullcontext() if quiet else view:
+            for states in follow_sweep(client, sweep):
+                if not quiet:
+                    view.show(states)
+    except KeyboardInterrupt:
+        remark(f"the runs go on; autoseq sweep {sweep.sweep_id} --watch shows them again")
+        raise
+    return states

@@ -1,0 +1,107 @@
+"""What the command line shows of a sweep: a line for each run while they go, and a table of them at rest."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from recipes.sweep import told, value_text
+from storage.state import RunState
+from storage.sweeps import Sweep
+from worker.console import BAR_COLUMNS, STATE_STYLES, clean, duration
+from worker.sweep import States
+
+LEAST_ROWS = 3
+AROUND_ROWS = 3
+"""Rows of the terminal that are kept free of runs."""
+
+
+class SweepView:
+    """Shows the runs of a sweep as they go: bars in a terminal, a line for each change elsewhere."""
+
+    def __init__(self, console: Console, sweep: Sweep) -> None:
+        self._console = console
+        self._sweep = sweep
+        self._states: States = {}
+        self._live = Live(get_renderable=self.picture, console=console, transient=True, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, states: States) -> None:
+        """How the runs are going now."""
+        before, self._states = self._states, states
+        if self._console.is_terminal:
+            return
+        for number, run in enumerate(self._sweep.runs, 1):
+            state, earlier = states[run.run_id], before.get(run.run_id)
+            if _word(state) != (_word(earlier) if run.run_id in before else "queued"):
+                line = f"[{number}/{len(self._sweep.runs)}] {told(run.values)}: {_outcome(state)}"
+                self._console.print(Text(clean(line)))
+
+    def picture(self) -> RenderableType:
+        """The runs that are under way, then those that wait and those that have ended, as far as there is room."""
+        rows = max(self._console.height - AROUND_ROWS, LEAST_ROWS)
+        order = {"running": 0, "failed": 1, "cancelled": 1, "queued": 2}
+        runs = sorted(self._sweep.runs, key=lambda run: order.get(_word(self._states.get(run.run_id)), 3))
+        table = Table.grid(padding=(0, 2))
+        for run in sorted(runs[:rows], key=self._sweep.runs.index):
+            state = self._states.get(run.run_id)
+            bar = ProgressBar(total=1.0, completed=state.fraction if state else 0.0, width=BAR_COLUMNS)
+            table.add_row(Text(clean(told(run.values))), bar, Text(_outcome(state), style=_style(state)))
+        more = len(runs) - rows
+        return Group(table, Text(summary(self._states) + (f"; {more} more are not shown" if more > 0 else "")))
+
+
+def summary(states: States) -> str:
+    """How many runs are how far: 3 of 12 succeeded, 1 running, 8 queued."""
+    words = [_word(state) for state in states.values()]
+    others = [f"{words.count(word)} {word}" for word in ("failed", "cancelled", "running", "queued", "unknown")]
+    told_of = [other for other in others if not other.startswith("0 ")]
+    return ", ".join([f"{words.count('succeeded')} of {len(words)} succeeded", *told_of])
+
+
+def sweep_table(sweep: Sweep, states: States) -> Table:
+    """The runs of a sweep, one a line, and a summary."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in ("run", *sweep.fields, "state"):
+        table.add_column(heading, overflow="fold")
+    table.columns[0].no_wrap = True
+    for run in sweep.runs:
+        state = states[run.run_id]
+        values = [Text(clean(value_text(value))) for value in run.values.values()]
+        table.add_row(Text(run.run_id), *values, Text(clean(_outcome(state)), style=_style(state)))
+    table.caption = summary(states)
+    table.caption_justify = "left"
+    return table
+
+
+def _word(state: RunState | None) -> str:
+    return state.state if state else "unknown"
+
+
+def _style(state: RunState | None) -> str:
+    return STATE_STYLES[state.state] if state else "dim"
+
+
+def _outcome(state: RunState | None) -> str:
+    """How a run is going, in a few words."""
+    if state is None:
+        return "unknown"
+    if state.state == "running" and state.steps:
+        return f"running, step {state.step} of {state.steps}"
+    if state.state == "succeeded" and state.finished_at and state.started_at:
+        return f"succeeded in {duration(state.finished_at - state.started_at)}"
+    return f"{state.state}: {state.error}" if state.error else state.state
