@@ -20,7 +20,7 @@ SIDES_PX = ((4, 256), (8, 192), (256, 128))
 
 
 def sweep_sheet(sweep: Sweep, states: States, journal: Callable[[str], Journal]) -> bytes:
-    """A PNG; `journal` gives the folder of a run. One without an image, such as one that failed, leaves its place empty."""
+    """A PNG; `journal` gives a run's folder. A run without an image, as one that failed, leaves its place empty."""
     fixed = {field: values[0] for field, values in sweep.fields.items() if len(values) == 1}
     *fields, last = [field for field in sweep.fields if field not in fixed] or sweep.fields
     across = len(sweep.fields[last]) if fields else min(ACROSS, len(sweep.runs))
