@@ -364,6 +364,11 @@ def submit(recipe: Path | str | Mapping[str, Any], **options: Any) -> str:
     return _default().submit(recipe, **options)
 
 
+def sweep(recipe: Path | str | Mapping[str, Any], sweeps: Mapping[str, Sequence[Any]], **options: Any) -> Sweep:
+    """`Client.sweep` with the settings of the environment."""
+    return _default().sweep(recipe, sweeps, **options)
+
+
 def watch(run_id: str, **options: Any) -> Iterator[ProgressEvent]:
     """`Client.watch` with the settings of the environment."""
     return _default().watch(run_id, **options)

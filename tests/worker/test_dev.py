@@ -62,7 +62,7 @@ def all_is_gone(folder: Path) -> bool:
 
 def test_the_demo_ends_with_pictures_and_can_be_kept(shell: Shell) -> None:
     shell.recipe(SHORT)
-    process = shell.start("demo", "mine.yaml", "--keep")
+    process = shell.start("demo", "mine.yaml", "--keep", "--set", "seed=77")
     text = "".join(lines_until(process, "Redis, S3 and a worker are up"))
     assert "[2/6] thinking: " in text
     assert "[3/6] image 1: runs/" in text
@@ -73,6 +73,7 @@ def test_the_demo_ends_with_pictures_and_can_be_kept(shell: Shell) -> None:
     with Image.open(next(shell.folder.glob("out/short-*/contact-sheet.png"))) as sheet:
         assert sheet.width > sheet.height > 192
     assert json.loads(next(shell.folder.glob("out/short-*/manifest.json")).read_text())["state"] == "succeeded"
+    assert json.loads(next(shell.folder.glob("out/short-*/recipe.json")).read_text())["seed"] == 77
     lines_until(process, "Ctrl-C")
     process.send_signal(signal.SIGINT)
     code, output = end_of(process)

@@ -77,7 +77,7 @@ def test_every_fault_of_every_combination_is_told_before_anything_is_queued(idle
         "override num_images: 99 is too large; allowed: whole numbers from 1 to 64 (with num_images=99)",
         "override image.cfg_text_scale: 200 is too large; allowed: numbers from 0 to 100 (with cfg_text_scale=200)",
     ]
-    with pytest.raises(RecipeError, match=r"^num_imges: unknown field|unknown field 'num_imges'") as raised:
+    with pytest.raises(RecipeError, match="unknown field 'num_imges'") as raised:
         idle_client.sweep(recipe(num_imges=3), {"seed": [1, 2]})
     assert "(with" not in str(raised.value), "it is not the sweep's"
     with pytest.raises(RecipeError, match="seed: its values are no data"):
@@ -162,7 +162,8 @@ def test_ctrl_c_leaves_the_runs_running_and_says_how_to_come_back(shell: Shell, 
     assert "contact sheet" not in unfinished
     for run_id in ("left-001", "left-002"):
         client.cancel(run_id)
-        eventually(lambda run_id=run_id: client.state(run_id).is_final, "the end of a cancelled run")
+    *_, last = follow_sweep(client, client.sweeps.get("left"))
+    assert [state.state for state in last.values() if state] == ["cancelled"] * 2
 
 
 def test_a_sweep_that_fails_tells_the_shell(shell: Shell, client: Client) -> None:
