@@ -190,8 +190,10 @@ class RunView:
         """An image is stored: its name, and what the judge found of it."""
         number, path = data["step"], data.get("path", "")
         self._roles[number] = image_name(data.get("index"), path=path, variation=data.get("variation", 0))
-        chosen = data.get("chosen") if self._choices.get(number) and not path else None
-        about = remarks(attempt=data.get("attempt", 0), score=data.get("score"), chosen=chosen)
+        attempt = data.get("attempt", 0)
+        # Where a tree forks all go on, so that only a further try is worth a word.
+        chosen = data.get("chosen") if self._choices.get(number) and (attempt or not path) else None
+        about = remarks(attempt=attempt, score=data.get("score"), chosen=chosen)
         self._line(number, data["key"] + about, link=data["url"])
 
     def _end_text(self) -> None:

@@ -99,6 +99,15 @@ def test_a_tree_is_told_by_its_branches() -> None:
     ]
 
 
+def test_a_further_try_of_a_branch_says_whether_it_took_the_place_of_the_first() -> None:
+    again = event("step", step=3, kind="draw", role="image", index=0, variations=2, attempt=1)
+    tries = (drawn(3, 0, path="0", score=0.5, attempt=1), drawn(3, 1, path="1", score=0.2, attempt=1, chosen=False))
+    assert shown(STORY[3], again, *tries) == [
+        "[3/5] 0 image 1: 3.v0 (try 2, score 0.500, chosen)",
+        "[3/5] 1 image 1: 3.v1 (try 2, score 0.200, dropped)",
+    ]
+
+
 def test_a_text_under_way_is_shown_below_the_lines_that_stay() -> None:
     screen = painted(*STORY[:7])
     assert "    2 thinking   a green▌" in screen

@@ -13,10 +13,12 @@ from PIL import Image
 
 from recipes.faults import RecipeError
 from storage.errors import RunUnknown
-from tests.worker.serving import WorkerProcess, eventually, long_recipe, recipe
+from tests.worker.conftest import IDLE_DATABASE
+from tests.worker.serving import WorkerProcess, config_of, env_of, eventually, long_recipe, recipe
 from tests.worker.shell import Shell, end_of, lines_until, one_error, said
 from worker.client import Client
 from worker.inputs import InputError
+from worker.local import LocalServices
 from worker.services import ServiceDown
 from worker.settings import queue_of, settings
 from worker.sweep import follow_sweep, states_of
@@ -102,6 +104,22 @@ def test_a_queue_that_can_not_be_reached_says_how_to_go_on(idle_client: Client) 
     idle_client.redis.set(WAITING, "in the way of the queue")
     with pytest.raises(ServiceDown, match="0 of 2 runs are queued, the same again as stuck queues the others"):
         idle_client.sweep(recipe(), {"seed": [1, 2]}, sweep_id="stuck")
+
+
+def test_a_sweep_that_can_not_be_written_down_queues_nothing(services: LocalServices, idle_client: Client) -> None:
+    env = env_of(services, IDLE_DATABASE, s3_endpoint="http://127.0.0.1:1")
+    with Client(config_of(env)) as client, pytest.raises(ServiceDown, match="the sweep can't be written down"):
+        client.sweep(recipe(), {"seed": [1, 2]})
+    assert messages(idle_client) == []
+
+
+def test_a_sweep_that_is_not_followed_says_how_to_come_back(shell: Shell, client: Client) -> None:
+    shell.recipe(SHORT)
+    result = shell("submit", "mine.yaml", "--sweep", "seed=1..2", "--run-id", "queued-sweep")
+    assert said(result) == "queued-sweep\n"
+    assert result.stderr == "2 runs are queued; autoseq sweep queued-sweep --watch shows how they go\n"
+    *_, last = follow_sweep(client, client.sweeps.get("queued-sweep"))
+    assert len(last) == 2
 
 
 def test_a_sweep_is_followed_to_the_end_of_all_its_runs(client: Client) -> None:
