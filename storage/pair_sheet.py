@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from storage.lettering import LINE_PX, Font, wrapped
 from storage.sheet import INK, MARGIN_PX, PAPER, fitted
 
-HEADING_PX, TITLE_PX, CAPTION_PX = 17, 15, 14
+HEADING_PX, TITLE_PX, CAPTION_PX = 15, 15, 14
 GAP_PX = 8
-SIDE_PX = 256
+SIDE_PX = 320
 SOFT, LINE, EMPTY = (120, 114, 104), (222, 218, 208), (240, 238, 232)
 ALIKE, APART = (70, 122, 82), (176, 68, 42)
 

@@ -369,6 +369,11 @@ def sweep(recipe: Path | str | Mapping[str, Any], sweeps: Mapping[str, Sequence[
     return _default().sweep(recipe, sweeps, **options)
 
 
+def branch(run: str, *, at: int, **options: Any) -> str:
+    """`Client.branch` with the settings of the environment."""
+    return _default().branch(run, at=at, **options)
+
+
 def watch(run_id: str, **options: Any) -> Iterator[ProgressEvent]:
     """`Client.watch` with the settings of the environment."""
     return _default().watch(run_id, **options)

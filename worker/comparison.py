@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -13,19 +13,20 @@ from rich.text import Text
 
 from storage.pair_sheet import SIDE_PX, Half, Row, pair_sheet
 from worker.console import clean
-from worker.difference import Change, Difference, Pair, load_picture
+from worker.difference import Difference, Pair, load_picture
 from worker.history import is_on
 from worker.story import Moment, Story
 
 SHOWN_CHARS = 300
 MAX_ROWS = 60
+NAMES = ("A", "B")
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 _TAGS = re.compile(r"</?think>")
 
 
 def comparison(found: Difference) -> RenderableType:
     """The difference of two runs in words, text against text."""
-    parts: list[RenderableType] = [Text(_headline(found)), ""]
+    parts: list[RenderableType] = [_legend(found), Text(_headline(found), style="bold"), ""]
     if found.changes:
         parts += [_change_table(found), ""]
     if found.parting:
@@ -42,12 +43,13 @@ def difference_sheet(found: Difference) -> Image.Image | None:
     first = next((index for index, pair in enumerate(pairs) if not pair.same), None)
     if first is None:
         return None
-    shown = pairs[max(first - 1, 0) :]
+    common = [index for index, pair in enumerate(pairs[:first]) if pair.one and pair.one.goes_on]
+    shown = [*(pairs[index] for index in common[-1:]), *pairs[first:]]
     rows = [_row(found, pair) for pair in shown[:MAX_ROWS]]
     notes = [f"{change.field}: {_value(change.one)} -> {_value(change.other)}" for change in found.changes]
     notes += [f"{len(shown) - MAX_ROWS} further places are not shown"] if len(shown) > MAX_ROWS else []
     note = "; ".join(notes)
-    return pair_sheet((_heading(found.one), _heading(found.other)), rows, note=note)
+    return pair_sheet(_headings(found), rows, note=note)
 
 
 def word_difference(one: str, other: str) -> Text:
@@ -65,80 +67,92 @@ def word_difference(one: str, other: str) -> Text:
     return shown
 
 
+def _legend(found: Difference) -> Text:
+    """Which run is called A and which B: ids are long."""
+    lines = []
+    for heading, story in zip(_headings(found), (found.one, found.other), strict=True):
+        done, steps = len(story.history.commits), len(story.history.steps)
+        lines.append(Text(heading if story.is_done else f"{heading}, not complete: {done} of {steps} steps"))
+    return Text("\n").join(lines)
+
+
 def _headline(found: Difference) -> str:
-    names = f"{found.one.run_id} and {found.other.run_id}"
     if found.same:
-        return f"{names} are the same, byte for byte" + _unfinished(found)
+        return "A and B are the same, byte for byte."
     if found.parting is None:
-        return f"{names} made the same, byte for byte, from different recipes" + _unfinished(found)
+        return "A and B made the same, byte for byte, from different recipes."
     steps = [
-        f"step {moment.step} of {moment.run_id}"
-        for moment in (found.parting.one, found.parting.other)
+        f"step {moment.step} of {_whose(moment, story, name)}"
+        for name, moment, story in _sides(found.parting, found)
         if moment is not None
     ]
-    return f"{names} part at {found.parting.place} ({' and '.join(dict.fromkeys(steps))})" + _unfinished(found)
+    return f"They part at {found.parting.place}: {', '.join(steps)}."
 
 
-def _unfinished(found: Difference) -> str:
-    waiting = [story.run_id for story in (found.one, found.other) if not story.is_done]
-    return f"; {' and '.join(waiting)} is not complete" if waiting else ""
+def _sides(pair: Pair, found: Difference) -> Iterator[tuple[str, Moment | None, Story]]:
+    yield from zip(NAMES, (pair.one, pair.other), (found.one, found.other), strict=True)
+
+
+def _whose(moment: Moment, story: Story, name: str) -> str:
+    """Whose step made something: that of the run itself, or of one that it branched off."""
+    if moment.run_id == story.run_id:
+        return name
+    is_parents = story.origin is not None and story.origin.history.run_id == moment.run_id
+    return f"{name}'s parent" if is_parents else moment.run_id
 
 
 def _change_table(found: Difference) -> Table:
-    table = _table("recipe", found.one.run_id, found.other.run_id)
+    table = _table("recipe", *NAMES)
     for change in found.changes:
-        table.add_row(Text(change.field, style="cyan"), *_values(change))
+        table.add_row(Text(change.field, style="cyan"), _cut(change.one), _cut(change.other))
     return table
-
-
-def _values(change: Change) -> Iterator[Text]:
-    if isinstance(change.one, str) and isinstance(change.other, str):
-        yield from (Text(_cut(clean(value))) for value in (change.one, change.other))
-    else:
-        yield from (Text(_cut(_value(value))) for value in (change.one, change.other))
 
 
 def _value(value: Any) -> str:  # noqa: ANN401 - any part of a recipe
-    return clean(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value of a recipe, on one line."""
+    return " ".join(clean(value).split()) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"
+def _cut(value: Any) -> Text:  # noqa: ANN401 - any part of a recipe
+    text = _value(value)
+    return Text(text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…")
 
 
 def _pair_table(found: Difference) -> Table:
-    table = _table("place", found.one.run_id, found.other.run_id, "difference")
+    table = _table("place", *NAMES, "difference")
     for pair in found.pairs:
-        steps = [_step(moment, story) for moment, story in ((pair.one, found.one), (pair.other, found.other))]
-        table.add_row(Text(str(pair.place), style="cyan"), *steps, _outcome(pair, found))
+        steps = [_step(*side) for side in _sides(pair, found)]
+        table.add_row(Text(str(pair.place), style="cyan"), *steps, _outcome(pair))
     return table
 
 
-def _step(moment: Moment | None, story: Story) -> Text:
+def _step(name: str, moment: Moment | None, story: Story) -> Text:
     if moment is None:
         return Text("none" if story.is_done else "not yet", style="dim")
-    return Text(f"step {moment.step}" if moment.run_id == story.run_id else f"{moment.run_id}@{moment.step}")
+    if moment.run_id == story.run_id:
+        return Text(f"step {moment.step}")
+    return Text(f"step {moment.step} of {_whose(moment, story, name)}", style="dim")
 
 
-def _outcome(pair: Pair, found: Difference) -> Text:
+def _outcome(pair: Pair) -> Text:
     if pair.same:
         return Text("the same", style="dim")
     one, other = pair.one, pair.other
     if one is None or other is None:
         only = one or other
-        words = Text(f"only in {_owner(pair, found)}", style="yellow")
+        words = Text(f"only in {_owner(pair)}", style="yellow")
         return words.append(f": {clean(only.text)}", style="default") if only and only.text is not None else words
     if one.text is not None and other.text is not None:
         return word_difference(clean(one.text), clean(other.text))
     if pair.is_image and one.text is None and other.text is None:
-        return Text(_remark(pair, found), style="yellow")
+        return Text(_remark(pair), style="yellow")
     return Text("a text against an image", style="yellow")
 
 
-def _remark(pair: Pair, found: Difference) -> str:
+def _remark(pair: Pair) -> str:
     """How far two pictures are apart, in words."""
     if pair.one is None or pair.other is None:
-        return f"only in {_owner(pair, found)}"
+        return f"only in {_owner(pair)}"
     if pair.same:
         return "the same"
     if pair.distance is None:
@@ -148,30 +162,40 @@ def _remark(pair: Pair, found: Difference) -> str:
     return f"mean absolute difference {pair.distance:.1f} of 255"
 
 
-def _owner(pair: Pair, found: Difference) -> str:
+def _owner(pair: Pair) -> str:
     """The run that alone has something at a place."""
-    return found.other.run_id if pair.one is None else found.one.run_id
+    return NAMES[pair.one is None]
 
 
-def _heading(story: Story) -> str:
-    parent = story.history.recipe.parent
-    return f"{story.run_id}, branched off {parent}" if parent else story.run_id
+def _headings(found: Difference) -> tuple[str, str]:
+    """What the two runs are called, and where they branched off."""
+    names = {found.one.run_id: "A", found.other.run_id: "B"}
+    one, other = (_heading(name, story, names) for name, story in zip(NAMES, (found.one, found.other), strict=True))
+    return one, other
+
+
+def _heading(name: str, story: Story, names: Mapping[str, str]) -> str:
+    heading = f"{name}  {story.run_id}"
+    if story.history.recipe.parent is None:
+        return heading
+    parent, _, step = story.history.recipe.parent.rpartition("@")
+    return f"{heading}, branched off {names.get(parent, parent)} at step {step}"
 
 
 def _row(found: Difference, pair: Pair) -> Row:
     title = str(pair.place)
     return Row(
         title=title[:1].upper() + title[1:],
-        remark=_remark(pair, found),
+        remark=_remark(pair),
         same=pair.same,
-        halves=(_half(found.one, pair.one), _half(found.other, pair.other)),
+        halves=(_half("A", pair.one, found.one), _half("B", pair.other, found.other)),
     )
 
 
-def _half(story: Story, moment: Moment | None) -> Half | None:
+def _half(name: str, moment: Moment | None, story: Story) -> Half | None:
     if moment is None or moment.text is not None:
         return None
-    where = f"step {moment.step}" if moment.run_id == story.run_id else f"{moment.run_id}, step {moment.step}"
+    where = _step(name, moment, story).plain
     dropped = "" if moment.goes_on else ", dropped"
     words = " · ".join(_words_before(story, moment))
     picture = load_picture(moment)

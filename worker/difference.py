@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageStat
 from recipes.canonical import to_document
 from recipes.recipe import Recipe
 from storage.errors import JournalBroken, ObjectMissing
-from worker.history import read_history
+from worker.history import is_on, read_history
 from worker.story import JournalOf, Moment, Place, Story, read_story
 
 
@@ -94,6 +94,11 @@ def compare(one: str, other: str, journal_of: JournalOf) -> Difference:
         JournalBroken, StoreUnavailable, StoreRefused: the bucket can't be read, or is not as a worker left it.
     """
     first, second = (read_story(read_history(journal_of(run_id)), journal_of) for run_id in (one, other))
+    deeper = max(first.path, second.path, key=len)
+    if is_on(first.path, deeper) and is_on(
+        second.path, deeper
+    ):  # what else the tree of a parent holds is no difference
+        first, second = first.along(deeper), second.along(deeper)
     return Difference(
         one=first,
         other=second,

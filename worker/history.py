@@ -87,11 +87,12 @@ class History:
                 return item
             case Write(role=role):
                 return TextItem(text=self._text(number), thought=role == "thinking")
-            case Draw(forks=forks):
-                tries = [one for one in self.steps if isinstance(one, Draw) and one.item == number]
-                kept = self.kept(tries[-1])
-                return self._picture(kept[path[len(step.path)]] if forks else next(iter(kept.values())))
-        raise JournalBroken(f"{self.place(number)}: leaves no item")
+            case Draw():
+                last = [one for one in self.steps if isinstance(one, Draw) and one.item == number][-1]
+                kept = self.kept(last)
+                return self._picture(kept[path[len(step.path)]] if step.forks else next(iter(kept.values())))
+            case Forget():
+                raise ValueError(f"{self.place(number)}: leaves no item")
 
     def _picture(self, drawn: Artifact) -> ImageItem:
         return ImageItem(image=self.journal.address(drawn.key), sha256=drawn.sha256)

@@ -87,6 +87,10 @@ class Story:
     def is_done(self) -> bool:
         return len(self.history.commits) == len(self.history.steps)
 
+    def along(self, path: Path) -> "Story":
+        """Of a tree, what leads to `path` and what follows from there."""
+        return replace(self, moments=tuple(one for one in self.moments if _is_along(one.place, path)))
+
 
 def read_story(history: History, journal_of: JournalOf) -> Story:
     """The sequence of a run, with what came before it in others. Raises JournalBroken and what S3 raises."""
@@ -100,6 +104,13 @@ def read_story(history: History, journal_of: JournalOf) -> Story:
         moments = tuple(_inherited(before, origin, path))
         story = Story(history=history, origin=origin, moments=moments, path=path, images=before.images + origin.images)
     return replace(story, moments=(*moments, *_own(story)))
+
+
+def _is_along(place: Place, path: Path) -> bool:
+    if not (is_on(place.path, path) or is_on(path, place.path)):
+        return False
+    depth = len(place.path)
+    return place.role != "image" or depth >= len(path) or place.variation == path[depth]
 
 
 def _origin(history: History, journal_of: JournalOf) -> Fork | None:

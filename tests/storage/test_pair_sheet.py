@@ -24,11 +24,11 @@ def test_both_pictures_are_there_whole_and_in_their_columns() -> None:
     sheet = pair_sheet(("run-1", "run-2"), [row(plain("blue"), plain("red"))])
     half = sheet.width // 2
     left, right = sheet.crop((0, 0, half, sheet.height)), sheet.crop((half, 0, *sheet.size))
-    assert sheet.width == 3 * 20 + 2 * 256
+    assert sheet.width == 3 * 20 + 2 * 320
     assert [
         sum(count for count, what in part.getcolors(2**24) or () if what == colour)
         for part, colour in ((left, (0, 0, 255)), (right, (255, 0, 0)))
-    ] == [256 * 256, 256 * 256]
+    ] == [320 * 320, 320 * 320]
 
 
 def test_what_one_run_lacks_is_an_empty_place() -> None:

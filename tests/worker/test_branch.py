@@ -54,6 +54,18 @@ class Recording(ScriptedModel):
         return super().draw(context, settings, seeds=seeds)
 
 
+class Saying(Recording):
+    """Writes the same each time."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
+        del context, settings, seed
+        yield self.words
+
+
 class Bucket:
     """Runs in memory, on a model that remembers."""
 
@@ -63,9 +75,11 @@ class Bucket:
     def journal(self, run_id: str) -> Journal:
         return Journal(self.objects, PREFIX, run_id)
 
-    def run(self, run_id: str, document: dict[str, Any], *, stop_after: int | None = None) -> Recording:
+    def run(
+        self, run_id: str, document: dict[str, Any], *, stop_after: int | None = None, model: Recording | None = None
+    ) -> Recording:
         """Make a run, or its first steps."""
-        model = Recording()
+        model = model or Recording()
 
         def guard(event: Any) -> None:
             if stop_after is not None and event.step.number > stop_after:
@@ -309,6 +323,18 @@ def test_a_text_that_is_not_what_was_committed_is_refused(bucket: Bucket) -> Non
     journal.store.delete(journal.folder + text.key)
     with pytest.raises(JournalBroken, match="is missing, and its step is committed"):
         bucket.branched(3)
+
+
+@pytest.mark.parametrize(("words", "count"), [("", "0"), ("star " * 1639, "8,195")])
+def test_a_text_that_no_recipe_may_hold_can_not_be_branched_off_with(bucket: Bucket, words: str, count: str) -> None:
+    bucket.run(PARENT, recipe(think=False), model=Saying(words))
+    assert bucket.branched(2)["num_images"] == 1
+    with pytest.raises(PlaceError) as error:
+        bucket.branched(3)
+    assert str(error.value) == (
+        f"run {PARENT}, step 3: its text has {count} characters, and it would be in the context; "
+        "allowed there: 1 to 8,192"
+    )
 
 
 def test_a_run_that_is_not_there_is_named(bucket: Bucket) -> None:

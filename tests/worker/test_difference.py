@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from storage.errors import JournalBroken
 from tests.worker.serving import recipe
 from tests.worker.test_branch import BRANCH, LANGUAGE, PARENT, Bucket, photo
-from worker.comparison import MAX_ROWS, difference_sheet, word_difference
+from worker.comparison import MAX_ROWS, comparison, difference_sheet, word_difference
 from worker.difference import Difference, Pair, compare, load_picture
 from worker.history import read_history
 from worker.story import read_story
@@ -97,12 +98,45 @@ def test_a_branch_shares_everything_up_to_where_it_branched_off(bucket: Bucket, 
 def test_a_branch_of_a_tree_is_compared_with_its_part_of_the_tree(bucket: Bucket) -> None:
     bucket.run(PARENT, LANGUAGE["tree"])
     bucket.run(BRANCH, {**bucket.branched(3, variation=1), "seed": 77})
-    signs = dict(outline(compared(bucket)))
-    assert signs["branch 1, refinement before image 2"] == "!"
-    assert signs["branch 1, image 2, variation 1"] == "!"
-    assert signs["branch 1.0, image 3"] == "!"
-    assert signs["branch 0, refinement before image 2"] == "<"
-    assert signs["image 1, variation 1"] == "="
+    assert outline(compared(bucket))[:6] == [
+        ("given item 1", "="),
+        ("thinking before image 1", "="),
+        ("image 1, variation 1", "="),
+        ("branch 1, refinement before image 2", "!"),
+        ("branch 1, thinking before image 2", "!"),
+        ("branch 1, image 2", "!"),
+    ]
+    assert {sign for _, sign in outline(compared(bucket))} == {"=", "!"}
+
+
+def test_a_branch_deep_in_a_tree_has_the_way_that_leads_there(bucket: Bucket) -> None:
+    bucket.run(PARENT, LANGUAGE["tree"])
+    history = read_history(bucket.journal(PARENT))
+    at = next(step.number for step in history.steps if step.path == (1, 0))
+    bucket.run(BRANCH, {**bucket.branched(at), "seed": 77})
+    found = compared(bucket)
+    assert outline(found)[3:] == [
+        ("branch 1, refinement before image 2", "="),
+        ("branch 1, thinking before image 2", "="),
+        ("branch 1, image 2", "="),
+        ("branch 1.0, refinement before image 3", "="),
+        ("branch 1.0, thinking before image 3", "!"),
+        ("branch 1.0, image 3", "!"),
+        ("branch 1.0, image 3, variation 1", "!"),
+    ]
+
+
+def test_branches_of_two_branches_part_at_the_image_that_they_went_on_from(bucket: Bucket) -> None:
+    bucket.run(PARENT, LANGUAGE["tree"])
+    bucket.run("run-a", bucket.branched(4))
+    bucket.run("run-b", bucket.branched(3, variation=1))
+    found = compared(bucket, "run-a", "run-b")
+    assert outline(found)[2:5] == [
+        ("image 1", "!"),
+        ("image 1, variation 1", "!"),
+        ("branch 1, refinement before image 2", ">"),
+    ]
+    assert "the same picture, from which one run alone goes on" in " ".join(shown(found))
 
 
 def test_a_branch_from_another_variation_parts_at_the_choice(bucket: Bucket) -> None:
@@ -185,6 +219,56 @@ def test_a_sheet_begins_with_the_last_common_picture_and_has_an_end(bucket: Buck
     assert more is not None
     assert few.height < all_of_them.height / 10
     assert abs(more.height - all_of_them.height) < 100
+
+
+def shown(found: Difference) -> list[str]:
+    """What people read, line by line."""
+    console = Console(width=1000)
+    with console.capture() as printed:
+        console.print(comparison(found))
+    return [line.rstrip() for line in printed.get().splitlines()]
+
+
+def test_the_same_from_different_recipes_is_said_to_be_that(bucket: Bucket) -> None:
+    bucket.run(PARENT, recipe(num_images=1))
+    bucket.run(BRANCH, recipe(num_images=1, name="other", refine_instruction="Be bold\n" * 100))
+    *legend, first, _, heading, name, instruction, _ = shown(compared(bucket))
+    assert legend == ["A  run-1", "B  run-2"]
+    assert first == "A and B made the same, byte for byte, from different recipes."
+    assert [line.split()[:3] for line in (heading, name)] == [["recipe", "A", "B"], ["name", "test", "other"]]
+    assert instruction.split()[:3] == ["refine_instruction", "null", "Be"]
+
+
+def test_what_is_not_there_yet_is_told_from_what_never_will_be(bucket: Bucket) -> None:
+    bucket.run(PARENT, recipe(num_images=2))
+    bucket.run(BRANCH, recipe(num_images=2), stop_after=3)
+    bucket.run("short", recipe(num_images=1))
+    under_way, short = shown(compared(bucket)), shown(compared(bucket, PARENT, "short"))
+    assert under_way[:3] == [
+        "A  run-1",
+        "B  run-2, not complete: 3 of 6 steps",
+        "They part at refinement before image 2: step 4 of A.",
+    ]
+    assert under_way[-1].split("  ")[0] == "image 2"
+    assert "not yet" in under_way[-1]
+    assert "none" in short[-1]
+    assert "only in A: " in short[-2]
+
+
+def test_a_given_text_against_a_given_picture_is_a_difference(bucket: Bucket) -> None:
+    bucket.run(PARENT, recipe(context=[{"image": photo()}, {"text": "A cat"}], num_images=1, think=False))
+    bucket.run(BRANCH, recipe(context=[{"text": "Look"}, {"text": "A cat"}], num_images=1, think=False))
+    found = compared(bucket)
+    assert any(line.endswith("a text against an image") for line in shown(found))
+    assert difference_sheet(found) is not None
+
+
+def test_a_dropped_try_is_told_to_be_one(bucket: Bucket) -> None:
+    bucket.run(PARENT, recipe(num_images=1, think=False, retry={"below": 1.0, "times": 1}))
+    bucket.run(BRANCH, recipe(num_images=1, think=False, seed=6, image={"width": 128, "height": 64}))
+    lines = shown(compared(bucket))
+    assert any(line.endswith("of different sizes") for line in lines)
+    assert any(line.startswith("image 1, try 2") and line.endswith("only in A") for line in lines)
 
 
 def test_words_are_told_apart() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from recipes.load import load
 from storage.s3 import S3Store
@@ -95,6 +96,12 @@ def test_only_runs_can_be_branched_off(shell: Shell) -> None:
     assert "run id 'a b'" in one_error(shell("branch", "a b", "--at", "1"), code=2)
 
 
+def test_without_s3_it_is_said_that_s3_is_not_there(shell: Shell, parent: str) -> None:
+    shell.patch.setenv("AUTOSEQ_S3_ENDPOINT", "http://127.0.0.1:1")
+    settings.cache_clear()
+    assert f"run {parent} can't be read: " in one_error(shell("branch", parent, "--at", "3"), code=3)
+
+
 def test_without_a_worker_a_branch_waits(shell: Shell, services: LocalServices, parent: str) -> None:
     shell.use(env_of(services, 1))
     result = shell("branch", parent, "--at", "3")
@@ -120,15 +127,17 @@ def test_a_branch_differs_from_its_parent_where_it_was_changed(shell: Shell, par
     branch = said(shell("branch", parent, "--at", "4", "--set", "seed=9", "--watch")).strip()
     result = shell("diff", parent, branch)
     lines = said(result).splitlines()
-    assert (
-        lines[0] == f"{parent} and {branch} part at thinking before image 2 (step 5 of {parent} and step 5 of {branch})"
-    )
+    assert lines[:3] == [
+        f"A  {parent}",
+        f"B  {branch}, branched off A at step 4",
+        "They part at thinking before image 2: step 5 of A, step 5 of B.",
+    ]
     words = [line.split() for line in lines]
-    assert words[2:4] == [["recipe", parent, branch], ["seed", "5", "9"]]
-    assert words[9] == ["refinement", "before", "image", "2", "step", "4", f"{parent}@4", "the", "same"]
-    assert words[10][:8] == ["thinking", "before", "image", "2", "step", "5", "step", "5"]
-    assert "{+" in lines[10]
-    assert "mean absolute difference" in lines[11]
+    assert words[4:6] == [["recipe", "A", "B"], ["seed", "5", "9"]]
+    assert " ".join(words[11]) == "refinement before image 2 step 4 step 4 of B's parent the same"
+    assert words[12][:8] == ["thinking", "before", "image", "2", "step", "5", "step", "5"]
+    assert "{+" in lines[12]
+    assert "mean absolute difference" in lines[13]
     with Image.open(shell.folder / f"diff-{parent}-{branch}.png") as sheet:
         assert sheet.width > 2 * 256
 
@@ -147,7 +156,7 @@ def test_runs_of_one_recipe_are_the_same(shell: Shell, parent: str, client: Clie
     other = client.submit(recipe())
     client.result(other, timeout_s=DEADLINE_S)
     result = shell("diff", parent, other)
-    assert said(result) == f"{parent} and {other} are the same, byte for byte\n\n"
+    assert said(result) == f"A  {parent}\nB  {other}\nA and B are the same, byte for byte.\n\n"
     assert "there is no sheet" in result.stderr
     assert list(shell.folder.iterdir()) == []
 
@@ -181,6 +190,11 @@ def test_its_images_can_come_with_it(shell: Shell, parent: str, client: Client, 
     again = said(shell("submit", str(file), "--watch")).strip()
     assert client.result(again)["recipe_sha256"] == client.result(branch)["recipe_sha256"]
     assert shell("recipe", "from", branch, "--download", "kept", "--out", "file").exit_code == 2
+    image = f"served/{branch}/inputs/000.png"
+    s3_store.put(image, made(s3_store, parent, "steps/006-image.png"), content_type="image/png")
+    assert "its SHA-256 is" in one_error(shell("recipe", "from", branch, "--download", "kept"), code=2)
+    s3_store.delete(image)
+    assert "inputs/000.png: is missing" in one_error(shell("recipe", "from", branch, "--download", "kept"), code=2)
 
 
 def test_what_leads_to_no_recipe_is_named(shell: Shell, parent: str, s3_store: S3Store) -> None:
@@ -193,6 +207,16 @@ def test_what_leads_to_no_recipe_is_named(shell: Shell, parent: str, s3_store: S
     assert "text.png: is no PNG picture" in one_error(shell("recipe", "from", "text.png"), code=2)
     assert "gone.png: No such file" in one_error(shell("recipe", "from", "gone.png"), code=2)
     assert "run nope: there is no s3://" in one_error(shell("recipe", "from", "nope"), code=2)
+    (folder / "edited.png").write_bytes(ours)
+    with Image.open(folder / "edited.png") as picture:
+        chunks = PngInfo()
+        for key, text in picture.text.items():  # type: ignore[attr-defined]  # of PNG files
+            chunks.add_text(key, "0" * 64 if key == "autosequence:recipe-sha256" else text)
+        picture.save(folder / "edited.png", pnginfo=chunks)
+    error = one_error(shell("recipe", "from", "edited.png"), code=2)
+    assert (
+        f"edited.png: says that its recipe has the SHA-256 {'0' * 64}; that of run {parent} in this bucket has" in error
+    )
     shell.patch.setenv("AUTOSEQ_S3_PREFIX", "another")
     settings.cache_clear()
     assert f"from run '{parent}', which is not in this bucket" in one_error(
