@@ -1,8 +1,9 @@
 """The one way to write down a resolved recipe, and the hash that is its identity."""
 
+import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -33,8 +34,12 @@ def fingerprint(recipe: Recipe, image_hashes: Sequence[str]) -> str:
     parent does not count. `image_hashes` are in the order of the context's images; raises ValueError when there are
     more or fewer of them.
     """
-    document = to_document(recipe)
-    del document["parent"]
+    return fingerprint_of(to_document(recipe), image_hashes)
+
+
+def fingerprint_of(document: Mapping[str, Any], image_hashes: Sequence[str]) -> str:
+    """`fingerprint` of a recipe that was written down, by whatever release: the fields that it knew count."""
+    document = copy.deepcopy({name: value for name, value in document.items() if name != "parent"})
     items = [item for item in document["context"] if "image" in item]
     for item, content_hash in zip(items, image_hashes, strict=True):
         item.clear()

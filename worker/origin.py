@@ -1,16 +1,18 @@
 """The recipe that something came from: of a run, or of the run that a picture says it is from."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from recipes.canonical import fingerprint, to_document
+from recipes.canonical import fingerprint_of, to_document
 from recipes.listing import listing
 from recipes.load import read
 from recipes.recipe import ImageItem, Recipe
 from recipes.variables import escaped
+from storage import keys
 from storage.errors import InvalidName, ObjectMissing, RunUnknown
 from storage.journal import Journal
 from worker.history import read_recipe
@@ -35,8 +37,9 @@ class Origin:
 
     @property
     def fingerprint(self) -> str:
-        """What decides the run's outcome."""
-        return fingerprint(self.recipe, [item.sha256 or "" for item in self._images()])
+        """What decides the run's outcome, as the release that made it saw it."""
+        document = json.loads(self.journal.get(keys.RECIPE))
+        return fingerprint_of(document, [item.sha256 or "" for item in self._images()])
 
     def to_yaml(self) -> str:
         """The recipe as a file that can be submitted from anywhere: its images are those of the run in S3."""

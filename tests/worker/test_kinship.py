@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from recipes.canonical import canonical_json, fingerprint_of
 from recipes.load import load
 from storage.s3 import S3Store
 from tests.worker.serving import DEADLINE_S, WorkerProcess, env_of, objects_of, recipe
@@ -197,6 +198,25 @@ def test_its_images_can_come_with_it(shell: Shell, parent: str, client: Client, 
     assert "inputs/000.png: is missing" in one_error(shell("recipe", "from", branch, "--download", "kept"), code=2)
 
 
+def test_a_picture_of_an_earlier_release_leads_to_its_recipe(shell: Shell, parent: str, s3_store: S3Store) -> None:
+    """That release knew fewer fields, and its hash is of those."""
+    written = json.loads(made(s3_store, parent, "recipe.json"))
+    earlier = {name: value for name, value in written.items() if name not in ("judge", "parent")}
+    s3_store.put(f"served/{parent}/recipe.json", canonical_json(earlier), content_type="application/json")
+    (shell.folder / "image.png").write_bytes(made(s3_store, parent, "steps/003-image.png"))
+    with_hash(shell.folder / "image.png", fingerprint_of(earlier, []))
+    assert "judge:\n" in said(shell("recipe", "from", "image.png"))
+
+
+def with_hash(file: Path, sha256: str) -> None:
+    """Let a picture name another recipe."""
+    with Image.open(file) as picture:
+        chunks = PngInfo()
+        for key, text in picture.info.items():
+            chunks.add_text(str(key), sha256 if key == "autosequence:recipe-sha256" else text)
+        picture.save(file, pnginfo=chunks)
+
+
 def test_what_leads_to_no_recipe_is_named(shell: Shell, parent: str, s3_store: S3Store) -> None:
     ours = made(s3_store, parent, "steps/003-image.png")
     folder = shell.folder
@@ -208,11 +228,7 @@ def test_what_leads_to_no_recipe_is_named(shell: Shell, parent: str, s3_store: S
     assert "gone.png: No such file" in one_error(shell("recipe", "from", "gone.png"), code=2)
     assert "run nope: there is no s3://" in one_error(shell("recipe", "from", "nope"), code=2)
     (folder / "edited.png").write_bytes(ours)
-    with Image.open(folder / "edited.png") as picture:
-        chunks = PngInfo()
-        for key, text in picture.text.items():  # type: ignore[attr-defined]  # of PNG files
-            chunks.add_text(key, "0" * 64 if key == "autosequence:recipe-sha256" else text)
-        picture.save(folder / "edited.png", pnginfo=chunks)
+    with_hash(folder / "edited.png", "0" * 64)
     error = one_error(shell("recipe", "from", "edited.png"), code=2)
     assert (
         f"edited.png: says that its recipe has the SHA-256 {'0' * 64}; that of run {parent} in this bucket has" in error
