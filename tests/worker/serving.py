@@ -115,9 +115,9 @@ def undisturbed(asked: RunRequest, model: UnifiedModel | None = None) -> dict[st
     return objects_of(objects, asked.run_id)
 
 
-def eventually(holds: Callable[[], object], what: str) -> None:
+def eventually(holds: Callable[[], object], what: str, *, deadline_s: float = DEADLINE_S) -> None:
     """Wait until `holds()`; fail when it never does."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while not holds():
         assert time.monotonic() < deadline, f"not seen: {what}"
         time.sleep(0.02)

@@ -29,6 +29,8 @@ from worker.local import LocalServices
 from worker.settings import PROJECT
 
 DATABASE = 11
+LOADING_DEADLINE_S = 5 * DEADLINE_S
+"""Each worker and each child here loads the model anew."""
 MODEL = PROJECT / "models" / "tiny-bagel"
 SMALL: dict[str, Any] = {
     "think": False,
@@ -88,9 +90,9 @@ def test_it_ends_in_the_same_bytes_after_the_child_and_then_the_whole_worker_are
         client.submit(asked, run_id=run_id)
         for last, kill in ((child_dies_after, fleet.kill_child), (worker_dies_after, fleet.kill_worker)):
             committed = f"{PREFIX}/{run_id}/{keys.commit(last)}"
-            eventually(partial(s3_store.exists, committed), f"step {last}")
+            eventually(partial(s3_store.exists, committed), f"step {last}", deadline_s=LOADING_DEADLINE_S)
             kill()
-        assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
+        assert client.result(run_id, timeout_s=LOADING_DEADLINE_S)["state"] == "succeeded"
         starts = [event.data["done"] for event in client.watch(run_id) if event.type == "started"]
     assert len(starts) == 3
     assert starts[0] == 0
