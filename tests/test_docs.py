@@ -21,7 +21,13 @@ from worker.cli import app
 from worker.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "traps.md", ROOT / "models" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "guide.md",
+    ROOT / "docs" / "traps.md",
+    ROOT / "docs" / "measured.md",
+    ROOT / "models" / "README.md",
+]
 GUIDE = PAGES[1].read_text()
 TEXT = "\n".join(page.read_text() for page in PAGES) + (ROOT / ".env.example").read_text()
 
