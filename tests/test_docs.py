@@ -17,7 +17,7 @@ from recipes.fields import allowed
 from recipes.load import load
 from recipes.recipe import ImageSettings, JudgeSettings, OutputSettings, Recipe, Retry, TextSettings
 from storage import progress
-from worker.cli import app
+from worker.cli.main import app
 from worker.settings import Settings
 
 ROOT = Path(__file__).parent.parent

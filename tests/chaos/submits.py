@@ -58,7 +58,7 @@ def one_key(on: Ground, *, seed: int, threads: int, processes: int, workers: int
 
 
 def _submitted(on: Ground, file: Path, key: str) -> str:
-    command = [sys.executable, "-m", "worker.cli", "submit", str(file), "--idempotency-key", key]
+    command = [sys.executable, "-m", "worker.cli.main", "submit", str(file), "--idempotency-key", key]
     env = {**os.environ, **on.env, "PYTHONPATH": str(PROJECT)}
     return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.strip()
 

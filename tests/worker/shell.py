@@ -11,8 +11,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.worker.serving import DEADLINE_S
-from worker.cli import app
+from worker.cli.main import app
 from worker.settings import settings
+
+SHORT = "name: short\ncontext:\n  - text: A cat\nnum_images: 2\nthink: true\n"
+LONG = SHORT + "image:\n  num_timesteps: 1000\n"
+CLOSED = "redis://127.0.0.1:1/0"
+"""An address where no Redis is."""
 
 
 class Shell:
@@ -37,7 +42,7 @@ class Shell:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A command as a process of its own."""
-        command = [sys.executable, "-m", "worker.cli", *arguments]
+        command = [sys.executable, "-m", "worker.cli.main", *arguments]
         pipe = subprocess.PIPE
         # A shell starts what runs in its background with Ctrl-C ignored, and a child inherits that.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)

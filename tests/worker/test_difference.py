@@ -9,7 +9,7 @@ from rich.console import Console
 from storage.errors import JournalBroken
 from tests.worker.serving import recipe
 from tests.worker.test_branch import BRANCH, LANGUAGE, PARENT, Bucket, photo
-from worker.comparison import MAX_ROWS, comparison, difference_sheet, word_difference
+from worker.cli.comparison import MAX_ROWS, comparison, difference_sheet, word_difference
 from worker.difference import Difference, Pair, compare, load_picture
 from worker.history import read_history
 from worker.story import read_story

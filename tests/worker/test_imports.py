@@ -25,7 +25,7 @@ def packages_behind(module: str) -> set[str]:
         "worker.client",
         "worker.app",
         "worker.tasks",
-        "worker.cli",
+        "worker.cli.main",
         "recipes",
         "recipes.load",
         "storage.follow",

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from worker.arguments import Json, Overrides, RunArgument, parsed, settings_for
-from worker.boundary import print_json, remark
-from worker.connection import NO_WORKER, follow_run, open_client
+from worker.cli.arguments import Json, Overrides, RunArgument, parsed, settings_for
+from worker.cli.boundary import print_json, remark
+from worker.cli.connection import NO_WORKER, follow_run, open_client
 from worker.request import Priority
 
-# ruff: noqa: PLC0415 - as in cli.py: a command imports what it needs when it runs
+# ruff: noqa: PLC0415 - as in main.py: a command imports what it needs when it runs
 
 recipe_app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -81,9 +81,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Where two runs part: recipes field by field, texts word by word, pictures side by side in a file."""
+    from worker.cli.comparison import comparison, difference_sheet
+    from worker.cli.console import screen
     from worker.client import Client
-    from worker.comparison import comparison, difference_sheet
-    from worker.console import screen
     from worker.difference import compare
 
     with Client(settings_for()) as client:

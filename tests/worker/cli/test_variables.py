@@ -41,7 +41,7 @@ def test_what_a_worker_stores_is_what_the_model_reads(client: Client, s3_store: 
     run_id = client.submit(child, variables={"animal": "fox"})
     client.result(run_id, timeout_s=DEADLINE_S)
     stored = json.loads(objects_of(s3_store, run_id)["recipe.json"])
-    assert stored["context"] == [{"text": "A fox, ${animal}"}]
+    assert stored["context"] == [{"text": "A fox, ${animal}", "thought": False}]
     assert not {"extends", "vars"} & stored.keys()
     assert verify(client.journal(run_id)).whole
 
@@ -50,7 +50,11 @@ def test_a_celery_call_takes_variables(scripted_worker: WorkerProcess, s3_store:
     run_id = celery_call(scripted_worker.env, recipe="any-place", variables={"place": "A lake", "images": 1})
     assert celery_result(scripted_worker, run_id).state == "SUCCESS"
     stored = json.loads(objects_of(s3_store, run_id)["recipe.json"])
-    assert (stored["context"], stored["num_images"], stored["think"]) == ([{"text": "A lake"}], 1, True)
+    assert (stored["context"], stored["num_images"], stored["think"]) == (
+        [{"text": "A lake", "thought": False}],
+        1,
+        True,
+    )
 
 
 def test_what_comes_over_the_network_extends_nothing(scripted_worker: WorkerProcess, client: Client) -> None:

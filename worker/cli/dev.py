@@ -16,11 +16,11 @@ from recipes.load import load
 from storage import keys
 from storage.follow import START
 from storage.state import ProgressEvent
-from worker.album import Album, download, make_album, print_link, print_links
+from worker.cli.album import Album, download, make_album, print_link, print_links
+from worker.cli.console import RunView
+from worker.cli.fleet import POLL_S, WorkerFleet, signals_to
 from worker.client import Client
-from worker.console import RunView
 from worker.engine import Engine
-from worker.fleet import POLL_S, WorkerFleet, signals_to
 from worker.local import LocalServices, write_private
 from worker.outcome import RunCancelled, RunFailed
 from worker.settings import Settings, settings

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from worker.arguments import Json, Out
-from worker.connection import open_client
+from worker.cli.arguments import Json, Out
+from worker.cli.connection import open_client
 
 
 def show_sweep(
@@ -17,7 +17,7 @@ def show_sweep(
     as_json: Json = False,
 ) -> None:
     """The runs of a sweep; once all have ended, one contact sheet of them."""
-    from worker import sweep_report  # noqa: PLC0415 - as in cli.py
+    from worker.cli import sweep_report  # noqa: PLC0415 - as in main.py
 
     with open_client() as client:
         sweep_report.show(client, client.sweeps.get(sweep), out=out, follow=follow, as_json=as_json)

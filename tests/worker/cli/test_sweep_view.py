@@ -7,8 +7,8 @@ from rich.console import Console
 
 from storage.state import RunState
 from storage.sweeps import Sweep, SweepRun
+from worker.cli.sweep_view import SweepView, summary
 from worker.sweep import States
-from worker.sweep_view import SweepView, summary
 
 
 def sweep_of(count: int) -> Sweep:

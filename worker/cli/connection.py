@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from worker.arguments import settings_for
-from worker.boundary import ExitCode, print_json, remark
+from worker.cli.arguments import settings_for
+from worker.cli.boundary import ExitCode, print_json, remark
 
-# ruff: noqa: PLC0415 - here as in cli.py: only what a command needs is imported, when it runs
+# ruff: noqa: PLC0415 - here as in main.py: only what a command needs is imported, when it runs
 
 if TYPE_CHECKING:
     from worker.client import Client
@@ -28,7 +28,7 @@ def open_client() -> "Client":
 
 def follow_run(client: "Client", run_id: str, *, after: str = "0-0", as_json: bool, stderr: bool = False) -> None:
     """Show a run until its end, and leave with what that means."""
-    from worker.console import RunView, screen
+    from worker.cli.console import RunView, screen
 
     ended = "succeeded"
     view = RunView(screen(stderr=stderr), hint="" if client.models() else f"; {NO_WORKER}")

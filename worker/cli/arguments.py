@@ -30,7 +30,7 @@ Out = Annotated[Path, typer.Option("--out", help="Where the run's folder is made
 
 def settings_for(model: Path | None = None) -> "Settings":
     """The settings, with another model when one is given."""
-    from worker.settings import Settings, settings  # noqa: PLC0415 - here as in cli.py: only what a command needs
+    from worker.settings import Settings, settings  # noqa: PLC0415 - here as in main.py: only what a command needs
 
     return settings() if model is None else Settings(model=str(model))
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from recipes.sweep import told, value_text
 from storage.state import RunState
 from storage.sweeps import Sweep
-from worker.console import BAR_COLUMNS, STATE_STYLES, clean, duration
+from worker.cli.console import BAR_COLUMNS, STATE_STYLES, clean, duration
 from worker.sweep import States
 
 LEAST_ROWS = 3

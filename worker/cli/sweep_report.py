@@ -12,13 +12,13 @@ from recipes.faults import Fault, RecipeError
 from recipes.sweep import parse_sweep
 from storage import keys
 from storage.sweeps import Sweep
-from worker.album import print_link
-from worker.boundary import ExitCode, print_json, remark
+from worker.cli.album import print_link
+from worker.cli.boundary import ExitCode, print_json, remark
+from worker.cli.console import screen
+from worker.cli.sweep_sheet import sweep_sheet
+from worker.cli.sweep_view import SweepView, sweep_table
 from worker.client import Client
-from worker.console import screen
 from worker.sweep import States, follow_sweep, states_of
-from worker.sweep_sheet import sweep_sheet
-from worker.sweep_view import SweepView, sweep_table
 
 
 def parsed_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:

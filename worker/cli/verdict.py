@@ -9,7 +9,7 @@ from recipes.card import ModelCard
 from recipes.faults import RecipeError
 from recipes.load import load
 from recipes.recipe import ImageItem
-from worker.arguments import recipe_file
+from worker.cli.arguments import recipe_file
 from worker.engine import Engine
 from worker.inputs import InputError, Sources
 from worker.settings import Settings

@@ -103,7 +103,10 @@ def test_without_s3_it_is_said_that_s3_is_not_there(shell: Shell, parent: str) -
     assert f"run {parent} can't be read: " in one_error(shell("branch", parent, "--at", "3"), code=3)
 
 
-def test_without_a_worker_a_branch_waits(shell: Shell, services: LocalServices, parent: str) -> None:
+def test_without_a_worker_a_branch_waits(
+    shell: Shell, services: LocalServices, idle_client: Client, parent: str
+) -> None:
+    assert idle_client.recent() == []
     shell.use(env_of(services, 1))
     result = shell("branch", parent, "--at", "3")
     assert "none has announced itself yet" in result.stderr

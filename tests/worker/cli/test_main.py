@@ -4,49 +4,14 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from recipes.schema import schema_text
-from tests.worker.serving import DEADLINE_S, WorkerProcess, env_of
-from tests.worker.shell import Shell, end_of, lines_until, one_error, said
-from worker.client import Client
-from worker.fleet import command, environment
-from worker.local import LocalServices
-from worker.settings import PROJECT, settings
-
-SHORT = "name: short\ncontext:\n  - text: A cat\nnum_images: 2\nthink: true\n"
-LONG = SHORT + "image:\n  num_timesteps: 1000\n"
-CLOSED = "redis://127.0.0.1:1/0"
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
-    """In an empty folder, with the scripted model and no services."""
-    yield Shell(tmp_path, monkeypatch)
-    monkeypatch.undo()
-    settings.cache_clear()
-
-
-@pytest.fixture
-def serving(shell: Shell, scripted_worker: WorkerProcess) -> Shell:
-    """With a worker that serves the scripted model."""
-    shell.use({name: value for name, value in scripted_worker.env.items() if name.startswith("AUTOSEQ_")})
-    return shell
-
-
-@pytest.fixture
-def idle(shell: Shell, idle_client: Client, services: LocalServices) -> Shell:
-    """With services, and no worker."""
-    assert idle_client.recent() == []
-    shell.use(env_of(services, 1))
-    return shell
-
-
-# what needs no service
+from tests.worker.shell import CLOSED, LONG, SHORT, Shell, end_of, lines_until, one_error, said
+from worker.settings import PROJECT
 
 
 def test_help_says_what_the_exit_codes_mean(shell: Shell) -> None:
@@ -67,9 +32,8 @@ def test_a_mistyped_command_is_corrected(shell: Shell) -> None:
 
 
 def test_help_loads_no_service_and_no_model() -> None:
-    program = (
-        "import sys, worker.cli; print([m for m in ('torch', 'celery', 'redis', 'boto3', 'PIL') if m in sys.modules])"
-    )
+    heavy = ("torch", "celery", "redis", "boto3", "PIL")
+    program = f"import sys, worker.cli.main; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
 
 
@@ -269,150 +233,3 @@ def test_a_model_that_is_not_here_is_named(shell: Shell) -> None:
 def test_a_folder_that_can_not_be_made_is_named(shell: Shell) -> None:
     (shell.folder / "file").write_text("")
     assert "file/out: Not a directory" in one_error(shell("run", "night-sky", "--out", "file/out"), code=2)
-
-
-# with services
-
-
-def test_submit_prints_the_run_id_alone(idle: Shell) -> None:
-    idle.recipe(SHORT)
-    result = idle("submit", "mine.yaml", "--run-id", "first", "--priority", "low")
-    assert said(result) == "first\n"
-    assert "none has announced itself yet" in result.stderr
-    assert json.loads(said(idle("submit", "mine.yaml", "--run-id", "second", "--json"))) == {"run_id": "second"}
-
-
-def test_the_same_key_gives_the_same_run(idle: Shell) -> None:
-    idle.recipe(SHORT)
-    first = said(idle("submit", "mine.yaml", "--idempotency-key", "k"))
-    assert said(idle("submit", "mine.yaml", "--idempotency-key", "k")) == first
-
-
-def test_a_waiting_run_can_be_cancelled(idle: Shell) -> None:
-    idle.recipe(SHORT)
-    run_id = said(idle("submit", "mine.yaml")).strip()
-    assert said(idle("cancel", run_id)) == "cancelled\n"
-    assert said(idle("cancel", run_id)) == "nothing to cancel: the run has cancelled\n"
-    assert said(idle("watch", run_id), code=4).splitlines()[-1] == "cancelled"
-    assert "state     cancelled" in said(idle("show", run_id))
-
-
-def test_there_may_be_no_runs(idle: Shell) -> None:
-    assert said(idle("list")) == "There are no runs.\n"
-    assert json.loads(said(idle("list", "--json"))) == []
-
-
-def test_a_run_no_one_knows_is_bad_input(idle: Shell) -> None:
-    for arguments in (["show", "nope"], ["watch", "nope"], ["cancel", "nope"]):
-        assert "there is no such run" in one_error(idle(*arguments), code=2)
-    assert "run id 'a b'" in one_error(idle("show", "a b"), code=2)
-
-
-def test_doctor_names_what_is_missing(idle: Shell) -> None:
-    lines = said(idle("doctor"), code=1).splitlines()
-    assert [line for line in lines if not line.startswith("ok ")] == [
-        "problem  workers: none has announced a model; start one with `autoseq worker`"
-    ]
-
-
-def test_doctor_says_what_helps(idle: Shell, services: LocalServices) -> None:
-    idle.use({**env_of(services, 1), "AUTOSEQ_S3_SECRET_KEY": "wrong", "AUTOSEQ_MODEL": "nowhere"})
-    text = said(idle("doctor"), code=1)
-    assert "AUTOSEQ_S3_" in text
-    assert "AUTOSEQ_MODEL" in text
-    idle.use({**env_of(services, 1), "AUTOSEQ_REDIS_URL": CLOSED})
-    assert "problem  Redis answers: Redis at 127.0.0.1:1 can't be used" in said(idle("doctor"), code=1)
-
-
-def test_doctor_warns_of_a_redis_that_forgets(idle: Shell, idle_client: Client) -> None:
-    try:
-        idle_client.redis.config_set("maxmemory-policy", "allkeys-lru")
-        idle_client.redis.config_set("appendonly", "no")
-        text = said(idle("doctor"), code=1)
-    finally:
-        idle_client.redis.config_set("maxmemory-policy", "noeviction")
-        idle_client.redis.config_set("appendonly", "yes")
-    assert "set `maxmemory-policy noeviction`" in text
-    assert "set `appendonly yes`" in text
-
-
-def test_a_run_is_followed_listed_and_shown(serving: Shell) -> None:
-    serving.recipe(SHORT)
-    result = serving("submit", "mine.yaml", "--watch", "--set", "name=followed")
-    run_id = said(result).strip()
-    assert "[2/6] thinking: " in result.stderr
-    assert "succeeded in" in result.stderr
-    assert run_id in said(serving("list", "--limit", "1"))
-    shown = said(serving("show", run_id))
-    assert "recipe    followed" in shown
-    assert "  3  image 1    http://" in shown
-    data = json.loads(said(serving("show", run_id, "--json")))
-    assert [made["role"] for made in data["artifacts"]] == ["thinking", "image", "refinement", "thinking", "image"]
-    assert said(serving("doctor")).count("ok ") == 7
-
-
-def test_events_come_as_json_from_where_they_are_wanted(serving: Shell) -> None:
-    serving.recipe(SHORT)
-    lines = said(serving("submit", "mine.yaml", "--watch", "--json")).splitlines()
-    run_id = json.loads(lines[0])["run_id"]
-    events = [json.loads(line) for line in lines[1:]]
-    assert (events[0]["type"], events[-1]["type"]) == ("queued", "succeeded")
-    again = said(serving("watch", run_id, "--json", "--after", events[3]["id"])).splitlines()
-    assert [json.loads(line) for line in again] == events[4:]
-
-
-def test_what_redis_forgot_is_shown_from_the_bucket(serving: Shell, client: Client) -> None:
-    serving.recipe(SHORT)
-    run_id = said(serving("submit", "mine.yaml", "--watch")).strip()
-    client.redis.delete(f"autoseq:run:{run_id}")
-    assert "state     succeeded" in said(serving("show", run_id))
-
-
-def test_a_run_that_fails_says_why(serving: Shell) -> None:
-    serving.recipe("name: mine\ncontext:\n  - image: s3://elsewhere/photo.png\n  - text: Bigger\n")
-    assert "elsewhere" in one_error(serving("submit", "mine.yaml", "--watch"), code=2)
-
-
-def test_ctrl_c_stops_watching_but_not_the_run(serving: Shell, client: Client) -> None:
-    serving.recipe(LONG)
-    run_id = said(serving("submit", "mine.yaml")).strip()
-    process = serving.start("watch", run_id)
-    lines_until(process, "thinking")
-    process.send_signal(signal.SIGINT)
-    code, output = end_of(process)
-    assert code == 130
-    assert f"autoseq watch {run_id}" in output
-    assert client.state(run_id).state == "running"
-    assert said(serving("cancel", run_id)) == "cancelled\n"
-    assert said(serving("watch", run_id), code=4).splitlines()[-1] == "cancelled"
-
-
-# autoseq worker
-
-
-def test_a_worker_for_each_gpu_is_pinned_to_it(shell: Shell, services: LocalServices) -> None:
-    shell.use(env_of(services, 4))
-    process = shell.start("worker", "--gpus", "0,1")
-    lines_until(process, " ready.")
-    lines_until(process, " ready.")
-    with Client(settings()) as client:
-        # Celery can't be stopped well before its event loop runs, which an answer shows.
-        answers = client.app.control.ping(timeout=DEADLINE_S, limit=2)
-    assert {name.partition("@")[0] for answer in answers or () for name in answer} == {"gpu0", "gpu1"}
-    process.send_signal(signal.SIGTERM)
-    code, output = end_of(process)
-    assert code == 0, output
-    assert environment({"A": "b"}, 1) == {"A": "b", "CUDA_VISIBLE_DEVICES": "1"}
-
-
-def test_options_of_celery_win(shell: Shell) -> None:
-    assert command(0, ["-l", "DEBUG", "--hostname=mine@%h"])[-4:] == ["worker", "-l", "DEBUG", "--hostname=mine@%h"]
-    assert command(None, [])[-2:] == ["--loglevel", "INFO"]
-    assert shell("worker", "--", "--no-such-option").exit_code == 2
-
-
-def test_a_worker_that_can_not_start_says_why(shell: Shell, services: LocalServices) -> None:
-    shell.use(env_of(services, 4))
-    code, output = end_of(shell.start("worker", "--model", "nowhere"))
-    assert code == 1
-    assert "this worker can't start: nowhere/llm_config.json: no such file" in output

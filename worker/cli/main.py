@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from worker import kinship
-from worker.arguments import (
+from worker.cli import kinship
+from worker.cli.arguments import (
     Gpus,
     Json,
     Model,
@@ -30,10 +30,10 @@ from worker.arguments import (
     settings_for,
     values_of,
 )
-from worker.boundary import Boundary, ExitCode, complain, print_json, remark
-from worker.connection import NO_WORKER, follow_run, open_client
+from worker.cli.boundary import Boundary, ExitCode, complain, print_json, remark
+from worker.cli.connection import NO_WORKER, follow_run, open_client
+from worker.cli.sweep_command import show_sweep
 from worker.request import Priority
-from worker.sweep_command import show_sweep
 
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that --help and completion are quick
 
@@ -69,8 +69,8 @@ def demo(
     out: Out = Path("out"),
 ) -> None:
     """See it all on this machine: Redis, S3, a worker, one recipe; ends with links to the pictures."""
-    from worker import dev
-    from worker.console import screen
+    from worker.cli import dev
+    from worker.cli.console import screen
 
     dev.demo(recipe_file(recipe), parsed(overrides), out=out, keep=keep, console=screen())
 
@@ -78,8 +78,8 @@ def demo(
 @app.command("dev", rich_help_panel=MAKE)
 def develop(gpus: Gpus = "") -> None:
     """Redis, S3 and a worker on this machine until Ctrl-C; the other commands, in this folder, find them."""
-    from worker import dev
-    from worker.console import screen
+    from worker.cli import dev
+    from worker.cli.console import screen
 
     dev.dev(gpu_numbers(gpus), console=screen())
 
@@ -92,7 +92,7 @@ def work(
     model: Model = None,
 ) -> None:
     """Serve the queue: one worker, or one for each GPU. Options after -- go to `celery worker`."""
-    from worker.fleet import serve
+    from worker.cli.fleet import serve
 
     env = dict(os.environ) if model is None else {**os.environ, "AUTOSEQ_MODEL": str(model)}
     raise typer.Exit(serve(env, gpus=gpu_numbers(gpus), options=options or []))
@@ -109,9 +109,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a recipe in this process, without services. The same again goes on where it was left."""
-    from worker.album import make_album, print_links
-    from worker.console import RunView, screen
-    from worker.solo import run_here
+    from worker.cli.album import make_album, print_links
+    from worker.cli.console import RunView, screen
+    from worker.cli.solo import run_here
 
     try:
         with RunView(screen(stderr=True)) as view:
@@ -154,7 +154,7 @@ def submit(  # noqa: PLR0913 - each option is a parameter
     }
     with open_client() as client:
         if sweep:
-            from worker import sweep_report
+            from worker.cli import sweep_report
 
             given["sweep_id"] = run_id
             sweep_report.submit(client, recipe_file(recipe), sweep, out=out, follow=follow, as_json=as_json, **given)
@@ -194,8 +194,8 @@ def list_runs(
     if as_json:
         print_json([asdict(state) for state in states])
         return
-    from worker.console import screen
-    from worker.tables import run_table
+    from worker.cli.console import screen
+    from worker.cli.tables import run_table
 
     screen().print(run_table(states) if states else "There are no runs.")
 
@@ -203,9 +203,9 @@ def list_runs(
 @app.command(rich_help_panel=FOLLOW)
 def show(run: RunArgument, *, as_json: Json = False) -> None:
     """A run's state, its texts, and links to its pictures."""
-    from worker.console import screen
+    from worker.cli.console import screen
+    from worker.cli.tables import artifact_lines, state_lines
     from worker.lookup import look_up
-    from worker.tables import artifact_lines, state_lines
 
     with open_client() as client:
         found = look_up(client, run)
@@ -264,7 +264,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check recipes and their images, offline: every fault with its place and what is allowed."""
-    from worker.verdict import known_card, verdict_on
+    from worker.cli.verdict import known_card, verdict_on
 
     card = known_card(settings_for(model), required=model is not None)
     given = values_of(variables), parsed(overrides)
@@ -291,9 +291,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Every step of a recipe before it runs: tokens, KV memory and forward passes."""
-    from worker.console import screen
-    from worker.estimate import estimate
-    from worker.tables import cost_note, cost_table
+    from worker.cli.console import screen
+    from worker.cli.estimate import estimate
+    from worker.cli.tables import cost_note, cost_table
 
     found = estimate(given_recipe(recipe, overrides, variables), settings_for(model))
     if as_json:
@@ -314,7 +314,7 @@ def show_recipe(
     """A recipe with every default filled in, as a recipe, and where each value comes from."""
     from recipes.canonical import to_json
     from recipes.listing import listing
-    from worker.verdict import known_card
+    from worker.cli.verdict import known_card
 
     card = known_card(settings_for(model), required=model is not None)
     given = given_recipe(recipe, overrides, variables)
@@ -335,8 +335,8 @@ def schema() -> None:
 @app.command(rich_help_panel=CHECK)
 def doctor() -> None:
     """Is everything there that a run needs? One line for each thing, with what helps."""
+    from worker.cli.doctor import examine
     from worker.client import Client
-    from worker.doctor import examine
 
     healthy = True
     with Client(settings_for()) as client:

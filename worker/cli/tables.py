@@ -9,8 +9,8 @@ from rich.text import Text
 from storage.figures import figures, image_name
 from storage.journal import Artifact, Journal
 from storage.state import RunState
-from worker.console import HOUR_S, MINUTE_S, STATE_STYLES, clean, duration, remarks
-from worker.estimate import BYTES_A_VALUE, Estimate, described
+from worker.cli.console import HOUR_S, MINUTE_S, STATE_STYLES, clean, duration, remarks
+from worker.cli.estimate import BYTES_A_VALUE, Estimate, described
 
 DAY_S = 24 * HOUR_S
 MIB = 2**20

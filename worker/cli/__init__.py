@@ -1,0 +1,1 @@
+"""The command line `autoseq`: its commands, and what they show."""
