@@ -70,13 +70,14 @@ class Variation:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """The images just drawn have their scores, in the order of their variations."""
+    """One more of the images just drawn has its score."""
 
     step: Draw
     question: str
     answer: str | None
     """The answer whose likelihood the scores are; None for yes against no."""
     scores: tuple[float, ...]
+    """All so far, in the order of the variations."""
 
 
 @dataclass(frozen=True, kw_only=True)

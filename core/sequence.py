@@ -178,8 +178,7 @@ class _Interpreter:
             for number, image, seed in zip(wanted, images, seeds, strict=True)
         ]
         if self.recipe.is_judged:
-            drawn, judged = self._judge(step, drawn)
-            yield judged
+            drawn = yield from self._judge(step, drawn)
         yield ImageReady(step=step, variations=self._choose(step, drawn))
 
     def _wanted(self, step: Draw) -> Sequence[int]:
@@ -190,15 +189,17 @@ class _Interpreter:
         low = [variation.number for variation in kept if _score(variation) < below]
         return range(step.variations) if low and self.recipe.select == "judge" else low
 
-    def _judge(self, step: Draw, drawn: Sequence[Variation]) -> tuple[list[Variation], Judged]:
-        """`drawn` with the scores that the model gives them."""
+    def _judge(self, step: Draw, drawn: Sequence[Variation]) -> Generator[Event, None, list[Variation]]:
+        """Returns `drawn` with the scores that the model gives them; an event for each, as it takes a while."""
         shown = self.read[step.shows]
         instruction, asked = shown.text if isinstance(shown, Text) else "", self.recipe.judge
         question = worded(asked.question, instruction)
         answer = None if asked.answer is None else worded(asked.answer, instruction)
-        scores = tuple(round(self.model.judge(one.image, question, answer), SCORE_DIGITS) for one in drawn)
-        scored = [replace(one, score=score) for one, score in zip(drawn, scores, strict=True)]
-        return scored, Judged(step=step, question=question, answer=answer, scores=scores)
+        scores: list[float] = []
+        for one in drawn:
+            scores.append(round(self.model.judge(one.image, question, answer), SCORE_DIGITS))
+            yield Judged(step=step, question=question, answer=answer, scores=tuple(scores))
+        return [replace(one, score=score) for one, score in zip(drawn, scores, strict=True)]
 
     def _choose(self, step: Draw, drawn: Sequence[Variation]) -> tuple[Variation, ...]:
         """Mark what goes on: in each branch the best so far."""

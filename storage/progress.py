@@ -8,7 +8,7 @@ Events, in the order in which a run has them, with their fields beside `type`, `
     step        step, kind, ...           a step begins; a resumed run begins its step again
     text        step, delta               a part of the text being written
     denoised    step, done, total, preview?   `preview`: a small image as data: URI, of the last such event alone
-    judged      step, question, answer, scores   of the images just drawn, in the order of their variations
+    judged      step, question, answer, scores   those so far, of the images just drawn
     artifact    step, role, key, url, size, sha256, ...   stored for good
     log         level, message
     succeeded   manifest
