@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.plan import plan
+from core.plan import Draw, plan
 from recipes.card import ModelCard
 from recipes.document import read_file
 from recipes.fields import KEYS
@@ -22,7 +22,8 @@ def test_a_shipped_recipe_loads_under_its_own_name(file: Path) -> None:
     recipe = load(file, card=TINY)
     assert recipe.name == file.stem
     assert find(recipe.name) == file
-    assert sum(type(step).__name__ == "Draw" for step in plan(recipe)) == recipe.num_images
+    drawn = [step for step in plan(recipe) if isinstance(step, Draw) and step.attempt == 0]
+    assert {step.index for step in drawn} == set(range(recipe.num_images))
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
@@ -39,6 +40,8 @@ def test_the_shipped_recipes_show_every_way_of_telling_a_sequence() -> None:
     assert any(not recipe.auto_refine for recipe in recipes)
     assert any(0 < len(recipe.refinement_prompts) < recipe.num_refinements for recipe in recipes)
     assert any(recipe.max_context_items for recipe in recipes)
+    assert {recipe.select for recipe in recipes} == {"first", "judge", "tree"}
+    assert any(recipe.retry for recipe in recipes)
     assert any(read_file(file).data.keys() >= set(KEYS) for file in SHIPPED)
 
 
