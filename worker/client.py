@@ -108,7 +108,7 @@ class Client:
         run_id: str | None = None,
         group: str | None = None,
     ) -> str:
-        """Check a recipe, upload its images, and queue it.
+        """Check a recipe, upload its images, and queue it. Returns the run's id, which is also the Celery task's.
 
         Args:
             recipe: a file (a Path), the name of a shipped recipe (a str), or a recipe as JSON-like data.
@@ -119,9 +119,6 @@ class Client:
             dedupe: the key is the hash of the resolved recipe, its images and the model: the same work is done once.
             run_id: a name for the run; a new random one by default. A run id that is there already is that run.
             group: the id of a Celery group that the run is to belong to.
-
-        Returns:
-            The run's id, which is also the Celery task's.
 
         Raises:
             RecipeError, InputError: what is wrong with the recipe or its images; nothing was queued.
@@ -134,8 +131,7 @@ class Client:
         checked = self.check(source, overrides, variables)
         run_id = keys.check_run_id(run_id or str(uuid.uuid4()))
         if dedupe:
-            hashes = [image.sha256 for image in self.images_of(checked, source)]
-            idempotency_key = f"recipe-{fingerprint(checked, hashes)}"
+            idempotency_key = self._key_of(checked, source)
         if idempotency_key:
             run_id = self.runs.claim_key(idempotency_key, run_id)
         if self.runs.state(run_id) is not None:
@@ -150,6 +146,10 @@ class Client:
         )
         self._publish(request, checked.model or self.config.served_model)
         return run_id
+
+    def _key_of(self, recipe: Recipe, source: Path | Mapping[str, Any]) -> str:
+        """The idempotency key that the same work always has."""
+        return f"recipe-{fingerprint(recipe, [image.sha256 for image in self.images_of(recipe, source)])}"
 
     def branch(
         self,

@@ -15,7 +15,9 @@ from core.bagel.judge import Verdicts
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings
 from tests.core.bagel.golden import SETS, load
-from tests.core.bagel.toy import changed, random_scene
+from tests.toyworld.edits import move, recolour, repaint, reshape, resize
+from tests.toyworld.pictures import picture
+from tests.toyworld.scenes import Scene, random_scene
 
 CAT = Context(items=(Text("A cat"),))
 SETTINGS = ImageSettings(width=64, height=64, num_timesteps=3)
@@ -25,6 +27,11 @@ QUESTION = "Does the picture match: a red circle?"
 @pytest.fixture(scope="module", params=SETS)
 def model(request: pytest.FixtureRequest) -> Bagel:
     return load(request.param)
+
+
+def changed(scene: Scene, rng: random.Random) -> Scene:
+    """`scene` with one attribute that is another."""
+    return rng.choice((move, recolour, repaint, reshape, resize))(scene, rng).target
 
 
 def photo() -> Image.Image:
@@ -97,9 +104,9 @@ def test_tiny_bagel_finds_the_description_that_fits() -> None:
     tiny, rng = load("tiny"), random.Random(0)
     right = 0
     for _ in range(20):
-        scene = random_scene(rng)
+        scene = random_scene(rng, 1)
         true, false = (
-            tiny.judge(scene.picture(), "What is in the picture?", told.text) for told in (scene, changed(scene, rng))
+            tiny.judge(picture(scene), "What is in the picture?", told.text) for told in (scene, changed(scene, rng))
         )
         right += true > false
     assert right >= 15
@@ -115,9 +122,11 @@ def test_tiny_bagel_says_yes_to_what_was_true_in_its_training() -> None:
     tiny, rng = load("tiny"), random.Random(0)
     true, false = [], []
     for number in range(20):
-        scene = random_scene(rng)
-        text = scene.text if number % 5 < 3 else f"a {scene.colour} {scene.shape}"
-        true.append(tiny.judge(scene.picture(), f"Does the picture match: {text}?"))
-        false.append(tiny.judge(scene.picture(), f"Does the picture match: {changed(scene, rng).text}?"))
+        scene = random_scene(rng, 1)
+        (thing,) = scene.things
+        text = scene.text if number % 5 < 3 else f"a {thing.colour} {thing.shape}"
+        drawn = picture(scene)
+        true.append(tiny.judge(drawn, f"Does the picture match: {text}?"))
+        false.append(tiny.judge(drawn, f"Does the picture match: {changed(scene, rng).text}?"))
     assert mean(true) > mean(false) + 0.1
     assert mean(false) == pytest.approx(3 / 8, abs=0.1)
