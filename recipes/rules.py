@@ -30,7 +30,7 @@ class Draft:
 
     @property
     def editing(self) -> bool:
-        return holds_image(self.filled["context"])
+        return holds_image(self.filled.get("context"))
 
 
 def holds_image(context: object) -> bool:
@@ -132,7 +132,7 @@ def _sizes(draft: Draft) -> Iterator[Finding]:
         yield Finding(path=("image", *given), message="is given alone; allowed: both width and height, or neither")
     elif len(null) == 1:
         yield Finding(path=("image", *null), message="is null alone; allowed: both width and height null, or neither")
-    elif null and not draft.editing:
+    elif null and "context" in draft.filled and not draft.editing:
         message = (
             "null takes the size of the last image, and this context begins with none; "
             "allowed: a size, or neither width nor height for the model's own"

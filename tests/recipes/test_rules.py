@@ -177,3 +177,10 @@ def test_a_recipe_made_in_python_is_held_to_the_same_rules() -> None:
     found = {fault.path for fault in caught.value.faults}
     assert found == {("image", "width"), ("image", "height"), ("auto_refine",)}
     check(Recipe(name="python", context=recipe.context, image=ImageSettings(width=64, height=64)), TINY)
+
+
+def test_without_a_context_only_that_is_missed() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load({"name": "test", "image": {"width": None, "height": None}})
+    (fault,) = caught.value.faults
+    assert fault.path == ("context",)
