@@ -59,16 +59,28 @@ def _kinds(step: Step) -> tuple[str, ...]:
 
 def _names_what_it_made(step: Step, commit: Commit) -> bool:
     """Whether the sequence finds in `commit` what it needs to go on behind `step`."""
-    kinds = [artifact.kind for artifact in commit.artifacts]
+    made = commit.artifacts
     match step:
-        case Write() | Read(role="refinement"):
-            return kinds == ["text"]
+        case Write(role=role) | Read(role="refinement" as role):
+            expected = text_artifact(step.number, step.path, role, given=isinstance(step, Read))
+            return len(made) == 1 and _but_for_its_content(made[0]) == expected
         case Draw() if commit.kind == "draw":
-            chosen = {artifact.variation for artifact in commit.artifacts if artifact.chosen}
+            chosen = {artifact.variation for artifact in made if artifact.chosen}
             right = chosen == set(range(step.variations)) if step.forks else bool(chosen)
-            return set(kinds) == {"image"} and (right or step.attempt > 0)
+            return bool(made) and all(_is_drawn_by(step, one) for one in made) and (right or step.attempt > 0)
         case _:
-            return not kinds
+            return not made
+
+
+def _is_drawn_by(step: Draw, artifact: Artifact) -> bool:
+    """Whether an image is named and placed as those that `step` draws."""
+    seed, width, height = artifact.seed or 0, artifact.width or 0, artifact.height or 0
+    expected = image_artifact(step, artifact.variation, seed=seed, width=width, height=height)
+    return _but_for_its_content(artifact) == expected
+
+
+def _but_for_its_content(artifact: Artifact) -> Artifact:
+    return replace(artifact, size=0, sha256="", score=None, chosen=True)
 
 
 def restored(commit: Commit, journal: Journal) -> Made:

@@ -115,8 +115,7 @@ def image_case(rng: random.Random) -> bool:
     if decoded.width * decoded.height > MAX_PIXELS:
         raise AssertionError(f"{decoded.size} was accepted")
     if decoded.width * decoded.height < 10**6:
-        decoded.convert("RGB").getpixel((0, 0))
-        decoded.convert("RGBA")
+        decoded.convert("RGBA").convert("RGB").getpixel((0, 0))
     return True
 
 

@@ -153,3 +153,15 @@ def test_a_stored_recipe_that_is_none_is_told(stored: bytes) -> None:
     journal.put("recipe.json", stored, content_type="application/json")
     with pytest.raises(JournalBroken, match=r"recipe\.json: not a recipe of this program"):
         restore(RUN, journal)
+
+
+def test_a_commit_whose_objects_are_not_those_of_its_step_is_broken() -> None:
+    objects = MemoryStore()
+    make_run(request(RUN), objects)
+    journal = Journal(objects, PREFIX, RUN)
+    objects.delete(f"{journal.folder}manifest.json")
+    record = json.loads(journal.get("commits/003.json"))
+    record["artifacts"][0]["path"] = "1"
+    journal.put("commits/003.json", json.dumps(record).encode(), content_type="application/json")
+    with pytest.raises(JournalBroken, match=r"commits/003.json: names 1 objects, which are not those of its draw step"):
+        make_run(request(RUN), objects)
