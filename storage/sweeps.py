@@ -65,7 +65,7 @@ class Sweeps:
         try:
             fields = json.loads(data)
             return Sweep(**{**fields, "runs": tuple(SweepRun(**run) for run in fields["runs"])})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise JournalBroken(f"{self.store.address(key)}: not a record of this program: {error}") from error
 
     def put_sheet(self, sweep_id: str, png: bytes) -> str:

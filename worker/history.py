@@ -128,7 +128,7 @@ def read_recipe(journal: Journal) -> Recipe:
     except ObjectMissing:
         address = journal.address(keys.RECIPE)
         raise RunUnknown(f"run {journal.run_id}: there is no {address}; a run has it once a worker begins it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JournalBroken(f"{journal.address(keys.RECIPE)}: is no recipe that can be read: {error}") from error
 
 
