@@ -18,6 +18,8 @@ PENDING_BYTES = 256
 DISK_BYTES = 8192
 FILE_BYTES = 300
 """Below the size of any image."""
+IMAGES = 12
+"""Far more than there is room for, wherever in the run S3 falls silent."""
 STILL_S = 4.0
 """Far longer than a step takes."""
 _LIMITED = """
@@ -56,7 +58,8 @@ def small_disk(folder: Path) -> Iterator[FullDisk]:
 
 def full_disk(folder: Path, services: LocalServices, *, seed: int, runs: int, database: int = 0) -> Report:
     """In the middle of each run S3 falls silent until the run stands still, and then speaks again."""
-    fresh = (name for name in names("disk", seed, images=4) if recipe_of(name)["think"])
+    fresh = names("disk", seed)
+    recipe = {**recipe_of(f"disk-{seed}"), "num_images": IMAGES, "think": True}
     faults: list[str] = []
     stood: list[str] = []
     with (
@@ -67,7 +70,7 @@ def full_disk(folder: Path, services: LocalServices, *, seed: int, runs: int, da
         on.have_workers([replace(host.place, inside=disk.inside)])
         asked = []
         for _ in range(runs):
-            run_id = on.submit(next(fresh))
+            run_id = on.submit(next(fresh), recipe)
             asked.append(run_id)
             on.until(lambda one=run_id: on.client.state(one).step >= 3, "its third step")  # type: ignore[misc]
             host.cut("s3")
@@ -80,7 +83,7 @@ def full_disk(folder: Path, services: LocalServices, *, seed: int, runs: int, da
         log = (folder / "fleet" / "logs" / "victim0").read_text(errors="replace")
         if "uploads can't wait on disk" not in log:
             faults.append("the log does not say that the disk is full")
-        faults += on.faults(asked)
+        faults += on.faults(asked, recipe=recipe)
         on.dismiss()
     return Report(
         name="full disk", figures=f"{disk.kind}; {runs} runs stood still at step {', '.join(stood)}", faults=faults

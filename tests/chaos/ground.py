@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.judge import Judge
 from tests.chaos.load import recipe_of, undisturbed
@@ -63,10 +64,10 @@ class Ground:
             self.fleet.stop()
             self.fleet = None
 
-    def submit(self, run_id: str) -> str:
-        """The run of that name, with the recipe that belongs to the name."""
+    def submit(self, run_id: str, recipe: Mapping[str, Any] | None = None) -> str:
+        """The run of that name, with the recipe that belongs to the name unless another is given."""
         self.runs.append(run_id)
-        return self.client.submit(recipe_of(run_id), run_id=run_id)
+        return self.client.submit(recipe or recipe_of(run_id), run_id=run_id)
 
     def until(self, holds: Callable[[], object], what: str) -> None:
         """Wait, with the workers tended, until `holds()`. Raises TimeoutError."""
