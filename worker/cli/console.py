@@ -4,17 +4,16 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from storage.figures import image_name, score_text
 from storage.state import ProgressEvent
+from worker.cli.live_view import LiveView
 
 PLAIN_COLUMNS = 1000
 """Nothing is wrapped or cut where it is not looked at on a screen."""
@@ -68,7 +67,7 @@ class _Pace:
         return (at - self.at) * (1 - fraction) / done if done > 0 else None
 
 
-class RunView:
+class RunView(LiveView):
     """Shows one run as its events come. Safe to share between threads.
 
     Args:
@@ -77,7 +76,6 @@ class RunView:
     """
 
     def __init__(self, console: Console, *, hint: str = "") -> None:
-        self._console = console
         self._hint = hint
         self._lock = threading.Lock()
         self._roles: dict[int, str] = {}
@@ -94,18 +92,7 @@ class RunView:
         self._bars = Progress(SpinnerColumn(), label, BarColumn(BAR_COLUMNS), note, console=console)
         self._run = self._bars.add_task("starting", total=None, note="")
         self._part = self._bars.add_task("", total=None, note="", visible=False)
-        self._live = Live(get_renderable=self.picture, console=console, transient=True, refresh_per_second=8)
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
+        super().__init__(console, a_second=8)
 
     def say(self, words: str) -> None:
         """Tell what goes on around the run, which is all there is to see of it now."""

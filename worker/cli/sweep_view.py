@@ -1,10 +1,6 @@
 """What the command line shows of a sweep: a line for each run while they go, and a table of them at rest."""
 
-from types import TracebackType
-from typing import Self
-
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +9,7 @@ from recipes.sweep import told, value_text
 from storage.state import RunState
 from storage.sweeps import Sweep
 from worker.cli.console import BAR_COLUMNS, STATE_STYLES, clean, duration
+from worker.cli.live_view import LiveView
 from worker.sweep import States
 
 LEAST_ROWS = 3
@@ -20,25 +17,13 @@ AROUND_ROWS = 3
 """Rows of the terminal that are kept free of runs."""
 
 
-class SweepView:
+class SweepView(LiveView):
     """Shows the runs of a sweep as they go: bars in a terminal, a line for each change elsewhere."""
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
-        self._console = console
         self._sweep = sweep
         self._states: States = {}
-        self._live = Live(get_renderable=self.picture, console=console, transient=True, refresh_per_second=4)
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
+        super().__init__(console, a_second=4)
 
     def show(self, states: States) -> None:
         """How the runs are going now."""
