@@ -13,9 +13,9 @@ from pathlib import Path
 from core.bagel import Bagel
 from core.events import ImageReady, StepStarted
 from core.growth import long_table, tree_table
+from core.model_folder import ModelFolderError
 from core.protocol import Context, Drawn, Picture, Text
 from core.sequence import run_sequence
-from recipes.card import ModelFolderError
 from recipes.defaults import image_defaults, text_defaults
 from recipes.recipe import ImageSettings, Recipe, TextItem, TextSettings
 
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ModelFolderError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    image = {"cfg_interval": ImageSettings().cfg_interval, **image_defaults(model.card, "generation")}
+    image = {"cfg_interval": ImageSettings().cfg_interval, **image_defaults(model.spec, "generation")}
     if options.num_timesteps:
         image["num_timesteps"] = options.num_timesteps
     recipe = Recipe(
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=options.seed,
         context=(TextItem(text=PROMPT),),
         think=True,
-        text=TextSettings(**text_defaults(model.card)),
+        text=TextSettings(**text_defaults(model.spec)),
         image=ImageSettings(**{**image, "cfg_interval": tuple(image["cfg_interval"])}),
     )
     measure(model, recipe)  # the first run of all also pays for loading code and for filling caches

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from core.plan import Draw, Forget, Read, Step, Write
+from core.plan import Draw, Evict, Read, Step, Write
 from core.sequence import PLANNING_PROMPT, worded
-from recipes.card import ModelCard
+from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageItem, ImageSettings, Recipe, TextItem
 
 TEXT_MARKERS = 2  # a text item stands between bos and eos
@@ -30,21 +30,21 @@ class StepCost:
 def costs(
     steps: Sequence[Step],
     recipe: Recipe,
-    card: ModelCard,
+    spec: ModelSpec,
     *,
     count_tokens: Callable[[str], int],
     input_sizes: Sequence[tuple[int, int]] = (),
 ) -> tuple[StepCost, ...]:
-    """The cost of each step of `recipe`'s plan on the model of `card`.
+    """The cost of each step of `recipe`'s plan on the model of `spec`.
 
     Args:
         steps: `plan(recipe)`.
         recipe: with its defaults filled in.
-        card: the model's.
+        spec: the model's.
         count_tokens: tokens of a text.
         input_sizes: (width, height) in pixels of the initial context's images, in order.
     """
-    ledger = _Ledger(recipe, card, count_tokens, list(input_sizes))
+    ledger = _Ledger(recipe, spec, count_tokens, list(input_sizes))
     return tuple(ledger.add(step) for step in steps)
 
 
@@ -54,12 +54,12 @@ class _Ledger:
     def __init__(
         self,
         recipe: Recipe,
-        card: ModelCard,
+        spec: ModelSpec,
         count_tokens: Callable[[str], int],
         input_sizes: list[tuple[int, int]],
     ) -> None:
         self.recipe = recipe
-        self.card = card
+        self.spec = spec
         self.count_tokens = count_tokens
         self.input_sizes = input_sizes
         self.last_size: tuple[int, int] | None = None
@@ -75,15 +75,15 @@ class _Ledger:
         if isinstance(step, Write | Draw):
             self.seen = step.context
         context = self.system_tokens + item + sum(self.items[number] for number in step.context)
-        if isinstance(step, Forget):
+        if isinstance(step, Evict):
             context -= sum(self.items[number] for number in step.dropped)
-        kv_values = context * self.card.kv_values_per_token
+        kv_values = context * self.spec.kv_values_per_token
         return StepCost(step=step, new_tokens=new, context_tokens=context, kv_values=kv_values, forward_passes=passes)
 
     def _tokens(self, step: Step) -> tuple[int, int]:
         """What is read because of `step`, and what its item holds of the context."""
         match step:
-            case Forget():
+            case Evict():
                 behind = step.context[step.context.index(step.dropped[-1]) + 1 :]
                 return sum(self.items[number] for number in behind if number in self.seen), 0
             case Draw():
@@ -103,7 +103,7 @@ class _Ledger:
             question_tokens = self.count_tokens(question) + self.recipe.text.max_new_tokens
         else:
             question_tokens = self.count_tokens(worded(question, instruction))
-        return self.card.image_tokens(*self._drawn_size())[1] + TEXT_MARKERS + question_tokens
+        return self.spec.image_tokens(*self._drawn_size())[1] + TEXT_MARKERS + question_tokens
 
     def _item_tokens(self, step: Step) -> int:
         match step:
@@ -120,8 +120,8 @@ class _Ledger:
                 return 0
 
     def _image_tokens(self, size: tuple[int, int]) -> int:
-        self.last_size = self.card.vae.size(*size)
-        return sum(self.card.image_tokens(*size))
+        self.last_size = self.spec.vae.size(*size)
+        return sum(self.spec.image_tokens(*size))
 
     def _drawn_size(self) -> tuple[int, int]:
         settings = self.recipe.image

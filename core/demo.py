@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from core.bagel import Bagel
 from core.events import Denoised, Event, ImageReady, StepStarted, TextDelta, TextReady
 from core.inferencer import AutoInterleavedInferencer
+from core.model_folder import ModelFolderError
 from core.plan import Draw, Write
-from recipes.card import ModelFolderError
 
 GENERATION_PROMPT = "A magical forest"
 EDITING_PROMPT = "Make the circle blue"

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from PIL.Image import Image
 
-from core.plan import Draw, Forget, Step
+from core.plan import Draw, Evict, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +110,11 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forgotten:
+class Evicted:
     """Items left the context. Ends its step."""
 
-    step: Forget
+    step: Evict
 
 
-StepEnded: TypeAlias = ItemRead | TextReady | ImageReady | Skipped | Forgotten
+StepEnded: TypeAlias = ItemRead | TextReady | ImageReady | Skipped | Evicted
 Event: TypeAlias = StepStarted | TextDelta | Denoised | Judged | StepEnded

@@ -53,7 +53,7 @@ class AutoInterleavedInferencer:
         self._outputs = 0
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Evict everything."""
         self.context = Context()
         self._outputs = 0
 
@@ -162,7 +162,7 @@ class AutoInterleavedInferencer:
             image=self._image_settings({**(image or {}), **scale}, context),
             **fields,
         )
-        check(recipe, self.model.card)
+        check(recipe, self.model.spec)
         self.context = context
         return self._run(recipe, on_event)
 
@@ -185,11 +185,11 @@ class AutoInterleavedInferencer:
         self.context = yield from run_sequence(recipe, self.model, inputs=inputs)
 
     def _text_settings(self, given: Mapping[str, Any]) -> TextSettings:
-        return TextSettings(**{**text_defaults(self.model.card), **given})
+        return TextSettings(**{**text_defaults(self.model.spec), **given})
 
     def _image_settings(self, given: Mapping[str, Any], context: Context) -> ImageSettings:
         mode: Mode = "editing" if any(isinstance(item, Picture) for item in context.items) else "generation"
-        merged = {**image_defaults(self.model.card, mode), **given}
+        merged = {**image_defaults(self.model.spec, mode), **given}
         if mode == "generation":  # rule 1 of the plan: image guidance is off without an image to begin with
             merged["cfg_img_scale"] = 1.0
         low, high = merged.get("cfg_interval", ImageSettings.cfg_interval)

@@ -71,7 +71,7 @@ class Draw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forget:
+class Evict:
     """Items leave the context, whole."""
 
     number: int
@@ -81,7 +81,7 @@ class Forget:
     """The numbers of the steps whose items go."""
 
 
-Step: TypeAlias = Read | Write | Draw | Forget
+Step: TypeAlias = Read | Write | Draw | Evict
 
 
 def plan(recipe: Recipe) -> tuple[Step, ...]:
@@ -199,5 +199,5 @@ class _Planner:
         kept = max(room // 2, min(room, SHORTEST_MEMORY))
         pinned, others = branch.context[: self.pinned], branch.context[self.pinned :]
         dropped, latest = others[:-kept], others[-kept:]
-        yield Forget(number=next(self.numbers), path=branch.path, context=branch.context, dropped=dropped)
+        yield Evict(number=next(self.numbers), path=branch.path, context=branch.context, dropped=dropped)
         branch.context = pinned + latest

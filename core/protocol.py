@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 
 from PIL.Image import Image
 
-from recipes.card import ModelCard
+from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, TextSettings
 
 
@@ -77,7 +77,7 @@ class UnifiedModel(Protocol):
     """
 
     @property
-    def card(self) -> ModelCard: ...
+    def spec(self) -> ModelSpec: ...
 
     @property
     def tokens_read(self) -> int:

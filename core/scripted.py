@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from PIL import Image, ImageDraw
 
 from core.protocol import Context, Denoising, Drawn, Item, Picture, Text
-from recipes.card import ModelCard, ResizeRule
+from recipes.model_spec import ModelSpec, ResizeRule
 from recipes.recipe import ImageSettings, TextSettings
 
-CARD = ModelCard(
+SPEC = ModelSpec(
     name="scripted",
     vae=ResizeRule(max_px=1024, min_px=64, stride_px=8),
     vit=ResizeRule(max_px=64, min_px=64, stride_px=8),
@@ -48,9 +48,9 @@ class ScriptedModel:
     """
 
     def __init__(
-        self, *, card: ModelCard = CARD, delay_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
+        self, *, spec: ModelSpec = SPEC, delay_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self.card = card
+        self.spec = spec
         self.delay_s = delay_s
         self.tokens_read = 0
         self._sleep = sleep

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from core.events import (
     Denoised,
     Event,
-    Forgotten,
+    Evicted,
     ImageReady,
     ItemRead,
     Judged,
@@ -20,7 +20,7 @@ from core.events import (
     TextReady,
     Variation,
 )
-from core.plan import Draw, Forget, Path, Read, Step, Write, plan
+from core.plan import Draw, Evict, Path, Read, Step, Write, plan
 from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
 from recipes.recipe import INSTRUCTION, Recipe, TextItem
 
@@ -41,7 +41,7 @@ def derive_seed(run_seed: int, step: int, variation: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-Made: TypeAlias = str | tuple[Variation, ...] | None
+StepOutput: TypeAlias = str | tuple[Variation, ...] | None
 """What a step leaves to those after it: the text that it wrote, the variations that it chose, or nothing of its own."""
 
 
@@ -51,7 +51,7 @@ def worded(wording: str, instruction: str) -> str:
 
 
 def run_sequence(
-    recipe: Recipe, model: UnifiedModel, *, inputs: Sequence[Image] = (), done: Iterable[Made] = ()
+    recipe: Recipe, model: UnifiedModel, *, inputs: Sequence[Image] = (), done: Iterable[StepOutput] = ()
 ) -> Generator[Event, None, Context]:
     """Interpret the plan of `recipe` on `model`.
 
@@ -93,7 +93,7 @@ class _Interpreter:
         path = list(self.drawn[number])[-1] if number in self.drawn else step.path
         return self._context((*step.context, number), path)
 
-    def restore(self, step: Step, made: Made) -> None:
+    def restore(self, step: Step, made: StepOutput) -> None:
         """Take `step` as done, with what it made."""
         match step:
             case Read():
@@ -115,8 +115,8 @@ class _Interpreter:
                 yield from self._write(step)
             case Draw():
                 yield from self._draw(step)
-            case Forget():
-                yield Forgotten(step=step)
+            case Evict():
+                yield Evicted(step=step)
         self._drop_unused(step)
 
     def _context(self, numbers: Sequence[int], path: Path) -> Context:
@@ -209,8 +209,8 @@ class _Interpreter:
             branch = _branch(step, one)
             if branch not in kept or (step.attempt and _score(one) > _score(kept[branch])):
                 kept[branch] = one
-        going_on = {id(one) for one in kept.values()}
-        return tuple(replace(one, chosen=id(one) in going_on) for one in drawn)
+        selected = {id(one) for one in kept.values()}
+        return tuple(replace(one, chosen=id(one) in selected) for one in drawn)
 
 
 def _uses(step: Step) -> tuple[int, ...]:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from recipes.faults import RecipeError
-from storage.errors import InvalidName, RunUnknown, StoreUnavailable
-from storage.follow import START
-from worker.client import Client
-from worker.inputs import InputError
-from worker.services import ServiceDown
+from storage.errors import InvalidNameError, RunNotFoundError, StoreUnavailableError
+from storage.redis.follow import START
+from worker.client.client import Client
+from worker.connections import ServiceUnavailableError
+from worker.jobs.inputs import InputError
 from worker.settings import settings
 
 ADDRESS = ("127.0.0.1", 8000)
@@ -32,10 +32,10 @@ QUIET_S = 5.0
 STATUS: dict[type[Exception], HTTPStatus] = {
     RecipeError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    InvalidName: HTTPStatus.BAD_REQUEST,
-    RunUnknown: HTTPStatus.NOT_FOUND,
-    ServiceDown: HTTPStatus.SERVICE_UNAVAILABLE,
-    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    InvalidNameError: HTTPStatus.BAD_REQUEST,
+    RunNotFoundError: HTTPStatus.NOT_FOUND,
+    ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 REFUSALS = tuple(STATUS)
 
@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(first)
             for event in events:
                 self.wfile.write(event)
-        except (ConnectionError, StoreUnavailable):
+        except (ConnectionError, StoreUnavailableError):
             return  # the browser left, or it comes back with its Last-Event-ID once Redis does
 
     def _body(self) -> Mapping[str, Any]:

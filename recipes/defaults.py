@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from recipes.card import ModelCard
 from recipes.faults import FieldPath
+from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, JudgeSettings, Mode, OutputSettings, Recipe, TextSettings
 from recipes.rules import holds_image
 
@@ -20,35 +20,35 @@ EDITING_IMAGE_DEFAULTS: dict[str, Any] = {
 _REQUIRED = ("name", "context")
 
 
-def text_defaults(card: ModelCard | None) -> dict[str, Any]:
+def text_defaults(spec: ModelSpec | None) -> dict[str, Any]:
     """What the model folder says of texts; keys it leaves out keep the official values of TextSettings."""
-    return dict(card.text_defaults) if card else {}
+    return dict(spec.text_defaults) if spec else {}
 
 
-def image_defaults(card: ModelCard | None, mode: Mode) -> dict[str, Any]:
+def image_defaults(spec: ModelSpec | None, mode: Mode) -> dict[str, Any]:
     """What the model folder and then the mode say of images; other keys keep the official values of ImageSettings."""
-    return {**(card.image_defaults if card else {}), **_of_the_mode(mode)}
+    return {**(spec.image_defaults if spec else {}), **_of_the_mode(mode)}
 
 
 def _of_the_mode(mode: Mode) -> dict[str, Any]:
     return EDITING_IMAGE_DEFAULTS if mode == "editing" else {"cfg_img_scale": 1.0}
 
 
-def origin_of(path: FieldPath, card: ModelCard | None, mode: Mode) -> str:
+def origin_of(path: FieldPath, spec: ModelSpec | None, mode: Mode) -> str:
     """Where the default at `path` comes from: "the mode's", "the model's" or BAGEL's own, "default"."""
     group, name = (*path, None, None)[:2]
     if group == "image" and name in _of_the_mode(mode):
         return "the mode's"
-    from_card = {"text": card.text_defaults, "image": card.image_defaults}.get(str(group), {}) if card else {}
+    from_card = {"text": spec.text_defaults, "image": spec.image_defaults}.get(str(group), {}) if spec else {}
     return "the model's" if name in from_card else "default"
 
 
-def fill_in(given: Mapping[str, Any], card: ModelCard | None) -> dict[str, Any]:
+def fill_in(given: Mapping[str, Any], spec: ModelSpec | None) -> dict[str, Any]:
     """`given`, right or wrong, with a default for every field that has one and is not in it."""
     mode: Mode = "editing" if holds_image(given.get("context")) else "generation"
     settings: dict[str, dict[str, Any]] = {
-        "text": {**asdict(TextSettings()), **text_defaults(card)},
-        "image": {**asdict(ImageSettings()), **image_defaults(card, mode)},
+        "text": {**asdict(TextSettings()), **text_defaults(spec)},
+        "image": {**asdict(ImageSettings()), **image_defaults(spec, mode)},
         "judge": asdict(JudgeSettings()),
         "output": asdict(OutputSettings()),
     }

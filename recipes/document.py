@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipes.faults import Fault, FieldPath, Finding, Mark, RecipeError, path_text
+from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue, SourcePosition, path_text
 from recipes.yaml_core import MAX_DEPTH, MAX_NODES, UnreadableError, YamlReader, place_of
 
 MAX_FILE_BYTES = 256 * 1024
@@ -25,9 +25,9 @@ class Document:
 
     source: str
     data: dict[str, Any]
-    findings: tuple[Finding, ...] = ()
-    marks: Mapping[FieldPath, Mark] = field(default_factory=dict)
-    key_marks: Mapping[FieldPath, Mark] = field(default_factory=dict)
+    findings: tuple[RecipeIssue, ...] = ()
+    marks: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
+    key_marks: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
     folder: Path | None = None
     """What the recipe's image paths are relative to; None where it did not come from a file."""
     images_from: Path | None = None
@@ -35,7 +35,7 @@ class Document:
     size_bytes: int = 0
     """Of the text it was read from."""
 
-    def fault(self, finding: Finding) -> Fault:
+    def fault(self, finding: RecipeIssue) -> Fault:
         """`finding` at its place in this document: that of the value, or of what it is missing from."""
         path = finding.path
         mark = finding.mark or (self.key_marks.get(path) if finding.about_key else None)
@@ -101,15 +101,15 @@ def read_text(text: str, *, source: str = "<recipe>", folder: Path | None = None
 
 def _top(text: str, reader: YamlReader) -> dict[str, Any]:
     """The mapping that a recipe is. Raises UnreadableError when there is none."""
-    start = Mark(line=1, column=1)
+    start = SourcePosition(line=1, column=1)
     if len(text) > MAX_FILE_BYTES:
-        raise UnreadableError(Finding(path=(), message=f"is larger than {MAX_FILE_BYTES // 1024} KiB", mark=start))
+        raise UnreadableError(RecipeIssue(path=(), message=f"is larger than {MAX_FILE_BYTES // 1024} KiB", mark=start))
     value = reader.read()
     if isinstance(value, dict):
         return value
     what = "is empty" if value is None else f"is {kind_of(value)}"
     message = f"the recipe {what}; expected a mapping of fields, such as `name: my-recipe`"
-    raise UnreadableError(Finding(path=(), message=message, mark=reader.marks.get((), start)))
+    raise UnreadableError(RecipeIssue(path=(), message=message, mark=reader.marks.get((), start)))
 
 
 def read_data(value: object) -> Document:
@@ -120,7 +120,7 @@ def read_data(value: object) -> Document:
     return Document(source="", data=data, findings=tuple(findings))
 
 
-def plain(value: object, path: FieldPath = ()) -> tuple[Any, list[Finding]]:
+def plain(value: object, path: FieldPath = ()) -> tuple[Any, list[RecipeIssue]]:
     """A copy of JSON-like data with nothing in it that JSON lacks, and what had to be left out (None stands for it).
 
     Raises RecipeError when it is too deep or too large to be looked through.
@@ -147,7 +147,7 @@ class _Copier:
     """Copies data within limits."""
 
     def __init__(self) -> None:
-        self.findings: list[Finding] = []
+        self.findings: list[RecipeIssue] = []
         self.values = 0
         self.chars = 0
 
@@ -183,7 +183,7 @@ class _Copier:
     def _checked(self, value: object, path: FieldPath, *, bad: bool, why: str) -> Any:  # noqa: ANN401 - see copy
         if not bad:
             return value
-        self.findings.append(Finding(path=path, message=why))
+        self.findings.append(RecipeIssue(path=path, message=why))
         return None
 
     def _text(self, value: str, path: FieldPath) -> str | None:
@@ -202,18 +202,18 @@ class _Copier:
                 copied[key] = self.copy(item, (*path, key))
             else:
                 message = f"the key {key!a} is not a field name; keys are texts"
-                self.findings.append(Finding(path=(*path, "<key>"), message=message, about_key=True))
+                self.findings.append(RecipeIssue(path=(*path, "<key>"), message=message, about_key=True))
         return copied
 
 
 def in_order(
-    findings: Iterable[Finding], data: Mapping[str, Any], mark: Callable[[Finding], Mark | None]
-) -> list[Finding]:
+    findings: Iterable[RecipeIssue], data: Mapping[str, Any], mark: Callable[[RecipeIssue], SourcePosition | None]
+) -> list[RecipeIssue]:
     """`findings` as a reader meets them: by their place in the text, else by that of their field in `data`."""
     return sorted(findings, key=lambda finding: (*_place(mark(finding)), _position(finding.path, data)))
 
 
-def _place(mark: Mark | None) -> tuple[str, int, int]:
+def _place(mark: SourcePosition | None) -> tuple[str, int, int]:
     return (mark.source, mark.line, mark.column) if mark else ("", 0, 0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.document import MAX_FILE_BYTES, Document, in_order, kind_of, read_file
-from recipes.faults import FieldPath, Finding, Mark, RecipeError
+from recipes.faults import FieldPath, RecipeError, RecipeIssue, SourcePosition
 from recipes.reference import FileReference, ImageReferenceError, file_reference, parse_reference
 from recipes.rules import NAME
 
@@ -60,7 +60,7 @@ def without_parent(document: Document) -> Document:
     return document
 
 
-def placed(data: dict[str, Any], document: Document) -> tuple[dict[str, Any], list[Finding]]:
+def placed(data: dict[str, Any], document: Document) -> tuple[dict[str, Any], list[RecipeIssue]]:
     """`data`, which is that of `document` with its variables put in, its image files named from the recipe's folder.
 
     In it they are named from the folder of the file that gave the context. Also what is wrong: images out of reach.
@@ -79,7 +79,7 @@ def placed(data: dict[str, Any], document: Document) -> tuple[dict[str, Any], li
         if beside is None:
             why = f"{image[:80]!r} is beside the extended recipe, out of this one's folder"
             message = f"{why}; allowed: a context of its own, with images it can reach"
-            findings.append(Finding(path=("context", index, "image"), message=message))
+            findings.append(RecipeIssue(path=("context", index, "image"), message=message))
     return {**data, "context": items}, findings
 
 
@@ -118,7 +118,7 @@ def _read(path: Path, child: Document) -> Document:
 def _refused(child: Document, message: str) -> RecipeError:
     """What to raise for a parent, with what else is known to be wrong in the file that wants it."""
     refused = {finding.path for finding in child.findings}
-    own = [] if (_KEY,) in refused else [Finding(path=(_KEY,), message=message)]
+    own = [] if (_KEY,) in refused else [RecipeIssue(path=(_KEY,), message=message)]
     findings = in_order((*child.findings, *own), child.data, lambda finding: child.fault(finding).mark)
     return RecipeError(map(child.fault, findings))
 
@@ -130,7 +130,7 @@ def _route(files: Sequence[Path]) -> str:
 def _foreign(document: Document) -> Document:
     """`document` with its own file named at each of its places."""
 
-    def here(mark: Mark) -> Mark:
+    def here(mark: SourcePosition) -> SourcePosition:
         return replace(mark, source=document.source)
 
     located = [(finding, document.fault(finding).mark) for finding in document.findings]
@@ -171,7 +171,7 @@ def _merge(
     return merged
 
 
-def _kept(marks: Mapping[FieldPath, Mark], replaced: set[FieldPath]) -> dict[FieldPath, Mark]:
+def _kept(marks: Mapping[FieldPath, SourcePosition], replaced: set[FieldPath]) -> dict[FieldPath, SourcePosition]:
     """The places of a parent's values that are still there."""
     return {
         path: mark

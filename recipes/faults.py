@@ -15,7 +15,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class SourcePosition:
     """A place in a text; both count from 1."""
 
     line: int
@@ -32,7 +32,7 @@ class Fault:
     message: str
     source: str = ""
     """A file, "<recipe>" for YAML text, "override", a model's defaults, or nothing for a recipe given as data."""
-    mark: Mark | None = None
+    mark: SourcePosition | None = None
 
     def __str__(self) -> str:
         place = f"{self.source}:{self.mark.line}:{self.mark.column}" if self.mark else self.source
@@ -58,14 +58,14 @@ class RecipeError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class RecipeIssue:
     """A fault before it is known where its field was given."""
 
     path: FieldPath
     message: str
     about_key: bool = False
     """The last part of the path should not be there, or not a second time: the place is that of the key."""
-    mark: Mark | None = None
+    mark: SourcePosition | None = None
     """The place, when it is known already."""
 
 

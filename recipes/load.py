@@ -11,16 +11,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from recipes.card import ModelCard
 from recipes.defaults import fill_in
 from recipes.document import Document, in_order, read_data, read_file, read_text
+from recipes.error_messages import type_faults
 from recipes.extends import extended, placed, without_parent
-from recipes.faults import Fault, FieldPath, Finding, RecipeError
+from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue
+from recipes.model_spec import ModelSpec
 from recipes.overrides import SOURCE, Overridden, override
 from recipes.recipe import Recipe
 from recipes.rules import NAME, Draft, broken_rules
 from recipes.variables import Expanded, escaped, expand
-from recipes.wording import type_faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class Given:
     def data(self) -> dict[str, Any]:
         return self.overridden.data
 
-    def resolve(self, card: ModelCard | None) -> Recipe:
-        """The recipe, with the defaults of the model of `card` filled in. Raises RecipeError with all the faults."""
-        draft = Draft(given=self.data, filled=fill_in(self.data, card), card=card, folder=self.document.folder)
+    def resolve(self, spec: ModelSpec | None) -> Recipe:
+        """The recipe, with the defaults of the model of `spec` filled in. Raises RecipeError with all the faults."""
+        draft = Draft(given=self.data, filled=fill_in(self.data, spec), spec=spec, folder=self.document.folder)
         structural = self._findings()
         try:
             recipe, wrong = _adapter().validate_json(json.dumps(draft.filled)), []
@@ -49,12 +49,12 @@ class Given:
         wrong = [one for one in wrong if not any(one.path[: len(path)] == path for path in hidden)]
         wrong += broken_rules(draft, [*hidden, *(one.path for one in wrong)])
         if recipe is None or structural or wrong or self.expanded.faults:
-            raise RecipeError([*_located([*structural, *wrong], self, card), *self.expanded.faults])
+            raise RecipeError([*_located([*structural, *wrong], self, spec), *self.expanded.faults])
         if recipe.mode == "generation":  # rule 1 of the plan: image guidance is off without an image to begin with
             return replace(recipe, image=replace(recipe.image, cfg_img_scale=1.0))
         return recipe
 
-    def _findings(self) -> list[Finding]:
+    def _findings(self) -> list[RecipeIssue]:
         """What is wrong before types and rules are looked at; an override mends what was wrong with a variable."""
         expanded = [one for one in self.expanded.findings if not self.overridden.gave(one.path)]
         return [*self.document.findings, *expanded, *self.overridden.findings]
@@ -65,7 +65,7 @@ def load(
     *,
     overrides: Mapping[str, Any] | None = None,
     variables: Mapping[str, Any] | None = None,
-    card: ModelCard | None = None,
+    spec: ModelSpec | None = None,
 ) -> Recipe:
     """The recipe in a file (a Path), in YAML text (a str) or in JSON-like data (a mapping), every default filled in.
 
@@ -73,11 +73,11 @@ def load(
         source: what to load. Image paths of a file are looked up beside it.
         overrides: values that win over the recipe's own, by field, dotted path or the bare name of a setting.
         variables: values for `${name}` in the recipe's texts, which win over those under its `vars`.
-        card: the model that will run it: the source of its defaults, and of the sizes it can draw.
+        spec: the model that will run it: the source of its defaults, and of the sizes it can draw.
 
     Raises RecipeError, which holds all the faults.
     """
-    return read(source, overrides=overrides, variables=variables).resolve(card)
+    return read(source, overrides=overrides, variables=variables).resolve(spec)
 
 
 def load_resolved(document: Mapping[str, Any]) -> Recipe:
@@ -142,7 +142,7 @@ def _adapter() -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)
 
 
-def _located(findings: list[Finding], given: Given, card: ModelCard | None) -> Iterator[Fault]:
+def _located(findings: list[RecipeIssue], given: Given, spec: ModelSpec | None) -> Iterator[Fault]:
     """The faults with their sources: the document's in its order, the model's defaults', then the overrides'."""
     document, overridden, uses = given.document, given.overridden, given.expanded.uses
     own, defaults, theirs = [], [], []
@@ -150,8 +150,8 @@ def _located(findings: list[Finding], given: Given, card: ModelCard | None) -> I
         fault = document.fault(finding)
         if finding in overridden.findings or overridden.gave(finding.path):
             theirs.append(replace(fault, source=SOURCE, mark=None))
-        elif card and _from_card(finding.path, overridden.data, card):
-            defaults.append(replace(fault, source=f"the defaults of {card.name}", mark=None))
+        elif spec and _from_model(finding.path, overridden.data, spec):
+            defaults.append(replace(fault, source=f"the defaults of {spec.name}", mark=None))
         elif finding.path in uses and finding not in given.expanded.findings:
             names = ", ".join(f"${{{name}}}" for name in uses[finding.path])
             own.append(replace(fault, message=f"{fault.message} (from {names})"))
@@ -160,8 +160,8 @@ def _located(findings: list[Finding], given: Given, card: ModelCard | None) -> I
     yield from (*own, *defaults, *theirs)
 
 
-def _from_card(path: FieldPath, given: Mapping[str, Any], card: ModelCard) -> bool:
+def _from_model(path: FieldPath, given: Mapping[str, Any], spec: ModelSpec) -> bool:
     """Whether the value at `path` is a default of the model."""
     group, name = (*path, None, None)[:2]
-    defaults = {"text": card.text_defaults, "image": card.image_defaults}.get(str(group), {})
+    defaults = {"text": spec.text_defaults, "image": spec.image_defaults}.get(str(group), {})
     return name in defaults and name not in (given.get(str(group)) or {})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.document import kind_of, plain, read_text
-from recipes.faults import Fault, FieldPath, Finding, RecipeError
+from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue
 from recipes.fields import KEYS, SETTINGS, field_names, names, unknown
 from recipes.yaml_core import MAX_DEPTH, scalar
 
@@ -23,7 +23,7 @@ class Overridden:
     data: dict[str, Any]
     paths: tuple[FieldPath, ...]
     """The fields that were overridden, in the order given."""
-    findings: tuple[Finding, ...]
+    findings: tuple[RecipeIssue, ...]
     made: frozenset[FieldPath]
     """The mappings that were not there before."""
 
@@ -69,12 +69,12 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
         raise RecipeError([Fault(path=(), message=message, source=SOURCE)])
     merged = copy.deepcopy(dict(data))
     paths: list[FieldPath] = []
-    findings: list[Finding] = []
+    findings: list[RecipeIssue] = []
     made: set[FieldPath] = set()
     for key, value in (overrides or {}).items():
         if not isinstance(key, str) or plain(key)[1] or key.count(".") >= MAX_DEPTH:
             findings.append(
-                Finding(path=(), message=f"the key {key!a:.80} is not a field; keys are names or dotted paths")
+                RecipeIssue(path=(), message=f"the key {key!a:.80} is not a field; keys are names or dotted paths")
             )
             continue
         root = _path(key)
@@ -82,15 +82,15 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
         findings += wrong
         if root[0] in KEYS:
             message = "is not a field that an override changes; variables are given by --var name=value"
-            findings.append(Finding(path=root[:1], message=message))
+            findings.append(RecipeIssue(path=root[:1], message=message))
             continue
         if root[0] not in field_names(()):
-            findings.append(Finding(path=root[:1], message=unknown(str(root[0]), _FIELDS), about_key=True))
+            findings.append(RecipeIssue(path=root[:1], message=unknown(str(root[0]), _FIELDS), about_key=True))
             continue
         for path, leaf in _leaves(root, given):
             paths.append(path)
             if why := _assign(merged, path, leaf, made):
-                findings.append(Finding(path=path, message=why))
+                findings.append(RecipeIssue(path=path, message=why))
     return Overridden(data=merged, paths=tuple(paths), findings=tuple(findings), made=frozenset(made))
 
 

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from recipes.card import ModelCard
-from recipes.faults import Fault, FieldPath, Finding, RecipeError
+from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue
+from recipes.model_spec import ModelSpec
 from recipes.recipe import INSTRUCTION, MAX_IMAGES, Recipe
 from recipes.reference import ALLOWED, FileReference, ImageReferenceError, parse_reference
 
@@ -25,7 +25,7 @@ class Draft:
 
     given: Mapping[str, Any]
     filled: Mapping[str, Any]
-    card: ModelCard | None
+    spec: ModelSpec | None
     folder: Path | None
 
     @property
@@ -38,16 +38,16 @@ def holds_image(context: object) -> bool:
     return isinstance(context, list) and any(isinstance(item, dict) and "image" in item for item in context)
 
 
-def check(recipe: Recipe, card: ModelCard | None) -> None:
+def check(recipe: Recipe, spec: ModelSpec | None) -> None:
     """Raise RecipeError when a recipe that was made in Python breaks a rule."""
     filled = asdict(recipe)
     filled["context"] = list(filled["context"])
-    draft = Draft(given=filled, filled=filled, card=card, folder=None)
+    draft = Draft(given=filled, filled=filled, spec=spec, folder=None)
     if found := list(broken_rules(draft, ())):
         raise RecipeError(Fault(path=finding.path, message=finding.message) for finding in found)
 
 
-def broken_rules(draft: Draft, faulty: Sequence[FieldPath]) -> Iterator[Finding]:
+def broken_rules(draft: Draft, faulty: Sequence[FieldPath]) -> Iterator[RecipeIssue]:
     """What breaks a rule. A rule that needs a field which is `faulty` already has nothing to say."""
     for needed, rule in _RULES:
         paths = [tuple(name.split(".")) for name in needed]
@@ -59,37 +59,37 @@ def _overlap(path: FieldPath, other: FieldPath) -> bool:
     return all(a == b for a, b in zip(path, other, strict=False))
 
 
-def _name(draft: Draft) -> Iterator[Finding]:
+def _name(draft: Draft) -> Iterator[RecipeIssue]:
     if not re.fullmatch(NAME, draft.filled["name"]):
         allowed = "1 to 64 lower-case letters, digits and dashes, the first no dash"
-        yield Finding(path=("name",), message=f"{draft.filled['name'][:80]!r} is not a name; allowed: {allowed}")
+        yield RecipeIssue(path=("name",), message=f"{draft.filled['name'][:80]!r} is not a name; allowed: {allowed}")
 
 
-def _model(draft: Draft) -> Iterator[Finding]:
+def _model(draft: Draft) -> Iterator[RecipeIssue]:
     model = draft.filled["model"]
     if model is not None and not re.fullmatch(MODEL, model):
         allowed = "1 to 64 lower-case letters, digits, dots, dashes and underscores, the first a letter or digit"
-        yield Finding(path=("model",), message=f"{model[:80]!r} is not a model name; allowed: {allowed}")
+        yield RecipeIssue(path=("model",), message=f"{model[:80]!r} is not a model name; allowed: {allowed}")
 
 
-def _parent(draft: Draft) -> Iterator[Finding]:
+def _parent(draft: Draft) -> Iterator[RecipeIssue]:
     parent = draft.filled["parent"]
     if parent is not None and not re.fullmatch(PARENT, parent):
         message = f"{parent[:80]!r} is no place in a run; allowed: RUN@STEP, a run's id and the number of a step"
-        yield Finding(path=("parent",), message=message)
+        yield RecipeIssue(path=("parent",), message=message)
 
 
-def _images(draft: Draft) -> Iterator[Finding]:
+def _images(draft: Draft) -> Iterator[RecipeIssue]:
     context = draft.filled.get("context")
     for index, item in enumerate(context if isinstance(context, list) else ()):
         if not holds_image([item]) or "text" in item:
             continue
         if isinstance(item["image"], str) and (why := _unreachable(item["image"], draft.folder)):
-            yield Finding(path=("context", index, "image"), message=why)
+            yield RecipeIssue(path=("context", index, "image"), message=why)
         pin = item.get("sha256")
         if isinstance(pin, str) and not re.fullmatch(SHA256, pin):
             message = f"{pin[:80]!r} is not a SHA-256; allowed: 64 lower-case hexadecimal digits"
-            yield Finding(path=("context", index, "sha256"), message=message)
+            yield RecipeIssue(path=("context", index, "sha256"), message=message)
 
 
 def _unreachable(image: str, folder: Path | None) -> str | None:
@@ -108,7 +108,7 @@ def _unreachable(image: str, folder: Path | None) -> str | None:
     return None
 
 
-def _refinements(draft: Draft) -> Iterator[Finding]:
+def _refinements(draft: Draft) -> Iterator[RecipeIssue]:
     recipe = draft.filled
     prompts, needed = recipe["refinement_prompts"], recipe["num_images"] - 1
     why = f"{recipe['num_images']} images"
@@ -121,49 +121,51 @@ def _refinements(draft: Draft) -> Iterator[Finding]:
             f"{why} need {needed} refinement texts and {given} are given; allowed: auto_refine: true, where the model "
             f"writes the others, or {needed} refinement_prompts"
         )
-        yield Finding(path=("refinement_prompts",) if prompts else ("auto_refine",), message=message)
+        yield RecipeIssue(path=("refinement_prompts",) if prompts else ("auto_refine",), message=message)
 
 
-def _sizes(draft: Draft) -> Iterator[Finding]:
+def _sizes(draft: Draft) -> Iterator[RecipeIssue]:
     sides = {name: draft.filled["image"][name] for name in _SIDES}
     given = [name for name in _SIDES if name in (draft.given.get("image") or {})]
     null = [name for name in _SIDES if sides[name] is None]
     if len(given) == 1:
-        yield Finding(path=("image", *given), message="is given alone; allowed: both width and height, or neither")
+        yield RecipeIssue(path=("image", *given), message="is given alone; allowed: both width and height, or neither")
     elif len(null) == 1:
-        yield Finding(path=("image", *null), message="is null alone; allowed: both width and height null, or neither")
+        yield RecipeIssue(
+            path=("image", *null), message="is null alone; allowed: both width and height null, or neither"
+        )
     elif null and "context" in draft.filled and not draft.editing:
         message = (
             "null takes the size of the last image, and this context begins with none; "
             "allowed: a size, or neither width nor height for the model's own"
         )
-        yield Finding(path=("image", "width"), message=message)
+        yield RecipeIssue(path=("image", "width"), message=message)
     for name in given or _SIDES:
-        if why := _off_the_grid(sides[name], draft.card):
-            yield Finding(path=("image", name), message=why)
+        if why := _off_the_grid(sides[name], draft.spec):
+            yield RecipeIssue(path=("image", name), message=why)
 
 
-def _off_the_grid(side: int | None, card: ModelCard | None) -> str | None:
+def _off_the_grid(side: int | None, spec: ModelSpec | None) -> str | None:
     """Why a model can't draw an image with such a side."""
-    if side is None or card is None or not (side % card.stride_px or side > card.max_side_px):
+    if side is None or spec is None or not (side % spec.stride_px or side > spec.max_side_px):
         return None
-    what = f"not a multiple of {card.stride_px}" if side % card.stride_px else f"more than {card.max_side_px}"
-    return f"{side} is {what}; allowed: multiples of {card.stride_px} up to {card.max_side_px}"
+    what = f"not a multiple of {spec.stride_px}" if side % spec.stride_px else f"more than {spec.max_side_px}"
+    return f"{side} is {what}; allowed: multiples of {spec.stride_px} up to {spec.max_side_px}"
 
 
-def _interval(draft: Draft) -> Iterator[Finding]:
+def _interval(draft: Draft) -> Iterator[RecipeIssue]:
     low, high = draft.filled["image"]["cfg_interval"]
     if low > high:
         message = f"begins at {low:g} and ends at {high:g}; allowed: [low, high] with low not above high"
-        yield Finding(path=("image", "cfg_interval"), message=message)
+        yield RecipeIssue(path=("image", "cfg_interval"), message=message)
 
 
-def _room(draft: Draft) -> Iterator[Finding]:
+def _room(draft: Draft) -> Iterator[RecipeIssue]:
     most = draft.filled["max_context_items"]
     items, pin = len(draft.filled["context"]), draft.filled["pin"]
     if isinstance(pin, int) and pin > items:
         message = f"{pin} is more than the items of the context; allowed: initial, none, or a number up to {items}"
-        yield Finding(path=("pin",), message=message)
+        yield RecipeIssue(path=("pin",), message=message)
         return
     pinned = {"initial": items, "none": 0}.get(pin, pin)
     if most is not None and most < pinned + 1:
@@ -171,10 +173,10 @@ def _room(draft: Draft) -> Iterator[Finding]:
             f"{most} leaves no room beside the pinned part of the context (items: {pinned}); "
             f"allowed: {pinned + 1} or more, or pin: none"
         )
-        yield Finding(path=("max_context_items",), message=message)
+        yield RecipeIssue(path=("max_context_items",), message=message)
 
 
-def _tree(draft: Draft) -> Iterator[Finding]:
+def _tree(draft: Draft) -> Iterator[RecipeIssue]:
     recipe = draft.filled
     variations, images = recipe["variations_per_image"], recipe["num_images"]
     total = sum(variations**level for level in range(1, images + 1))
@@ -183,20 +185,20 @@ def _tree(draft: Draft) -> Iterator[Finding]:
             f"a tree of {images} images with {variations} variations each has {total:,} images; "
             f"allowed: at most {MAX_IMAGES} in all"
         )
-        yield Finding(path=("select",), message=message)
+        yield RecipeIssue(path=("select",), message=message)
 
 
-def _question(draft: Draft) -> Iterator[Finding]:
+def _question(draft: Draft) -> Iterator[RecipeIssue]:
     judge = draft.filled["judge"]
     if INSTRUCTION not in judge["question"] + (judge["answer"] or ""):
         message = (
             f"asks the same of every image, and no answer tells them apart; "
             f"allowed: a text with {INSTRUCTION} where the instruction is to stand, here or in judge.answer"
         )
-        yield Finding(path=("judge", "question"), message=message)
+        yield RecipeIssue(path=("judge", "question"), message=message)
 
 
-_Rule: TypeAlias = Callable[[Draft], Iterator[Finding]]
+_Rule: TypeAlias = Callable[[Draft], Iterator[RecipeIssue]]
 
 _RULES: tuple[tuple[tuple[str, ...], _Rule], ...] = (
     (("name",), _name),

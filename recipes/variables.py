@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from recipes.document import MAX_DATA_CHARS, Document, kind_of, plain
-from recipes.faults import MAX_LINES, Fault, FieldPath, Finding, RecipeError
+from recipes.faults import MAX_LINES, Fault, FieldPath, RecipeError, RecipeIssue
 from recipes.fields import KEYS
 from recipes.overrides import typed
 
@@ -32,7 +32,7 @@ class Expanded:
     """A recipe's data with the values of its variables in it, and without `vars` and `extends`."""
 
     data: dict[str, Any]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[RecipeIssue, ...] = ()
     faults: tuple[Fault, ...] = ()
     """What is wrong with the variables that were given beside the recipe."""
     uses: Mapping[FieldPath, tuple[str, ...]]
@@ -97,7 +97,7 @@ _FAULTY: Any = object()
 """The value of a variable that has none that could be used."""
 
 
-def _declared(document: Document) -> tuple[dict[str, Any], list[Finding]]:
+def _declared(document: Document) -> tuple[dict[str, Any], list[RecipeIssue]]:
     """The variables under `vars`, and what is wrong with them."""
     refused = {finding.path for finding in document.findings}
     if _VARS not in document.data or (_VARS,) in refused:
@@ -106,15 +106,15 @@ def _declared(document: Document) -> tuple[dict[str, Any], list[Finding]]:
     if not isinstance(declared, dict) or len(declared) > MAX_VARIABLES:
         what = f"holds {len(declared):,} names" if isinstance(declared, dict) else f"is {kind_of(declared)}"
         message = f"{what}; allowed: a mapping of up to {MAX_VARIABLES} names to values, each {_VALUES}"
-        return {}, [Finding(path=(_VARS,), message=message)]
+        return {}, [RecipeIssue(path=(_VARS,), message=message)]
     values: dict[str, Any] = {}
-    findings: list[Finding] = []
+    findings: list[RecipeIssue] = []
     for name, value in declared.items():
         path = (_VARS, name)
         why = _wrong(name, value) or _nested(value)
         values[name] = _FAULTY if why or path in refused else _unescaped(value)
         if why and path not in refused:
-            findings.append(Finding(path=path, message=why, about_key=not re.fullmatch(NAME, name)))
+            findings.append(RecipeIssue(path=path, message=why, about_key=not re.fullmatch(NAME, name)))
     return values, findings
 
 
@@ -180,7 +180,7 @@ class _Expander:
     """Puts values into texts, and counts what they grow to."""
 
     def __init__(self, document: Document, values: Mapping[str, Any]) -> None:
-        self.findings: list[Finding] = []
+        self.findings: list[RecipeIssue] = []
         self.uses: dict[FieldPath, tuple[str, ...]] = {}
         self.unresolved: list[FieldPath] = []
         self._document = document
@@ -237,7 +237,7 @@ class _Expander:
         return self._refuse(path, f"unknown variable '{name}'; {remedy}; {_ESCAPED}")
 
     def _refuse(self, path: FieldPath, message: str) -> Any:  # noqa: ANN401 - see _FAULTY
-        finding = Finding(path=path, message=message)
+        finding = RecipeIssue(path=path, message=message)
         if len(self.findings) < MAX_LINES and finding not in self.findings:  # more would not be shown
             self.findings.append(finding)
         return _FAULTY
@@ -247,7 +247,7 @@ class _Expander:
         self._chars += len(value) + value.count("${") if isinstance(value, str) else 0
         if self._chars > MAX_DATA_CHARS:
             message = f"the recipe's texts are too long here; expected {MAX_DATA_CHARS:,} characters in all"
-            raise RecipeError([self._document.fault(Finding(path=path, message=message))])
+            raise RecipeError([self._document.fault(RecipeIssue(path=path, message=message))])
         return value
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from recipes.faults import FieldPath, Finding, Mark
+from recipes.faults import FieldPath, RecipeIssue, SourcePosition
 
 MAX_DEPTH = 20
 MAX_NODES = 10_000
@@ -29,7 +29,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 class UnreadableError(ValueError):
     """The text can't be read further."""
 
-    def __init__(self, finding: Finding) -> None:
+    def __init__(self, finding: RecipeIssue) -> None:
         super().__init__(finding.message)
         self.finding = finding
 
@@ -55,9 +55,9 @@ class YamlReader:
     """
 
     def __init__(self, text: str) -> None:
-        self.marks: dict[FieldPath, Mark] = {}
-        self.key_marks: dict[FieldPath, Mark] = {}
-        self.findings: list[Finding] = []
+        self.marks: dict[FieldPath, SourcePosition] = {}
+        self.key_marks: dict[FieldPath, SourcePosition] = {}
+        self.findings: list[RecipeIssue] = []
         self._text = text
         self._nodes = 0
 
@@ -67,15 +67,15 @@ class YamlReader:
             message = (
                 f"the character {found.group()!a} is not allowed in a recipe; write it as an escape in double quotes"
             )
-            raise UnreadableError(Finding(path=(), message=message, mark=place_of(self._text, found.start())))
+            raise UnreadableError(RecipeIssue(path=(), message=message, mark=place_of(self._text, found.start())))
         try:
             return self._document(yaml.parse(self._text, Loader=_LOADER))
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             why = "; ".join(part for part in (error.problem, error.context, self._hint(mark)) if part)
-            raise UnreadableError(Finding(path=(), message=f"not valid YAML: {why}", mark=_mark(mark))) from None
+            raise UnreadableError(RecipeIssue(path=(), message=f"not valid YAML: {why}", mark=_mark(mark))) from None
         except yaml.YAMLError as error:
-            raise UnreadableError(Finding(path=(), message=f"not valid YAML: {error}")) from None
+            raise UnreadableError(RecipeIssue(path=(), message=f"not valid YAML: {error}")) from None
 
     def _hint(self, mark: Any) -> str:  # noqa: ANN401 - see _mark
         """What helps where the text is no YAML because of a variable: `{seed: ${seed}}`."""
@@ -92,16 +92,16 @@ class YamlReader:
         after = next(events)
         if not isinstance(after, yaml.StreamEndEvent):
             message = "a second document begins here; a recipe file holds one"
-            self.findings.append(Finding(path=(), message=message, mark=_mark(after.start_mark)))
+            self.findings.append(RecipeIssue(path=(), message=message, mark=_mark(after.start_mark)))
         return value
 
     def _value(self, event: yaml.Event, events: Iterator[yaml.Event], path: FieldPath) -> Any:  # noqa: ANN401 - see read
         mark = self.marks[path] = _mark(event.start_mark)
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise UnreadableError(Finding(path=path, message=f"more than {MAX_NODES:,} values", mark=mark))
+            raise UnreadableError(RecipeIssue(path=path, message=f"more than {MAX_NODES:,} values", mark=mark))
         if len(path) > MAX_DEPTH:
-            raise UnreadableError(Finding(path=(), message=f"nested deeper than {MAX_DEPTH} levels", mark=mark))
+            raise UnreadableError(RecipeIssue(path=(), message=f"nested deeper than {MAX_DEPTH} levels", mark=mark))
         if isinstance(event, yaml.AliasEvent):
             self._refuse(path, f"the alias *{event.anchor} is not allowed; write the value out", mark)
             return None
@@ -135,14 +135,14 @@ class YamlReader:
             mapping[key] = self._value(next(events), events, (*path, key))
         return mapping
 
-    def _refuse(self, path: FieldPath, message: str, mark: Mark, *, about_key: bool = False) -> None:
-        self.findings.append(Finding(path=path, message=message, mark=mark, about_key=about_key))
+    def _refuse(self, path: FieldPath, message: str, mark: SourcePosition, *, about_key: bool = False) -> None:
+        self.findings.append(RecipeIssue(path=path, message=message, mark=mark, about_key=about_key))
 
 
-def place_of(text: str, index: int) -> Mark:
+def place_of(text: str, index: int) -> SourcePosition:
     """Line and column of a character."""
     before = text[:index]
-    return Mark(line=before.count("\n") + 1, column=index - (before.rfind("\n") + 1) + 1)
+    return SourcePosition(line=before.count("\n") + 1, column=index - (before.rfind("\n") + 1) + 1)
 
 
 def _bad_key(key: object, mapping: dict[str, Any]) -> str | None:
@@ -153,5 +153,5 @@ def _bad_key(key: object, mapping: dict[str, Any]) -> str | None:
     return f"the field '{key}' is given twice" if key in mapping else None
 
 
-def _mark(mark: Any) -> Mark:  # noqa: ANN401 - yaml.Mark or its twin in C, which has no stub
-    return Mark(line=mark.line + 1, column=mark.column + 1)
+def _mark(mark: Any) -> SourcePosition:  # noqa: ANN401 - yaml.SourcePosition or its twin in C, which has no stub
+    return SourcePosition(line=mark.line + 1, column=mark.column + 1)

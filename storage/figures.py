@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from storage.journal import Artifact, went_on
+from storage.journal import Artifact, selected_images
 
 SCORE_DIGITS = 3
 """As many as people read; the records have more."""
@@ -21,7 +21,7 @@ class Figure:
     """The branch of a tree that it continues, such as 0.1; empty on the trunk, and without a tree."""
     forks: bool
     """Whether each of the variations goes on, as a branch of its own."""
-    going_on: tuple[Artifact, ...]
+    selected: tuple[Artifact, ...]
     """One, or where it forks one for each branch."""
     others: tuple[Artifact, ...]
     """Drawn together with the one that went on."""
@@ -31,20 +31,20 @@ class Figure:
     @property
     def variations(self) -> int:
         """How many were drawn at once."""
-        return 1 + max(one.variation for one in (*self.going_on, *self.others, *self.dropped))
+        return 1 + max(one.variation for one in (*self.selected, *self.others, *self.dropped))
 
     @property
     def tries(self) -> int:
-        return 1 + max(one.attempt for one in (*self.going_on, *self.others, *self.dropped))
+        return 1 + max(one.attempt for one in (*self.selected, *self.others, *self.dropped))
 
     @property
     def is_single(self) -> bool:
         """Whether there was nothing to choose from."""
-        return len(self.going_on) == 1 and not self.others and not self.dropped and not self.forks
+        return len(self.selected) == 1 and not self.others and not self.dropped and not self.forks
 
     def leads_to(self, other: "Figure") -> Artifact | None:
         """Which of the images here the figure `other` of a tree goes on from; None when it does so from none."""
-        return next((one for one in self.going_on if self.forks and one.path == other.branch), None)
+        return next((one for one in self.selected if self.forks and one.path == other.branch), None)
 
 
 def figures(artifacts: Iterable[Artifact]) -> tuple[Figure, ...]:
@@ -53,21 +53,21 @@ def figures(artifacts: Iterable[Artifact]) -> tuple[Figure, ...]:
     places: dict[tuple[str, int], list[Artifact]] = {}
     for image in images:
         places.setdefault((branch_of(image), image.index or 0), []).append(image)
-    gone_on = set(went_on(images))
-    return tuple(_figure(branch, index, drawn, gone_on) for (branch, index), drawn in places.items())
+    kept = set(selected_images(images))
+    return tuple(_figure(branch, index, drawn, kept) for (branch, index), drawn in places.items())
 
 
-def _figure(branch: str, index: int, drawn: Sequence[Artifact], gone_on: set[str]) -> Figure:
-    going_on = tuple(sorted((one for one in drawn if one.key in gone_on), key=lambda one: one.variation))
+def _figure(branch: str, index: int, drawn: Sequence[Artifact], kept: set[str]) -> Figure:
+    selected = tuple(sorted((one for one in drawn if one.key in kept), key=lambda one: one.variation))
     forks = bool(drawn[0].path)
-    together = {one.step for one in going_on} if not forks else set()
-    rest = [one for one in drawn if one.key not in gone_on]
+    together = {one.step for one in selected} if not forks else set()
+    rest = [one for one in drawn if one.key not in kept]
     return Figure(
         step=min(one.step for one in drawn),
         index=index,
         branch=branch,
         forks=forks,
-        going_on=going_on,
+        selected=selected,
         others=tuple(one for one in rest if one.step in together),
         dropped=tuple(one for one in rest if one.step not in together),
     )

@@ -14,7 +14,13 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from storage import keys
-from storage.errors import JournalBroken, ObjectExists, ObjectMissing, RunTaken, StoreUnavailable
+from storage.errors import (
+    CommitConflictError,
+    CorruptRecordError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StoreUnavailableError,
+)
 from storage.objects import ObjectStore
 
 Role: TypeAlias = Literal["thinking", "refinement", "image"]
@@ -106,45 +112,45 @@ class Journal:
         self.folder = keys.run_folder(prefix, run_id)
 
     def commits(self) -> tuple[Commit, ...]:
-        """The steps that happened, from 1 without a gap. Raises JournalBroken."""
+        """The steps that happened, from 1 without a gap. Raises CorruptRecordError."""
         found = list(self.store.list(self.folder + keys.COMMITS))
         expected = [self.folder + keys.commit(step) for step in range(1, len(found) + 1)]
         if sorted(found) != sorted(expected):
             strange = sorted(set(found) ^ set(expected))
-            raise JournalBroken(f"{self.store.address(strange[0])}: commit records must run from 1 without a gap")
+            raise CorruptRecordError(f"{self.store.address(strange[0])}: commit records must run from 1 without a gap")
         commits = tuple(self.read_commit(step) for step in range(1, len(found) + 1))
         for step, commit in enumerate(commits, 1):
             if (commit.run_id, commit.step) != (self.run_id, step):
                 what = f"is of step {commit.step} of the run {commit.run_id}"
-                raise JournalBroken(f"{self.address(keys.commit(step))}: {what}")
+                raise CorruptRecordError(f"{self.address(keys.commit(step))}: {what}")
         return commits
 
     def read_commit(self, step: int) -> Commit:
-        """The record of one step. Raises ObjectMissing, JournalBroken."""
+        """The record of one step. Raises ObjectNotFoundError, CorruptRecordError."""
         return self._read(keys.commit(step), _COMMIT)
 
     def commit(self, commit: Commit) -> None:
-        """Make a step count. Its objects must be stored. Raises RunTaken when another worker's step counts instead."""
+        """Commit a step whose objects are stored. Raises CommitConflictError when another worker committed it."""
         self.put_once(keys.commit(commit.step), _json(commit), content_type=JSON)
 
     def manifest(self) -> Manifest | None:
-        """The manifest, once the run is complete. Raises JournalBroken."""
+        """The manifest, once the run is complete. Raises CorruptRecordError."""
         try:
             return self._read(keys.MANIFEST, _MANIFEST)
-        except ObjectMissing:
+        except ObjectNotFoundError:
             return None
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Make the run complete; the last write of a run. Raises RunTaken when another ended it differently."""
+        """Complete the run; its last write. Raises CommitConflictError when another worker wrote it differently."""
         self.put_once(keys.MANIFEST, _json(manifest), content_type=JSON)
 
     def put_once(self, name: str, data: bytes, *, content_type: str) -> None:
-        """Create the object `name` of this run, or find it there with the same bytes. Raises RunTaken otherwise."""
+        """Create the object `name` of this run. Raises CommitConflictError when it exists with other bytes."""
         if not self._create(name, data, content_type):
-            raise RunTaken(f"{self.address(name)}: another worker wrote this differently")
+            raise CommitConflictError(f"{self.address(name)}: another worker wrote this differently")
 
     def put_of_step(self, step: int, name: str, data: bytes, *, content_type: str) -> None:
-        """Store an object of a step that is yet to be committed. Raises RunTaken when another worker committed it.
+        """Store an object of an uncommitted step. Raises CommitConflictError when another worker committed it.
 
         What an interrupted worker left is replaced; what is committed is not, even where this machine computes other
         bytes than the one that committed.
@@ -152,7 +158,9 @@ class Journal:
         if self._create(name, data, content_type):
             return
         if self.store.exists(self.folder + keys.commit(step)):
-            raise RunTaken(f"{self.address(keys.commit(step))}: another worker committed this step differently")
+            raise CommitConflictError(
+                f"{self.address(keys.commit(step))}: another worker committed this step differently"
+            )
         self.put(name, data, content_type=content_type)
 
     def put(self, name: str, data: bytes, *, content_type: str) -> None:
@@ -160,17 +168,19 @@ class Journal:
         self.store.put(self.folder + name, data, content_type=content_type)
 
     def get(self, name: str) -> bytes:
-        """The object `name` of this run. Raises ObjectMissing."""
+        """The object `name` of this run. Raises ObjectNotFoundError."""
         return self.store.get(self.folder + name)
 
     def made(self, artifact: Artifact) -> bytes:
-        """The bytes of a committed artifact. Raises JournalBroken when they are gone, or others by now."""
+        """The bytes of a committed artifact. Raises CorruptRecordError when they are gone, or others by now."""
         try:
             data = self.get(artifact.key)
-        except ObjectMissing:
-            raise JournalBroken(f"{self.address(artifact.key)}: is gone, and step {artifact.step} has it") from None
+        except ObjectNotFoundError:
+            raise CorruptRecordError(
+                f"{self.address(artifact.key)}: is gone, and step {artifact.step} has it"
+            ) from None
         if hashlib.sha256(data).hexdigest() != artifact.sha256:
-            raise JournalBroken(f"{self.address(artifact.key)}: is not what step {artifact.step} committed")
+            raise CorruptRecordError(f"{self.address(artifact.key)}: is not what step {artifact.step} committed")
         return data
 
     def address(self, name: str) -> str:
@@ -185,11 +195,13 @@ class Journal:
         """Create an object; whether these bytes are there now. It may be there from our own put, its answer lost."""
         try:
             self.store.put(self.folder + name, data, content_type=content_type, only_if_absent=True)
-        except ObjectExists:
+        except ObjectExistsError:
             try:
                 return self.store.get(self.folder + name) == data
-            except ObjectMissing as error:
-                raise StoreUnavailable(f"{self.address(name)}: a put conflicted with one that was undone") from error
+            except ObjectNotFoundError as error:
+                raise StoreUnavailableError(
+                    f"{self.address(name)}: a put conflicted with one that was undone"
+                ) from error
         return True
 
     def _read(self, name: str, reader: TypeAdapter[T]) -> T:
@@ -199,10 +211,10 @@ class Journal:
         except ValidationError as error:
             faults = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)[:3]]
             why = "; ".join(f"{place or 'as a whole'}: {message}" for place, message in faults)
-            raise JournalBroken(f"{self.address(name)}: not a record of this program: {why}") from error
+            raise CorruptRecordError(f"{self.address(name)}: not a record of this program: {why}") from error
 
 
-def went_on(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
+def selected_images(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
     """The keys of the images that went on, in order: at each place of each branch the one that was chosen last."""
     places = {(one.path, one.index): one.key for one in artifacts if one.kind == "image" and one.chosen}
     return tuple(places.values())

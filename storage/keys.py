@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from storage.errors import InvalidName
+from storage.errors import InvalidNameError
 
 RUN_TTL_S = 7 * 24 * 3600
 """How long Redis remembers a run after its end; S3 keeps it for good. A run without an end does not expire."""
@@ -21,16 +21,16 @@ OPEN_RUNS = "autoseq:runs:open"
 """Sorted set: the run ids that have no final state yet, by the time of their submission."""
 LEASES = "autoseq:leases"
 """Sorted set: the run ids that some worker runs, by when its lease lapses (milliseconds of the server's clock)."""
-LINES = "autoseq:lines"
-"""Set: every line in which runs have waited (see `line`)."""
+QUEUE_SLOTS = "autoseq:lines"
+"""Set: every queue slot in which runs have waited (see `queue_slot`). Release 0.1 reads this name."""
 STARTED = "autoseq:started"
-"""Hash: line -> when the latest run that was started from it had joined it (milliseconds of the server's clock)."""
+"""Hash: queue slot -> when the latest run that was started from it had joined it (ms of the server's clock)."""
 RECONCILER = "autoseq:reconciler"
 """Which worker looks after runs that lost their worker or their message."""
 BROKER_CLAIMS = "autoseq:unacked_index"
 """Sorted set of the broker (its global_keyprefix is autoseq:): the messages under way, by their last sign of life."""
 MODELS = "autoseq:models"
-"""Hash: model name -> its card as JSON."""
+"""Hash: model name -> its spec as JSON."""
 
 RECIPE = "recipe.json"
 MANIFEST = "manifest.json"
@@ -48,12 +48,12 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def check_run_id(text: str) -> str:
-    """`text`, when it can name a run, in Redis and as a folder in S3. Raises InvalidName."""
+    """`text`, when it can name a run, in Redis and as a folder in S3. Raises InvalidNameError."""
     if text == SWEEPS:
-        raise InvalidName(f"run id {text!r}: is the name of the folder of the sweeps")
+        raise InvalidNameError(f"run id {text!r}: is the name of the folder of the sweeps")
     if not _RUN_ID.fullmatch(text):
         allowed = "1 to 128 letters, digits, dots, dashes or underscores, a letter or digit first"
-        raise InvalidName(f"run id {text[:140]!r}: must be {allowed}")
+        raise InvalidNameError(f"run id {text[:140]!r}: must be {allowed}")
     return text
 
 
@@ -87,20 +87,22 @@ def run_lease(run_id: str) -> str:
     return f"{run_state(run_id)}:lease"
 
 
-def line(queue: str, priority: int) -> str:
-    """The name of one first-in, first-out line of the broker: a queue at a priority."""
+def queue_slot(queue: str, priority: int) -> str:
+    """The name of one first-in, first-out list of the broker: a queue at a priority."""
     return f"{queue}|{priority}"
 
 
-def waiting(line: str) -> str:
-    """Sorted set: the run ids whose message is in a line, by when they joined it (ms of the server's clock)."""
-    return f"{_WAITING}{line}"
+def waiting(queue_slot: str) -> str:
+    """Sorted set: the run ids whose message is in a queue slot, by when they joined it (ms of the server's clock)."""
+    return f"{_WAITING}{queue_slot}"
 
 
 def idempotency(key: str) -> str:
     """The run id that owns an idempotency key."""
     if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidName(f"idempotency key {key[:140]!r}: must be 1 to 255 printable ASCII characters without spaces")
+        raise InvalidNameError(
+            f"idempotency key {key[:140]!r}: must be 1 to 255 printable ASCII characters without spaces"
+        )
     return f"autoseq:idempotency:{key}"
 
 
@@ -112,15 +114,17 @@ def run_folder(prefix: str, run_id: str) -> str:
 def _folder(prefix: str) -> str:
     """A prefix with the slash, or nothing."""
     if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
-        raise InvalidName(f"prefix {prefix!r}: must be folders of letters, digits, dots, dashes, underscores, as a/b")
+        raise InvalidNameError(
+            f"prefix {prefix!r}: must be folders of letters, digits, dots, dashes, underscores, as a/b"
+        )
     return f"{prefix}/" if prefix else ""
 
 
 def check_sweep_id(text: str) -> str:
-    """`text`, when it can name a sweep, and with a number each of its runs. Raises InvalidName."""
+    """`text`, when it can name a sweep, and with a number each of its runs. Raises InvalidNameError."""
     if not _RUN_ID.fullmatch(text) or len(text) > MAX_SWEEP_ID_CHARS:
         allowed = f"1 to {MAX_SWEEP_ID_CHARS} letters, digits, dots, dashes or underscores, a letter or digit first"
-        raise InvalidName(f"sweep id {text[:140]!r}: must be {allowed}")
+        raise InvalidNameError(f"sweep id {text[:140]!r}: must be {allowed}")
     return text
 
 
@@ -169,5 +173,5 @@ def _variations(branch: Sequence[int]) -> str:
 
 def _role(text: str) -> str:
     if not _ROLE.fullmatch(text):
-        raise InvalidName(f"{text!r}: must be 1 to 32 lower-case letters, digits and dashes, a letter first")
+        raise InvalidNameError(f"{text!r}: must be 1 to 32 lower-case letters, digits and dashes, a letter first")
     return text

@@ -62,7 +62,7 @@ def render_page(manifest: Manifest, document: Mapping[str, Any], texts: Mapping[
     html = _template().render(
         run=manifest,
         drawn=sum(artifact.kind == "image" for artifact in manifest.artifacts),
-        gone_on=sum(len(figure.going_on) for figure in shown),
+        selected=sum(len(figure.selected) for figure in shown),
         overview=_overview(shown[0], shown) if shown and shown[0].forks else (),
         sections=sections,
         branches={section.branch for section in sections},
@@ -77,7 +77,7 @@ def render_page(manifest: Manifest, document: Mapping[str, Any], texts: Mapping[
 def _sections(artifacts: Sequence[Artifact], shown: Sequence[Figure]) -> list[_Section]:
     """The run branch by branch, each in the order of its steps."""
     at_step = {figure.step: figure for figure in shown}
-    images = {image.path: image for figure in shown for image in figure.going_on if figure.forks}
+    images = {image.path: image for figure in shown for image in figure.selected if figure.forks}
     parts: dict[str, dict[int, _Part]] = {}
     for made in artifacts:
         part = _Part(text=made) if made.kind == "text" else _Part(figure=at_step.get(made.step))
@@ -93,13 +93,13 @@ def _overview(figure: Figure, shown: Sequence[Figure]) -> _Rows:
     """A tree from left to right, from `figure` on. The ends of one branch lie side by side, so that it stays short."""
     rows: _Rows = []
     come = "" if figure is shown[0] else "from"
-    for image in figure.going_on:
+    for image in figure.selected:
         further = next((one for one in shown if figure.leads_to(one) == image), None)
         if further is None:
-            return [[_Cell(images=figure.going_on, rows=1, lines=come)]]
+            return [[_Cell(images=figure.selected, rows=1, lines=come)]]
         first, *others = _overview(further, shown)
-        above = " above" if come and image != figure.going_on[0] else ""
-        below = " below" if come and image != figure.going_on[-1] else ""
+        above = " above" if come and image != figure.selected[0] else ""
+        below = " below" if come and image != figure.selected[-1] else ""
         cell = _Cell(images=(image,), rows=1 + len(others), lines=come + above + below)
         rows += [[cell, *first], *others]
     return rows

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from storage.lettering import LINE_PX, Font, wrapped
 from storage.sheet import INK, MARGIN_PX, PAPER, fitted
+from storage.text_layout import LINE_PX, Font, wrapped
 
 HEADING_PX, TITLE_PX, CAPTION_PX = 15, 15, 14
 GAP_PX = 8
@@ -28,7 +28,7 @@ class Row:
     """A place of the sequence in both runs."""
 
     title: str
-    remark: str
+    note: str
     """How far the pictures are apart."""
     same: bool
     halves: tuple[Half | None, Half | None]
@@ -107,7 +107,7 @@ class _Page:
         pen.line((MARGIN_PX, top, right, top), fill=LINE)
         top += GAP_PX
         pen.text((MARGIN_PX, top), drawn.row.title, fill=INK, font=self.title)
-        pen.text((right, top), drawn.row.remark, fill=ALIKE if drawn.row.same else APART, font=self.title, anchor="ra")
+        pen.text((right, top), drawn.row.note, fill=ALIKE if drawn.row.same else APART, font=self.title, anchor="ra")
         top += LINE_PX + GAP_PX
         for column, (picture, lines) in enumerate(zip(drawn.pictures, captions, strict=True)):
             corner = (self._left(column), top)

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from PIL import Image, ImageDraw
 
-from storage.lettering import LINE_PX, Font, font, wrapped
+from storage.text_layout import LINE_PX, Font, font, wrapped
 
 MARGIN_PX = 20
 CAPTION_GAP_PX = 10

@@ -13,7 +13,7 @@ RETRY_S = 1.0
 """A disk that is full, or a folder that can't be written, is tried again after this long: others may have made room."""
 
 
-class Held:
+class SpooledBytes:
     """Bytes in a spool. Take them once."""
 
     def __init__(self, size: int, source: bytes | IO[bytes], release: Callable[[], None]) -> None:
@@ -65,7 +65,7 @@ class Spool:
         """Bytes held in files."""
         return self._on_disk
 
-    def put(self, data: bytes) -> Held:
+    def put(self, data: bytes) -> SpooledBytes:
         """Hold `data`. Blocks while there is room for it neither in memory nor on disk, until `close`.
 
         A disk that fails is as good as one that is full: what it would hold waits for room in memory. What is larger
@@ -76,7 +76,7 @@ class Spool:
             while True:
                 if self._closed or self._fits_in_memory(size):
                     self._in_memory += size
-                    return Held(size, data, lambda: self._release(memory=size))
+                    return SpooledBytes(size, data, lambda: self._release(memory=size))
                 file = self._written(data) if self._on_disk + size <= self._disk_bytes else None
                 if file is not None:
                     return self._held_in(file, size)
@@ -89,7 +89,7 @@ class Spool:
             self._room.notify_all()
 
     def drop(self) -> None:
-        """Forget what was not taken. Nobody may put or take any more."""
+        """Evict what was not taken. Nobody may put or take any more."""
         self.close()
         for file in self._files:
             file.close()
@@ -97,7 +97,7 @@ class Spool:
     def _fits_in_memory(self, size: int) -> bool:
         return self._in_memory + size <= self._memory_bytes or not (self._in_memory + self._on_disk)
 
-    def _held_in(self, file: IO[bytes], size: int) -> Held:
+    def _held_in(self, file: IO[bytes], size: int) -> SpooledBytes:
         self._on_disk += size
         self._files.add(file)
 
@@ -105,7 +105,7 @@ class Spool:
             self._files.discard(file)
             self._release(disk=size)
 
-        return Held(size, file, release)
+        return SpooledBytes(size, file, release)
 
     def _written(self, data: bytes) -> IO[bytes] | None:
         """A file that holds `data`; None when the disk does not take it."""

@@ -6,7 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from storage import keys
-from storage.errors import JournalBroken, ObjectExists, ObjectMissing, RunTaken, RunUnknown
+from storage.errors import (
+    CommitConflictError,
+    CorruptRecordError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    RunNotFoundError,
+)
 from storage.objects import ObjectStore
 
 
@@ -46,27 +52,27 @@ class Sweeps:
         self.prefix = prefix
 
     def create(self, sweep: Sweep) -> None:
-        """Write a sweep down, once. Raises RunTaken when another one has its id."""
+        """Write a sweep down, once. Raises CommitConflictError when another one has its id."""
         data = (json.dumps(asdict(sweep), ensure_ascii=False, indent=2) + "\n").encode()
         key = keys.sweep(self.prefix, sweep.sweep_id)
         try:
             self.store.put(key, data, content_type="application/json", only_if_absent=True)
-        except ObjectExists:
+        except ObjectExistsError:
             if self.store.get(key) != data:
-                raise RunTaken(f"{self.store.address(key)}: there is another sweep of this id") from None
+                raise CommitConflictError(f"{self.store.address(key)}: there is another sweep of this id") from None
 
     def get(self, sweep_id: str) -> Sweep:
-        """Raises RunUnknown, JournalBroken."""
+        """Raises RunNotFoundError, CorruptRecordError."""
         key = keys.sweep(self.prefix, sweep_id)
         try:
             data = self.store.get(key)
-        except ObjectMissing:
-            raise RunUnknown(f"sweep {sweep_id}: there is none in {self.store.address(key)}") from None
+        except ObjectNotFoundError:
+            raise RunNotFoundError(f"sweep {sweep_id}: there is none in {self.store.address(key)}") from None
         try:
             fields = json.loads(data)
             return Sweep(**{**fields, "runs": tuple(SweepRun(**run) for run in fields["runs"])})
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise JournalBroken(f"{self.store.address(key)}: not a record of this program: {error}") from error
+            raise CorruptRecordError(f"{self.store.address(key)}: not a record of this program: {error}") from error
 
     def put_sheet(self, sweep_id: str, png: bytes) -> str:
         """Store the sweep's contact sheet, over an earlier one; where a browser gets it."""

@@ -12,10 +12,10 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from storage.errors import StoreUnavailable
+from storage.errors import StoreUnavailableError
 from storage.journal import Artifact, Commit, Journal, StepKind
-from storage.patience import Patience
-from storage.spool import Held, Spool
+from storage.retry import RetryPolicy
+from storage.spool import Spool, SpooledBytes
 
 WAKE_S = 0.5
 """How often whoever waits for uploads is called back."""
@@ -90,7 +90,7 @@ class Uploader:
         recipe_sha256: str,
         on_commit: Callable[[Commit], None],
         limits: UploadLimits | None = None,
-        on_wait: Callable[[StoreUnavailable, float], None] | None = None,
+        on_wait: Callable[[StoreUnavailableError, float], None] | None = None,
         while_waiting: Callable[[], None] = lambda: None,
     ) -> None:
         limits = limits or UploadLimits()
@@ -103,7 +103,7 @@ class Uploader:
             memory_bytes=limits.pending_bytes // 2, disk_bytes=limits.spool_bytes, folder=limits.spool_dir
         )
         self._stopped = threading.Event()
-        self._patience = Patience(limits.outage_timeout_s, stop=self._stopped, on_wait=on_wait)
+        self._patience = RetryPolicy(limits.outage_timeout_s, stop=self._stopped, on_wait=on_wait)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._storer = ThreadPoolExecutor(1, thread_name_prefix="uploader")
         self._room = threading.Condition()
@@ -179,7 +179,7 @@ class Uploader:
             self._room.notify_all()
         self._spool.close()
 
-    def _encode(self, step: PendingStep) -> list[tuple[Artifact, Held]]:
+    def _encode(self, step: PendingStep) -> list[tuple[Artifact, SpooledBytes]]:
         """Each object of `step` as it is to be known and stored."""
         encoded = []
         try:
@@ -192,7 +192,7 @@ class Uploader:
                 self._room.notify_all()
         return encoded
 
-    def _run(self, step: PendingStep, encoded: "Future[list[tuple[Artifact, Held]]]") -> None:
+    def _run(self, step: PendingStep, encoded: "Future[list[tuple[Artifact, SpooledBytes]]]") -> None:
         """Commit `step`, unless one before it failed: then nothing after it may count."""
         if self._stopped.is_set():
             return
@@ -208,7 +208,7 @@ class Uploader:
             if not committed:
                 self._stop()
 
-    def _commit(self, step: PendingStep, encoded: Sequence[tuple[Artifact, Held]]) -> None:
+    def _commit(self, step: PendingStep, encoded: Sequence[tuple[Artifact, SpooledBytes]]) -> None:
         if self._stopped.is_set():  # while it was being encoded, and so it may not be whole
             return
         for artifact, held in encoded:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from storage.s3 import S3Store
-from worker.local import LocalServices
+from storage.objects.s3 import S3Store
+from worker.local.services import LocalServices
 
 
 @pytest.fixture(scope="session")

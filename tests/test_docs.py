@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import typer
 
+from core.model_folder import read_spec
 from core.plan import plan
-from recipes.card import ModelCard
 from recipes.defaults import image_defaults
 from recipes.fields import allowed
 from recipes.load import load
 from recipes.recipe import ImageSettings, JudgeSettings, OutputSettings, Recipe, Retry, TextSettings
-from storage import progress
+from storage.redis import progress
 from worker.cli.main import app
 from worker.settings import Settings
 
@@ -60,8 +60,8 @@ def rows(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page.read_text(), "yaml")])
 def test_every_recipe_loads(text: str) -> None:
-    card = ModelCard.read(ROOT / "models" / "tiny-bagel")
-    assert load(text, card=card).name == re.findall(r"^name: (.+)$", text, re.MULTILINE)[0]
+    spec = read_spec(ROOT / "models" / "tiny-bagel")
+    assert load(text, spec=spec).name == re.findall(r"^name: (.+)$", text, re.MULTILINE)[0]
 
 
 @pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page.read_text(), "python")])

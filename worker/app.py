@@ -11,10 +11,11 @@ from kombu import Connection
 from recipes.faults import RecipeError
 from recipes.load import find, given
 from storage import keys
-from storage.runs import Runs
-from storage.state import RunRecord
-from worker.request import RequestError, RunRequest
-from worker.services import connect_redis
+from storage.errors import CorruptRecordError
+from storage.redis.runs import Runs
+from storage.redis.state import RunRecord
+from worker.connections import connect_redis
+from worker.jobs.request import RequestError, RunRequest
 from worker.settings import Settings, queue_of, settings
 
 TASK = "worker.run"
@@ -43,7 +44,7 @@ class App(Celery):
 
     @cached_property
     def Worker(self) -> type:  # noqa: N802 (Celery's name)
-        from worker.boot import QuietWorker  # noqa: PLC0415 (a client starts no worker, and this import is slow)
+        from worker.serve.boot import QuietWorker  # noqa: PLC0415 (a client starts no worker, and this import is slow)
 
         worker: type = self.subclass_with_self(QuietWorker, name="Worker")
         return worker
@@ -77,7 +78,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_proc_alive_timeout=900,
-        # Celery's soft shutdown would sleep through its whole time; ours ends with the step (worker.guard.DrainFlag).
+        # Celery's soft shutdown sleeps for its whole time; a drain ends with the step (worker.serve.claim.DrainFlag).
         worker_soft_shutdown_timeout=0,
         # True, the default from Celery 6 on, loses the run when Redis restarts.
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -161,7 +162,7 @@ def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> 
             model=model,
             queue=queue,
             priority=request.priority,
-            line=keys.line(queue, PRIORITIES[request.priority]),
+            queue_slot=keys.queue_slot(queue, PRIORITIES[request.priority]),
             idempotency_key=request.idempotency_key,
             submitted_at=time.time(),
         )
@@ -183,13 +184,17 @@ def publish(through: Celery, request: RunRequest, queue: str, connection: Connec
 
 
 def publish_again(record: RunRecord) -> None:
-    """Put the message of a run that lost it, or its worker, into its queue once more."""
-    publish(app, RunRequest.of(record), record.queue)
+    """Queue again a run that lost its message or its worker. Raises CorruptRecordError."""
+    try:
+        request = RunRequest.of(record)
+    except RequestError as error:
+        raise CorruptRecordError(str(error)) from error
+    publish(app, request, record.queue)
 
 
-def broker_list(line: str) -> str:
-    """The Redis list in which the broker keeps the messages of a line: kombu's name for a queue at a priority."""
-    queue, _, priority = line.rpartition("|")
+def broker_list(slot: str) -> str:
+    """The Redis list in which the broker keeps the messages of a queue slot: kombu's name for a queue at a priority."""
+    queue, _, priority = slot.rpartition("|")
     return KEY_PREFIX + queue + (f"\x06\x16{priority}" if int(priority) else "")
 
 

@@ -14,7 +14,7 @@ from recipes.load import find, load
 from recipes.recipe import Recipe
 from worker.cli.dev import stack
 from worker.client import Client
-from worker.engine import Engine
+from worker.serve.engine import Engine
 from worker.settings import settings
 
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args(arguments)
     engine = Engine(settings())
-    recipe = load(find(options.recipe), card=engine.card())
+    recipe = load(find(options.recipe), spec=engine.spec())
     here: list[float] = []
     through: list[float] = []
     with stack() as up:

@@ -10,17 +10,18 @@ from celery import Task, signals
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
-from recipes.card import ModelFolderError
-from storage.errors import InvalidName
-from storage.progress import Progress
+from core.model_folder import ModelFolderError
+from storage.errors import InvalidNameError
+from storage.redis.lease import LeaseLost
+from storage.redis.progress import Progress
+from storage.redis.reconcile import Reconciler
 from worker.app import TASK, app, broker_list, publish_again, write_record
-from worker.guard import DrainFlag
-from worker.host import Delivery, Host
-from worker.lease import LeaseLost
-from worker.outcome import RunCancelled, RunEnded, RunFailed, RunHandedBack
-from worker.reconcile import Reconciler, Watch
-from worker.request import RequestError, RunRequest
-from worker.services import ServiceDown
+from worker.connections import ServiceUnavailableError
+from worker.errors import RunCancelled, RunEnded, RunFailed, RunHandedBack
+from worker.jobs.request import RequestError, RunRequest
+from worker.serve.claim import DrainFlag
+from worker.serve.delivery import Delivery, WorkerRuntime
+from worker.serve.parent import Watch
 from worker.settings import queue_of, settings
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=1)
-def host() -> Host:
+def host() -> WorkerRuntime:
     """This process's Redis, bucket and model."""
-    return Host(settings())
+    return WorkerRuntime(settings())
 
 
 @app.task(name=TASK, bind=True, throws=(RunFailed, RunCancelled), resultrepr_maxsize=LOGGED_CHARS)
@@ -111,12 +112,12 @@ def parent() -> Parent:
 @signals.worker_init.connect(weak=False)
 def check_services(sender: Worker, **_: object) -> None:
     """Refuse to start where no run could succeed, before a message is taken."""
-    from worker.boot import check_pool  # noqa: PLC0415 (what starts a worker is slow to import; a child starts none)
+    from worker.serve.boot import check_pool  # noqa: PLC0415 (what starts a worker is slow to import; a child starts none)
 
     check_pool(sender)
     try:
         host().open()
-    except (ServiceDown, ModelFolderError, InvalidName) as error:
+    except (ServiceUnavailableError, ModelFolderError, InvalidNameError) as error:
         raise SystemExit(f"autosequence: this worker can't start: {error}") from error
     parent()  # before the child is spawned, which learns of the drain flag from its environment
 

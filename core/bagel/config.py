@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.card import ModelFolderError, read_json
+from core.model_folder import ModelFolderError, read_json
 
 OFFICIAL_LATENT_SIDE = 64
 OFFICIAL_VISION_SIDE = 70

@@ -81,22 +81,22 @@ def _moved(items: Tensor, front: int, room: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Mark:
+class CacheOffset:
     """Where a context stands: tokens held, and the rotary position that the next block takes."""
 
     tokens: int
     position: int
 
 
-START = Mark(0, 0)
+START = CacheOffset(0, 0)
 
 
 @dataclass(frozen=True)
-class Held:
+class CachedItem:
     """An item in a cache, and where the context stands after it."""
 
     item: Item
-    end: Mark
+    end: CacheOffset
 
 
 class Cache:
@@ -106,10 +106,10 @@ class Cache:
         self.latents = latents
         """Whether images are read as latents too, which drawing needs, or as ViT patches alone, to understand them."""
         self.layers = [LayerKV() for _ in range(num_layers)]
-        self.held: list[Held] = []
+        self.held: list[CachedItem] = []
 
     @property
-    def end(self) -> Mark:
+    def end(self) -> CacheOffset:
         return self.mark(len(self.held))
 
     @property
@@ -117,12 +117,12 @@ class Cache:
         """The memory its keys and values take, with the room they have to grow."""
         return sum(layer.num_bytes for layer in self.layers)
 
-    def mark(self, count: int) -> Mark:
+    def mark(self, count: int) -> CacheOffset:
         """Where the context stands after its first `count` items."""
         return self.held[count - 1].end if count else START
 
     def keep_common(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Forget what does not begin `items`; returns the items still to be read."""
+        """Evict what does not begin `items`; returns the items still to be read."""
         common = 0
         for held, item in zip(self.held, items, strict=False):
             if held.item != item:
@@ -138,11 +138,11 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class Window:
+class CacheView:
     """What one block of a pack sees, and where its own keys and values go."""
 
     cache: Cache
-    at: Mark
+    at: CacheOffset
     kept: bool
     """Whether the block becomes part of the context, or is a noised block that leaves no trace."""
 

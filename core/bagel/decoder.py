@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core.bagel.config import DecoderConfig
-from core.bagel.context import Window
+from core.bagel.context import CacheView
 from core.bagel.layers import GatedMLP, RMSNorm, Rotary, attend, rotate
 
 
@@ -55,7 +55,7 @@ class DecoderLayer(nn.Module):
         self.generation = Expert(config)
 
     def forward(
-        self, und: Tensor, gen: Tensor | None, by: Rotary, windows: Sequence[Window], mask: Tensor | None
+        self, und: Tensor, gen: Tensor | None, by: Rotary, windows: Sequence[CacheView], mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """One layer over a pack of blocks.
 
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
         self.norm_moe_gen = RMSNorm(config.hidden_size, config.norm_eps)
 
     def forward(
-        self, und: Tensor, gen: Tensor | None, by: Rotary, windows: Sequence[Window], mask: Tensor | None = None
+        self, und: Tensor, gen: Tensor | None, by: Rotary, windows: Sequence[CacheView], mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """All layers over a pack of blocks (see DecoderLayer); the hidden states are not yet normed."""
         for layer in self.layers:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from core.bagel.context import Cache, Mark, Window
+from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.flow import guide, holds
 from core.bagel.network import Network
 from core.protocol import Item, Text
@@ -24,7 +24,7 @@ def _is_thought(item: Item) -> bool:
     return isinstance(item, Text) and item.thought
 
 
-def text_free(cache: Cache) -> Mark:
+def text_free(cache: Cache) -> CacheOffset:
     """The prefix of `cache` without the last text item; after an image, up to and with that image."""
     items = without_thought([held.item for held in cache.held])
     count = len(items)
@@ -42,10 +42,10 @@ def image_free(items: Sequence[Item]) -> tuple[Item, ...]:
 class Branches:
     """The contexts of one image. A branch that equals the full context is that very window."""
 
-    full: Window
-    text_free: Window | None = None
+    full: CacheView
+    text_free: CacheView | None = None
     """None when nothing guides."""
-    image_free: Window | None = None
+    image_free: CacheView | None = None
     """None when images do not guide."""
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from recipes.card import ResizeRule
+from recipes.model_spec import ResizeRule
 
 
 def opaque(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.bagel.autoencoder import shrink, to_uint8, unpatchify
 from core.bagel.config import BagelConfig
-from core.bagel.context import Cache, Mark, Window
+from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
@@ -22,8 +22,9 @@ from core.bagel.reader import Reader, items_of
 from core.bagel.sample import Sampler
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
+from core.model_folder import ModelFolderError, read_spec
 from core.protocol import Context, Denoising, Drawn, Picture, Text
-from recipes.card import ModelCard, ModelFolderError
+from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, TextSettings
 
 PREVIEW_PX = 128
@@ -37,7 +38,7 @@ class Bagel:
     Implements UnifiedModel. One thing at a time: finish or close what `write` or `draw` returned before the next call.
 
     Args:
-        card: what recipes may assume of it.
+        spec: what recipes may assume of it.
         network: the weights.
         tokenizer: of texts.
         max_batch: how many images are computed at once, at most; more are drawn in several batches. It bounds the
@@ -48,14 +49,14 @@ class Bagel:
     """
 
     def __init__(
-        self, card: ModelCard, network: Network, tokenizer: BagelTokenizer, *, max_batch: int = MAX_BATCH
+        self, spec: ModelSpec, network: Network, tokenizer: BagelTokenizer, *, max_batch: int = MAX_BATCH
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch is {max_batch}; at least 1 image is drawn at once")
         self.network = network
-        self.reader = Reader(network, tokenizer, card)
+        self.reader = Reader(network, tokenizer, spec)
         self.max_batch = max_batch
-        self._card = card
+        self._spec = spec
         self._tokenizer = tokenizer
         self._verdicts = Verdicts.of(tokenizer)
         self.forget()
@@ -93,10 +94,10 @@ class Bagel:
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-        card = ModelCard.read(folder, name)
+        spec = read_spec(folder, name)
         checkpoint = Checkpoint(folder)
         config = checkpoint.sized(BagelConfig.read(folder))
-        _check_sizes(folder, config, card)
+        _check_sizes(folder, config, spec)
         tokenizer = BagelTokenizer.read(folder, config.decoder.vocab_size)
         network = load_network(
             config,
@@ -107,12 +108,12 @@ class Bagel:
             max_memory=max_memory,
             on_progress=on_progress,
         )
-        return Bagel(card, network, tokenizer, max_batch=max_batch)
+        return Bagel(spec, network, tokenizer, max_batch=max_batch)
 
     @property
-    def card(self) -> ModelCard:
+    def spec(self) -> ModelSpec:
         """What recipes may assume of this model."""
-        return self._card
+        return self._spec
 
     @property
     def tokens_read(self) -> int:
@@ -151,8 +152,8 @@ class Bagel:
         at = self._context.end
         token_id = self._tokenizer.text_start
         for _ in range(settings.max_new_tokens):
-            hidden = self.network.read_text([token_id], Window(self._context, at, kept=True))
-            at = Mark(at.tokens + 1, at.position + 1)
+            hidden = self.network.read_text([token_id], CacheView(self._context, at, kept=True))
+            at = CacheOffset(at.tokens + 1, at.position + 1)
             token_id = sampler.choose(self.network.logits(hidden[-1]))
             if token_id == self._tokenizer.text_end:
                 return
@@ -165,7 +166,7 @@ class Bagel:
             ValueError: the size is not one this model draws, or none is given and the context has no image.
         """
         width, height = self.size(context, settings)
-        rows, columns = height // self._card.stride_px, width // self._card.stride_px
+        rows, columns = height // self._spec.stride_px, width // self._spec.stride_px
         batches = [seeds[first : first + self.max_batch] for first in range(0, len(seeds), self.max_batch)]
         images: list[Image] = []
         for done, batch in enumerate(batches):
@@ -202,14 +203,14 @@ class Bagel:
         self.reader.sync(cache, (Picture(image), Text(question)))
         told = [self._tokenizer.text_start] if answer is None else self._tokenizer.frame(answer)
         seen = told[: max(1, len(told) - 1)]
-        logits = self.network.logits(self.network.read_text(seen, Window(cache, cache.end, kept=True)))
+        logits = self.network.logits(self.network.read_text(seen, CacheView(cache, cache.end, kept=True)))
         return self._verdicts.share_of_yes(logits[0]) if answer is None else likelihood(logits, told[1:])
 
     def branches(self, context: Context, settings: ImageSettings) -> Branches:
         """The contexts that drawing in `context` needs, read."""
         items = items_of(context)
         self.reader.sync(self._context, items)
-        full = Window(self._context, self._context.end, kept=False)
+        full = CacheView(self._context, self._context.end, kept=False)
         if settings.cfg_text_scale <= 1:
             return Branches(full=full)
         without_text = replace(full, at=text_free(self._context))
@@ -219,7 +220,7 @@ class Bagel:
         if len(texts) == len(items):
             return Branches(full=full, text_free=without_text, image_free=full)
         self.reader.sync(self._texts, texts)
-        without_images = Window(self._texts, self._texts.end, kept=False)
+        without_images = CacheView(self._texts, self._texts.end, kept=False)
         return Branches(full=full, text_free=without_text, image_free=without_images)
 
     def size(self, context: Context, settings: ImageSettings) -> tuple[int, int]:
@@ -229,13 +230,13 @@ class Bagel:
             pictures = [item.image for item in context.items if isinstance(item, Picture)]
             if not pictures:
                 raise ValueError("no width and height given, and no image in the context to take them from")
-            return self._card.vae.size(*pictures[-1].size)
+            return self._spec.vae.size(*pictures[-1].size)
         if width is None or height is None:
             raise ValueError("only one of width and height given; give both, or neither to take the last image's")
-        stride, longest = self._card.stride_px, self._card.max_side_px
+        stride, longest = self._spec.stride_px, self._spec.max_side_px
         if width % stride or height % stride or min(width, height) <= 0 or max(width, height) > longest:
             allowed = f"sides are multiples of {stride} up to {longest} pixels"
-            raise ValueError(f"{self._card.name} can't draw {width}x{height}: its {allowed}")
+            raise ValueError(f"{self._spec.name} can't draw {width}x{height}: its {allowed}")
         return width, height
 
     @torch.inference_mode()
@@ -246,15 +247,15 @@ class Bagel:
         return to_image(to_uint8(pixels))
 
     def _preview(self, x: Tensor, rows: int) -> Image:
-        longest = max(rows, x.shape[1] // rows) * self._card.stride_px
+        longest = max(rows, x.shape[1] // rows) * self._spec.stride_px
         return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in x])
 
 
-def _check_sizes(folder: Path, config: BagelConfig, card: ModelCard) -> None:
+def _check_sizes(folder: Path, config: BagelConfig, spec: ModelSpec) -> None:
     """Raises ModelFolderError when images are resized to sizes that make no whole patches, or too many of them."""
     views = (
-        ("vae", card.vae, config.stride_px, config.latent_side),
-        ("vit", card.vit, config.vision.patch_px, config.vision_side),
+        ("vae", spec.vae, config.stride_px, config.latent_side),
+        ("vit", spec.vit, config.vision.patch_px, config.vision_side),
     )
     for name, rule, patch_px, side in views:
         if rule.stride_px != patch_px or rule.max_px > side * patch_px:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.bagel.autoencoder import LatentDecoder, LatentEmbedder, LatentEncoder
 from core.bagel.config import BagelConfig
-from core.bagel.context import Window
+from core.bagel.context import CacheView
 from core.bagel.decoder import Decoder
 from core.bagel.layers import Rotary, causal_mask, rotary
 from core.bagel.vision import VisionEmbedder
@@ -25,7 +25,7 @@ class Pack:
     its keys and values are held once (a block is written to the front, attends, and makes room for the next).
     """
 
-    windows: tuple[Window, ...]
+    windows: tuple[CacheView, ...]
     by: Rotary
     contexts: int
 
@@ -50,7 +50,7 @@ class Network(nn.Module):
         self.latent_encoder = LatentEncoder(config.autoencoder)
         self.latent_decoder = LatentDecoder(config.autoencoder)
 
-    def read_text(self, ids: Sequence[int], window: Window) -> Tensor:
+    def read_text(self, ids: Sequence[int], window: CacheView) -> Tensor:
         """Read a text block; returns the hidden states of its tokens (L, D)."""
         embedded = self.embed(ids)
         first = window.at.position
@@ -60,20 +60,20 @@ class Network(nn.Module):
         states: Tensor = hidden[0]
         return states
 
-    def read_latents(self, tokens: Tensor, grid: Tensor, markers: Sequence[int], window: Window) -> None:
+    def read_latents(self, tokens: Tensor, grid: Tensor, markers: Sequence[int], window: CacheView) -> None:
         """Read the latent tokens (L, C) of an image, at the table positions `grid` (L,)."""
         embedded = self.latents(tokens.to(self.dtype), self._time(0.0), grid)
         by = self.rotation([[window.at.position]])
         self.decoder(self.embed(markers)[None], embedded[None], by, (window,))
 
-    def read_patches(self, patches: Tensor, grid: Tensor, markers: Sequence[int], window: Window) -> None:
+    def read_patches(self, patches: Tensor, grid: Tensor, markers: Sequence[int], window: CacheView) -> None:
         """Read the ViT patches (L, 3 * patch²) of an image, at the table positions `grid` (L,)."""
         embedded = self.vision(patches.to(self.dtype), grid).to(self.device)
         start, end = self.embed(markers)[:, None]
         by = self.rotation([[window.at.position]])
         self.decoder(torch.cat((start, embedded, end))[None], None, by, (window,))
 
-    def pack(self, contexts: Sequence[Window], images: int) -> Pack:
+    def pack(self, contexts: Sequence[CacheView], images: int) -> Pack:
         """Prepare to compute the noised blocks of `images` images in each of these contexts."""
         windows = tuple(window for window in contexts for _ in range(images))
         return Pack(windows, self.rotation([[window.at.position] for window in windows]), len(contexts))

@@ -7,13 +7,13 @@ from PIL.Image import Image
 from torch import Tensor
 
 from core.bagel.autoencoder import patchify
-from core.bagel.context import Cache, Held, Mark, Window
+from core.bagel.context import Cache, CachedItem, CacheOffset, CacheView
 from core.bagel.images import opaque, resized, to_pixels
 from core.bagel.network import Network
 from core.bagel.tokenizer import BagelTokenizer
 from core.bagel.vision import grid_positions, to_patches
 from core.protocol import Context, Item, Text
-from recipes.card import ModelCard
+from recipes.model_spec import ModelSpec
 
 
 def items_of(context: Context) -> tuple[Item, ...]:
@@ -26,9 +26,9 @@ def items_of(context: Context) -> tuple[Item, ...]:
 class Reader:
     """Brings caches to the contexts that are wanted, by reading only what they lack."""
 
-    def __init__(self, network: Network, tokenizer: BagelTokenizer, card: ModelCard) -> None:
+    def __init__(self, network: Network, tokenizer: BagelTokenizer, spec: ModelSpec) -> None:
         self.network = network
-        self.card = card
+        self.spec = spec
         self.tokenizer = tokenizer
         self.tokens_read = 0
 
@@ -42,30 +42,30 @@ class Reader:
         """Make `cache` hold `items`: what it shares with them from the start stays, the rest is read."""
         for item in cache.keep_common(items):
             if isinstance(item, Text):
-                end = self._read_text(item.text, Window(cache, cache.end, kept=True))
+                end = self._read_text(item.text, CacheView(cache, cache.end, kept=True))
             else:
                 end = self._read_image(item.image, cache)
-            cache.held.append(Held(item, end))
+            cache.held.append(CachedItem(item, end))
 
-    def _read_text(self, text: str, window: Window) -> Mark:
+    def _read_text(self, text: str, window: CacheView) -> CacheOffset:
         ids = self.tokenizer.frame(text)
         self.network.read_text(ids, window)
         return self._after(window.at, tokens=len(ids), positions=len(ids))
 
-    def _read_image(self, image: Image, cache: Cache) -> Mark:
+    def _read_image(self, image: Image, cache: Cache) -> CacheOffset:
         """An image takes one position as latents, when the cache is one to draw from, and one as ViT patches."""
         config = self.network.config
-        fitted = resized(opaque(image), self.card.vae)
+        fitted = resized(opaque(image), self.spec.vae)
         end = cache.end
         if cache.latents:
-            latents, grid = self.latent_tokens(resized(fitted, self.card.vae))
-            self.network.read_latents(latents, grid, self.markers, Window(cache, end, kept=True))
+            latents, grid = self.latent_tokens(resized(fitted, self.spec.vae))
+            self.network.read_latents(latents, grid, self.markers, CacheView(cache, end, kept=True))
             end = self._after(end, tokens=len(latents) + 2, positions=1)
-        pixels = to_pixels(resized(fitted, self.card.vit)).to(self.network.device)
+        pixels = to_pixels(resized(fitted, self.spec.vit)).to(self.network.device)
         patch = config.vision.patch_px
         patches = to_patches(pixels, patch)
         grid = self.grid(pixels.shape[1] // patch, pixels.shape[2] // patch, config.vision_side)
-        self.network.read_patches(patches, grid, self.markers, Window(cache, end, kept=True))
+        self.network.read_patches(patches, grid, self.markers, CacheView(cache, end, kept=True))
         return self._after(end, tokens=len(patches) + 2, positions=1)
 
     def latent_tokens(self, image: Image) -> tuple[Tensor, Tensor]:
@@ -80,6 +80,6 @@ class Reader:
         """Table positions of a grid, on the network's device."""
         return grid_positions(rows, columns, side).to(self.network.device)
 
-    def _after(self, mark: Mark, *, tokens: int, positions: int) -> Mark:
+    def _after(self, mark: CacheOffset, *, tokens: int, positions: int) -> CacheOffset:
         self.tokens_read += tokens
-        return Mark(mark.tokens + tokens, mark.position + positions)
+        return CacheOffset(mark.tokens + tokens, mark.position + positions)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from recipes.card import ModelFolderError
+from core.model_folder import ModelFolderError
 
 TEXT_START, TEXT_END = "<|im_start|>", "<|im_end|>"
 IMAGE_START, IMAGE_END = "<|vision_start|>", "<|vision_end|>"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.bagel.config import BagelConfig
 from core.bagel.network import Network
-from recipes.card import ModelFolderError
+from core.model_folder import ModelFolderError
 
 MODEL_FILE, AUTOENCODER_FILE = "ema.safetensors", "ae.safetensors"
 AUTOENCODER_MODULES = ("latent_encoder.", "latent_decoder.")

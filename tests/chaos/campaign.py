@@ -15,7 +15,7 @@ from pathlib import Path
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from storage.errors import StoreUnavailable
+from storage.errors import StoreUnavailableError
 from tests.chaos import faults
 from tests.chaos.faults import Fault, Scale
 from tests.chaos.judge import Judge, Verdict
@@ -26,10 +26,10 @@ from tests.chaos.victims import Fleet, Struck
 from tests.worker.serving import config_of
 from worker.app import make_app, publish
 from worker.client import Client
-from worker.engine import Engine
-from worker.local import LocalServices
-from worker.request import RunRequest
-from worker.services import ServiceDown
+from worker.connections import ServiceUnavailableError
+from worker.jobs.request import RunRequest
+from worker.local.services import LocalServices
+from worker.serve.engine import Engine
 
 PREFIX = "chaos"
 TICK_S = 0.05
@@ -169,7 +169,7 @@ class Campaign:
     @contextlib.contextmanager
     def _away(self) -> Iterator[None]:
         """A service that is away just now: the same will be tried again."""
-        with contextlib.suppress(ServiceDown, RedisError, OperationalError, StoreUnavailable, OSError):
+        with contextlib.suppress(ServiceUnavailableError, RedisError, OperationalError, StoreUnavailableError, OSError):
             yield
 
     def _unfinished(self) -> bool:

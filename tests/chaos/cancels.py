@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from storage.state import FINAL
+from storage.redis.state import FINAL
 from tests.chaos.ground import PREFIX, Ground, Report, moments, names
 from tests.chaos.load import undisturbed
 from tests.chaos.proxy import FaultProxy

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from storage.state import RunState
+from storage.redis.state import RunState
 from tests.chaos.ground import Report, ground, names
 from tests.chaos.hosts import hosts
 from tests.chaos.load import recipe_of
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 PENDING_BYTES = 256
 DISK_BYTES = 8192

@@ -90,7 +90,10 @@ class Forwarder:
                 await asyncio.gather(*ways)
             finally:
                 to_service.transport.abort()
-        except (OSError, asyncio.CancelledError):  # asyncio's own callback would complain of a connection that ends so
+        except (
+            OSError,
+            asyncio.CancelledError,
+        ):  # asyncio's own callback would complain about a connection that ends so
             pass
         finally:
             writer.transport.abort()

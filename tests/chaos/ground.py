@@ -15,9 +15,9 @@ from tests.chaos.load import recipe_of, undisturbed
 from tests.chaos.victims import Fleet, Place, Victim
 from tests.worker.serving import config_of
 from worker.client import Client
-from worker.engine import Engine
-from worker.local import LocalServices
-from worker.verify import verify
+from worker.history.verify import verify
+from worker.local.services import LocalServices
+from worker.serve.engine import Engine
 
 PREFIX = "chaos"
 LONGEST_WAIT_S = 240.0

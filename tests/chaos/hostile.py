@@ -13,7 +13,7 @@ from tests.chaos.ground import Ground, Report, ground
 from tests.chaos.poison import poison
 from tests.chaos.readers import readers
 from tests.chaos.submits import one_key
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 
 def main() -> int:

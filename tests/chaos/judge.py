@@ -10,9 +10,10 @@ from redis import Redis
 
 from storage import keys
 from storage.journal import Journal, Manifest
-from storage.objects import MemoryStore, ObjectStore
-from storage.runs import Runs
-from storage.state import FINAL
+from storage.objects import ObjectStore
+from storage.objects.memory import MemoryStore
+from storage.redis.runs import Runs
+from storage.redis.state import FINAL
 
 LASTING: Final = ("autoseq:runs", "autoseq:lines", "autoseq:started", "autoseq:_kombu.binding")
 """What may stay in Redis without a time to live: of a bounded size, however many runs there were."""

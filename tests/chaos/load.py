@@ -10,14 +10,14 @@ from typing import Any
 from PIL import Image
 
 from storage.journal import Journal
-from storage.objects import MemoryStore
+from storage.objects.memory import MemoryStore
 from storage.uploader import UploadLimits
 from tests.worker.serving import Silent
-from worker.engine import Engine
-from worker.inputs import Sources
-from worker.job import resolve, store
-from worker.request import RunRequest
-from worker.run import run
+from worker.jobs.inputs import Sources
+from worker.jobs.job import resolve, store
+from worker.jobs.request import RunRequest
+from worker.serve.engine import Engine
+from worker.serve.run import run
 from worker.settings import PROJECT
 
 UPLOADS = UploadLimits(pending_bytes=2**28, outage_timeout_s=1.0)
@@ -51,7 +51,7 @@ def undisturbed(run_id: str, engine: Engine, recipe: Mapping[str, Any] | None = 
     objects = MemoryStore()
     journal = Journal(objects, "", run_id)
     request = RunRequest(run_id=run_id, recipe=recipe or recipe_of(run_id), overrides={})
-    job = resolve(request, engine.card(), recipes=PROJECT / "recipes", sources=Sources())
+    job = resolve(request, engine.spec(), recipes=PROJECT / "recipes", sources=Sources())
     store(job, journal)
     run(job, model=engine.model(), journal=journal, reporter=Silent(), guard=lambda _event: None, uploads=UPLOADS)
     return {key.removeprefix(journal.folder): objects.get(key) for key in objects.list(journal.folder)}

@@ -15,7 +15,7 @@ from tests.chaos.forwarder import Put
 from tests.chaos.ground import PREFIX, Ground, Report, ground, moments, names
 from tests.chaos.hosts import Form, Host, Link, best_form, hosts
 from tests.chaos.victims import Fleet, Victim
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 CASES: Final[dict[str, tuple[Link, ...]]] = {"redis": ("redis",), "s3": ("s3",), "both": ("redis", "s3")}
 AFTER_ITS_END: Final = "after the end"

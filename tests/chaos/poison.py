@@ -1,7 +1,7 @@
 """One run always kills who runs it, among many that are good."""
 
 from tests.chaos.ground import Ground, Report, names
-from worker.outcome import RunFailed
+from worker.errors import RunFailed
 
 
 def poison(on: Ground, *, seed: int, good: int, workers: int) -> Report:

@@ -71,7 +71,7 @@ class FaultProxy:
             asyncio.ensure_future(self._requests(reader, writer, to_s3)),
             asyncio.ensure_future(self._answers(from_s3, writer)),
         ]
-        # Cancelled when the proxy ends; asyncio's own callback would complain of a connection that ends so.
+        # Cancelled when the proxy ends; asyncio's own callback would complain about a connection that ends so.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in ways:

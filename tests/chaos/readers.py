@@ -8,8 +8,8 @@ from typing import Any
 from redis import Redis
 
 from storage import keys
-from storage.follow import START, follow
-from storage.state import GAP, ProgressEvent
+from storage.redis.follow import START, follow
+from storage.redis.state import GAP, ProgressEvent
 from tests.chaos.ground import Ground, Report, names
 
 LINE_S = 0.1

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from storage.state import FINAL
+from storage.redis.state import FINAL
 from tests.chaos.faults import DRAIN, DUPLICATE, FREEZE
 from tests.chaos.victims import Struck
 

@@ -66,7 +66,7 @@ def _submitted(on: Ground, file: Path, key: str) -> str:
 def _one_answer(on: Ground, answers: list[str], workers: int) -> list[str]:
     faults = [] if len(set(answers)) == 1 else [f"answers are {sorted(set(answers))}"]
     record = on.client.runs.record(answers[0])
-    messages = int(on.client.redis.llen(broker_list(record.line)))
+    messages = int(on.client.redis.llen(broker_list(record.queue_slot)))
     if not workers and messages != 1:
         faults.append(f"{messages} messages wait")
     return faults

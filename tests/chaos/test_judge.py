@@ -9,12 +9,12 @@ import pytest
 from redis import Redis
 
 from storage import keys
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
 from tests.chaos.judge import Judge, Verdict, order_of_steps
 from tests.chaos.load import recipe_of, undisturbed
 from tests.worker.serving import PREFIX, config_of, env_of, request
-from worker.host import Delivery, Host
-from worker.local import LocalServices
+from worker.local.services import LocalServices
+from worker.serve.delivery import Delivery, WorkerRuntime
 
 DATABASE = 9
 
@@ -26,7 +26,7 @@ class Served:
     run_id: str
     redis: Redis
     store: S3Store
-    host: Host
+    host: WorkerRuntime
 
     @property
     def events(self) -> list[tuple[str, dict[str, Any]]]:
@@ -49,7 +49,7 @@ class Served:
 
 @pytest.fixture
 def served(services: LocalServices, s3_store: S3Store, run_id: str) -> Iterator[Served]:
-    host = Host(config_of(env_of(services, DATABASE)))
+    host = WorkerRuntime(config_of(env_of(services, DATABASE)))
     host.redis.flushdb()
     host.serve(request(run_id, recipe_of(run_id)), Delivery(tag=None, celery_state=lambda *_: None))
     yield Served(run_id=run_id, redis=host.redis, store=s3_store, host=host)

@@ -10,13 +10,13 @@ from core.bagel.flow import schedule
 from core.bagel.tokenizer import BagelTokenizer
 from core.cost import StepCost, costs, velocity_evaluations
 from core.events import TextReady
-from core.plan import Draw, Forget, Read, Write, plan
+from core.plan import Draw, Evict, Read, Write, plan
 from core.sequence import PLANNING_PROMPT, run_sequence
-from recipes.card import ModelCard, ResizeRule
+from recipes.model_spec import ModelSpec, ResizeRule
 from recipes.recipe import ImageItem, ImageSettings, Recipe, Retry, TextItem, TextSettings
 
 TINY = Path(__file__).resolve().parents[2] / "models" / "tiny-bagel"
-CARD = ModelCard(
+SPEC = ModelSpec(
     name="test",
     vae=ResizeRule(max_px=64, min_px=64, stride_px=8),
     vit=ResizeRule(max_px=64, min_px=64, stride_px=16),
@@ -36,7 +36,7 @@ def recipe(**fields: object) -> Recipe:
 
 def cost_of(given: Recipe, *sizes: tuple[int, int]) -> tuple[StepCost, ...]:
     """With a token for each character."""
-    return costs(plan(given), given, CARD, count_tokens=len, input_sizes=sizes)
+    return costs(plan(given), given, SPEC, count_tokens=len, input_sizes=sizes)
 
 
 def test_texts_and_images_cost_their_tokens_and_markers() -> None:
@@ -66,7 +66,7 @@ def test_passes_are_those_of_reading_writing_and_drawing() -> None:
 
 def test_what_stays_behind_forgotten_items_is_read_again() -> None:
     found = cost_of(recipe(num_images=4, max_context_items=3))
-    assert [step.new_tokens for step in found if isinstance(step.step, Forget)] == [
+    assert [step.new_tokens for step in found if isinstance(step.step, Evict)] == [
         22,
         IMAGE_TOKENS,
         22,
@@ -77,11 +77,11 @@ def test_what_stays_behind_forgotten_items_is_read_again() -> None:
 
 def test_an_edited_image_keeps_its_size() -> None:
     wide = ResizeRule(max_px=128, min_px=32, stride_px=8)
-    card = ModelCard(**{**vars(CARD), "vae": wide})
+    spec = ModelSpec(**{**vars(SPEC), "vae": wide})
     given = recipe(
         context=(ImageItem(image="a.png"), TextItem(text="Red")), image=ImageSettings(width=None, height=None)
     )
-    found = costs(plan(given), given, card, count_tokens=len, input_sizes=[(128, 64)])
+    found = costs(plan(given), given, spec, count_tokens=len, input_sizes=[(128, 64)])
     assert found[0].new_tokens == found[-1].new_tokens == (2 + 16 * 8) + (2 + 4 * 2)
 
 
@@ -139,12 +139,12 @@ def test_tokens_of_a_greedy_run_are_those_that_were_foretold(fields: dict[str, o
         image=ImageSettings(width=64, height=64, num_timesteps=2, cfg_text_scale=1.0),
     )
     texts = {event.step.number: event.text for event in run_sequence(given, model) if isinstance(event, TextReady)}
-    found = costs(plan(given), given, model.card, count_tokens=count)
+    found = costs(plan(given), given, model.spec, count_tokens=count)
     tokens = {step: 2 + count(text) for step, text in texts.items()}
     foretold = 2 + count(PLANNING_PROMPT)
     seen: tuple[int, ...] = ()
     for step in found:
-        if isinstance(step.step, Forget):  # what is read again is what was written, rather than the longest
+        if isinstance(step.step, Evict):  # what is read again is what was written, rather than the longest
             behind = step.step.context[len(step.step.dropped) + 1 :]
             foretold += sum(tokens.get(number, found[number - 1].new_tokens) for number in behind if number in seen)
         else:
@@ -152,5 +152,5 @@ def test_tokens_of_a_greedy_run_are_those_that_were_foretold(fields: dict[str, o
             foretold += tokens.get(step.step.number, step.new_tokens)
     ends = [step for step in found if isinstance(step.step, Draw) and step.step.index == given.num_images - 1]
     unread = len(ends) * given.variations_per_image if given.select == "tree" else 1
-    last_images = unread * sum(model.card.image_tokens(64, 64))  # there is nothing after them, so they aren't read back
+    last_images = unread * sum(model.spec.image_tokens(64, 64))  # there is nothing after them, so they aren't read back
     assert model.tokens_read == foretold - last_images

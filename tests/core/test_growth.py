@@ -37,7 +37,7 @@ def test_the_memory_and_the_tokens_of_an_image_stay_as_they_are(model: Bagel) ->
     assert {found.kv_bytes for found in later} == {later[0].kv_bytes}
     # An image brings three items: itself, a refinement and a thought. Each is read once, and once more at most, since
     # what is forgotten at once is half of the items.
-    items = sum(model.card.image_tokens(64, 64)) + 2 * (2 + LONG.text.max_new_tokens)
+    items = sum(model.spec.image_tokens(64, 64)) + 2 * (2 + LONG.text.max_new_tokens)
     assert all(found.tokens_read <= 2 * found.images * items for found in (first, *later))
 
 

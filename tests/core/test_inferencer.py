@@ -10,7 +10,7 @@ from core.bagel import Bagel
 from core.events import Event, ImageReady, StepStarted, TextReady
 from core.inferencer import AutoInterleavedInferencer
 from core.protocol import Context, Denoising, Drawn, Picture, Text, UnifiedModel
-from core.scripted import CARD, ScriptedModel
+from core.scripted import SPEC, ScriptedModel
 from core.sequence import PLANNING_PROMPT, run_sequence
 from recipes.faults import RecipeError
 from recipes.load import load
@@ -43,7 +43,7 @@ def contents(outputs: list[str | Image.Image]) -> list[str | bytes]:
 
 def of_a_recipe(model: UnifiedModel, **fields: object) -> list[str | bytes]:
     """What the same sequence gives as a recipe."""
-    recipe = load({"name": "python", "context": [{"text": "A cat"}], **fields}, card=model.card)
+    recipe = load({"name": "python", "context": [{"text": "A cat"}], **fields}, spec=model.spec)
     return [
         event.text if isinstance(event, TextReady) else event.image.tobytes()
         for event in run_sequence(recipe, model)
@@ -81,7 +81,7 @@ def test_tiny_bagel_goes_on_without_reading_anything_again() -> None:
     before = model.tokens_read
     inferencer.add_to_context("Now blue")
     inferencer.generate_image(num_timesteps=2)
-    image, text = sum(model.card.image_tokens(64, 64)), 2 * len("Now blue") + 2
+    image, text = sum(model.spec.image_tokens(64, 64)), 2 * len("Now blue") + 2
     assert image < model.tokens_read - before < 2 * image + text, "one image, one text, and their text-free twin"
 
 
@@ -186,7 +186,7 @@ def test_a_model_that_draws_nothing_is_an_error() -> None:
 def test_the_scripted_card_has_the_defaults_that_are_used() -> None:
     model = Recording()
     AutoInterleavedInferencer(model).generate_auto_sequence(["A cat"], num_images=1)
-    assert model.settings[0].num_timesteps == CARD.image_defaults["num_timesteps"]
+    assert model.settings[0].num_timesteps == SPEC.image_defaults["num_timesteps"]
 
 
 @pytest.mark.parametrize(

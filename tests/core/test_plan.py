@@ -1,6 +1,6 @@
 """The plan holds the rules of a sequence."""
 
-from core.plan import Draw, Forget, Read, Step, Write, plan
+from core.plan import Draw, Evict, Read, Step, Write, plan
 from recipes.recipe import ImageItem, Recipe, Retry, TextItem
 
 
@@ -23,7 +23,7 @@ def outline(steps: tuple[Step, ...]) -> list[str]:
                 words.append(role)
             case Draw(index=index, attempt=attempt):
                 words.append(f"image-{index}" + "-again" * bool(attempt))
-            case Forget(dropped=dropped):
+            case Evict(dropped=dropped):
                 words.append(f"forget-{','.join(map(str, dropped))}")
     return words
 
@@ -48,7 +48,7 @@ def test_a_context_that_ends_with_a_thought_is_drawn_at_once() -> None:
 def test_so_many_of_the_first_items_can_be_pinned() -> None:
     given = TextItem(text="A cat"), TextItem(text="and"), TextItem(text="a dog")
     steps = plan(recipe(*given, num_images=4, max_context_items=4, pin=1))
-    forgotten = [step.dropped for step in steps if isinstance(step, Forget)]
+    forgotten = [step.dropped for step in steps if isinstance(step, Evict)]
     assert forgotten[:3] == [(2,), (3,), (4,)]
     assert all(step.context[:1] == (1,) for step in steps if step.number > 1)
 
@@ -104,14 +104,14 @@ def test_the_oldest_unpinned_items_are_forgotten_before_the_next_generation() ->
 
 def test_unpinned_initial_items_are_forgotten_too() -> None:
     steps = plan(recipe(num_images=2, max_context_items=2, pin="none"))
-    assert [step.dropped for step in steps if isinstance(step, Forget)] == [(1,)]
+    assert [step.dropped for step in steps if isinstance(step, Evict)] == [(1,)]
 
 
 def test_no_generation_sees_more_items_than_allowed() -> None:
     for limit in range(2, 8):
         held: set[int] = set()
         for step in plan(recipe(num_images=12, think=True, max_context_items=limit)):
-            if isinstance(step, Forget):
+            if isinstance(step, Evict):
                 assert set(step.dropped) <= held
                 held -= set(step.dropped)
                 continue
@@ -123,7 +123,7 @@ def test_no_generation_sees_more_items_than_allowed() -> None:
 
 def test_above_the_limit_half_of_what_is_not_pinned_goes_at_once() -> None:
     steps = plan(recipe(num_images=20, think=True, max_context_items=9))
-    forgets = [step for step in steps if isinstance(step, Forget)]
+    forgets = [step for step in steps if isinstance(step, Evict)]
     assert {len(step.context) - len(step.dropped) for step in forgets} == {1 + 4}
     again = sum(len(step.context) - len(step.dropped) - 1 for step in forgets)
     assert again <= len(steps), "no item is read again more than once, on average"

@@ -10,7 +10,7 @@ from core.events import Event, ImageReady, Judged, Skipped, StepStarted, TextDel
 from core.plan import Read, Write, plan
 from core.protocol import Context, Denoising, Drawn, Picture, Text
 from core.scripted import ScriptedModel
-from core.sequence import PLANNING_PROMPT, Made, derive_seed, run_sequence
+from core.sequence import PLANNING_PROMPT, StepOutput, derive_seed, run_sequence
 from recipes.recipe import ImageItem, ImageSettings, JudgeSettings, Recipe, Retry, TextItem, TextSettings
 
 IMAGE = ImageSettings(width=64, height=64, num_timesteps=3)
@@ -64,9 +64,9 @@ def outputs(events: list[Event]) -> list[str | bytes]:
     return made
 
 
-def results(events: list[Event], upto: int) -> list[Made]:
+def results(events: list[Event], upto: int) -> list[StepOutput]:
     """What the first `upto` steps made, as a run's stored objects give it back."""
-    made: list[Made] = [None] * upto
+    made: list[StepOutput] = [None] * upto
     for event in events:
         if event.step.number <= upto:
             if isinstance(event, TextReady):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from PIL.Image import Image
 
 from core.protocol import Context, Denoising, Drawn, UnifiedModel
-from recipes.card import ModelCard
+from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, TextSettings
 
 
@@ -22,8 +22,8 @@ class Album:
         self._scores: dict[tuple[int, str, str | None], float] = {}
 
     @property
-    def card(self) -> ModelCard:
-        return self.model.card
+    def spec(self) -> ModelSpec:
+        return self.model.spec
 
     @property
     def tokens_read(self) -> int:

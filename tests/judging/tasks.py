@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 
 from PIL.Image import Image
 
-from recipes.card import ModelCard
 from recipes.defaults import image_defaults
+from recipes.model_spec import ModelSpec
 from recipes.recipe import INSTRUCTION, ContextItem, ImageItem, ImageSettings, JudgeSettings, Recipe, Retry, TextItem
 from tests.toyworld.edits import random_edit
 from tests.toyworld.pictures import picture, see
@@ -106,12 +106,12 @@ def tasks(kind: Kind, count: int, seed: int) -> Iterator[Task]:
             yield Task(kind=kind, number=number, instruction=edit.instruction, target=edit.target, given=given)
 
 
-def recipe(task: Task, policy: Policy, wording: Wording, card: ModelCard, timesteps: int) -> Recipe:
+def recipe(task: Task, policy: Policy, wording: Wording, spec: ModelSpec, timesteps: int) -> Recipe:
     """What anyone would write to have `task` done so."""
     context: tuple[ContextItem, ...] = (TextItem(text=task.instruction),)
     if task.given is not None:
         context = (ImageItem(image="given"), *context)
-    settings = image_defaults(card, "generation" if task.given is None else "editing") | {"num_timesteps": timesteps}
+    settings = image_defaults(spec, "generation" if task.given is None else "editing") | {"num_timesteps": timesteps}
     low, high = settings.get("cfg_interval", ImageSettings.cfg_interval)
     return Recipe(
         name="judging",

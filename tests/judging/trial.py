@@ -49,7 +49,7 @@ def trial(task: Task, model: UnifiedModel, timesteps: int) -> Trial:
         for policy in POLICIES:
             if policy.retries and policy.variations > FIRST.variations and not _may_retry(policy, wording):
                 continue
-            final, drawn = _outcome(task, recipe(task, policy, wording, model.card, timesteps), album)
+            final, drawn = _outcome(task, recipe(task, policy, wording, model.spec, timesteps), album)
             found[policy.name] = task.is_right(final), drawn
     return Trial(
         kind=task.kind,

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from tests.properties.campaign import Outcome, Scale, run_all_cases, run_lives, table
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 LONG = Scale(seed=1, steps=10_000, shares=1000)
 

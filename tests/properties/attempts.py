@@ -12,16 +12,16 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from core.scripted import ScriptedModel
-from storage.errors import ObjectExists, StoreUnavailable
+from storage.errors import ObjectExistsError, StoreUnavailableError
 from storage.objects import ObjectStore
+from storage.redis.lease import LeaseLost
+from storage.redis.outage import OutageRetry
 from worker.app import write_record
-from worker.engine import Engine
-from worker.guard import DrainFlag
-from worker.host import Delivery, Host
-from worker.lease import LeaseLost
-from worker.outage import OutageRetry
-from worker.outcome import RunCancelled, RunFailed, RunHandedBack
-from worker.request import RunRequest
+from worker.errors import RunCancelled, RunFailed, RunHandedBack
+from worker.jobs.request import RunRequest
+from worker.serve.claim import DrainFlag
+from worker.serve.delivery import Delivery, WorkerRuntime
+from worker.serve.engine import Engine
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class MortalStore:
         self._line.attempt.wait_for_uploads_to_go_on()
         try:
             self._do(lambda: self._store.put(key, data, content_type=content_type, only_if_absent=only_if_absent))
-        except ObjectExists:
+        except ObjectExistsError:
             self._note(key, data)  # it counts, too: another made the same
             raise
         self._note(key, data)
@@ -159,10 +159,10 @@ class MortalStore:
         return self._do(lambda: self._store.get_address(address, max_bytes=max_bytes))
 
     def _do(self, call: Callable[[], T]) -> T:
-        return self._line.call(call, StoreUnavailable)
+        return self._line.call(call, StoreUnavailableError)
 
 
-class MortalHost(Host):
+class MortalHost(WorkerRuntime):
     """A worker process as far as a run sees it, on lines that can be cut."""
 
     def __init__(self, config: Settings, attempt: "Attempt", store: ObjectStore, clock: Clock, flag: Path) -> None:

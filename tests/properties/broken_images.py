@@ -13,10 +13,10 @@ from PIL import Image
 
 from recipes.recipe import ImageItem, Recipe
 from recipes.reference import ImageReferenceError, parse_reference
-from storage.objects import MemoryStore
+from storage.objects.memory import MemoryStore
 from tests.properties.cases import refused
 from tests.properties.damage import damaged
-from worker.inputs import MAX_PIXELS, InputError, Sources, checked
+from worker.jobs.inputs import MAX_PIXELS, InputError, Sources, checked
 
 PLACE: Final = "context[0].image"
 TOKENS: Final = (

@@ -9,21 +9,21 @@ from typing import Any, Final
 
 import yaml
 
+from core.model_folder import read_spec
 from recipes.canonical import fingerprint, to_document
-from recipes.card import ModelCard
 from recipes.faults import RecipeError
 from recipes.load import find, load, load_resolved
 from recipes.overrides import parse_override
 from recipes.recipe import ImageItem, Recipe
 from storage import keys
-from storage.errors import InvalidName
-from storage.state import RunRecord
+from storage.errors import InvalidNameError
+from storage.redis.state import RunRecord
 from tests.properties.cases import refused
 from tests.properties.damage import ODD_VALUES, damaged, damaged_data, nested
-from worker.request import RequestError, RunRequest
+from worker.jobs.request import RequestError, RunRequest
 
 ROOT: Final = Path(__file__).parents[2]
-TINY: Final = ModelCard.read(ROOT / "models" / "tiny-bagel")
+TINY: Final = read_spec(ROOT / "models" / "tiny-bagel")
 LANGUAGE: Final = (
     *(
         b"extends: case.yaml\n",
@@ -150,7 +150,7 @@ def file_case(folder: Path) -> Any:
             case _:
                 content = damaged(rng.choice(shipped()), rng, rng.choice((TOKENS, LANGUAGE)))
         file.write_bytes(content)
-        return loads(file, naming=str(folder), card=rng.choice((None, TINY)))
+        return loads(file, naming=str(folder), spec=rng.choice((None, TINY)))
 
     return case
 
@@ -180,7 +180,7 @@ def data_case(rng: random.Random) -> bool:
     """Of a recipe as data, nearly right, with overrides that are nearly right."""
     document = damaged_data(rng.choice(shipped_data()), rng)
     overrides = damaged_data(_overrides(rng), rng) if rng.random() < 0.3 else None
-    return loads(document, overrides=overrides, card=rng.choice((None, TINY)))
+    return loads(document, overrides=overrides, spec=rng.choice((None, TINY)))
 
 
 def text_case(rng: random.Random) -> bool:
@@ -280,7 +280,7 @@ def name_case(rng: random.Random) -> bool:
             return keys.run_folder("runs", text)
         return keys.idempotency(text) if kind == 1 else keys.run_folder(text, "run")
 
-    if refused(call, InvalidName, naming="must be"):
+    if refused(call, InvalidNameError, naming="must be"):
         return False
     key = call()
     if not key.isascii() or not key.isprintable() or " " in key or (kind != 1 and {".", ".."} & set(key.split("/"))):

@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
-from core.scripted import CARD, ScriptedModel
-from recipes.card import CardError, ModelCard
+from core.scripted import SPEC, ScriptedModel
 from recipes.faults import RecipeError
+from recipes.model_spec import ModelSpec, ModelSpecError
 from storage import keys
-from storage.errors import JournalBroken, StorageError
+from storage.errors import CorruptRecordError, StorageError
 from storage.journal import Journal
-from storage.objects import MemoryStore
-from storage.state import RunRecord, RunState, told
+from storage.objects.memory import MemoryStore
+from storage.redis.state import RunRecord, RunState, told
 from tests.properties.broken_images import TOKENS as IMAGE_TOKENS
 from tests.properties.cases import refused
 from tests.properties.damage import damaged, damaged_data
 from tests.properties.world import DOCUMENTS
 from tests.worker.serving import UPLOADS, Silent, request, undisturbed
-from worker.inputs import InputError
-from worker.job import restore
-from worker.result import result_of
-from worker.run import run
+from worker.jobs.inputs import InputError
+from worker.jobs.job import restore
+from worker.jobs.result import result_of
+from worker.serve.run import run
 
 RUN: Final = "run-1"
 DOCUMENTED: Final = (StorageError, RecipeError, InputError)
@@ -111,17 +111,17 @@ def redis_case(rng: random.Random) -> bool:
     match rng.randrange(4):
         case 0:
             fields = {name: _text(value, rng) if rng.random() < 0.2 else value for name, value in HASH.items()}
-            return not refused(lambda: RunState.parse(RUN, fields), JournalBroken, naming=RUN)
+            return not refused(lambda: RunState.parse(RUN, fields), CorruptRecordError, naming=RUN)
         case 1:
             record = RunRecord(run_id=RUN, document={"name": "a", "context": [{"text": "x"}]}, submitted_at=1.0)
             text = _text(record.to_json(), rng)
-            return not refused(lambda: RunRecord.from_json(RUN, text), JournalBroken, naming=RUN)
+            return not refused(lambda: RunRecord.from_json(RUN, text), CorruptRecordError, naming=RUN)
         case 2:
             text = _text(json.dumps(EVENT), rng)
-            return not refused(lambda: told(RUN, "1-0", {"event": text}), JournalBroken, naming=RUN)
+            return not refused(lambda: told(RUN, "1-0", {"event": text}), CorruptRecordError, naming=RUN)
         case _:
-            text = _text(CARD.to_json(), rng)
-            return not refused(lambda: ModelCard.from_json(text), CardError)
+            text = _text(SPEC.to_json(), rng)
+            return not refused(lambda: ModelSpec.from_json(text), ModelSpecError)
 
 
 def _text(value: str, rng: random.Random) -> str:

@@ -14,7 +14,7 @@ from tests.properties.broken_records import bucket_case, redis_case
 from tests.properties.cases import Case, Tally, run_cases
 from tests.properties.life import LifeOfRuns, live
 from tests.properties.whole_recipes import load_whole_recipes
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 WHOLE: Final = "whole recipe"
 SHARES: Final[Mapping[str, int]] = {

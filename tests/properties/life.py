@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from storage.state import FINAL
+from storage.redis.state import FINAL
 from tests.properties.attempts import Attempt, Trouble
 from tests.properties.promises import look_at_rest, promised
 from tests.properties.world import DOCUMENTS, World
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 MOST_RUNS = 5
 MOST_WORKERS = 3

@@ -8,8 +8,8 @@ from redis import Redis
 
 from storage import keys
 from storage.objects import ObjectStore
-from storage.runs import Runs
-from storage.state import FINAL, RunState
+from storage.redis.runs import Runs
+from storage.redis.state import FINAL, RunState
 from tests.chaos.judge import kept
 from tests.worker.serving import PREFIX, request, undisturbed
 

@@ -10,7 +10,7 @@ from tests.properties.attempts import Trouble
 from tests.properties.campaign import Scale, run_lives, table
 from tests.properties.promises import Broken
 from tests.properties.world import DOCUMENTS, World
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 SHORT = Scale(seed=20, steps=150, shares=0)
 

@@ -90,7 +90,7 @@ def load_whole_recipes(*, examples: int, number: int) -> tuple[int, int]:
         nonlocal made, accepted
         made += 1
         if form == "damaged":
-            accepted += loads(damaged_data(data, rng), card=TINY)
+            accepted += loads(damaged_data(data, rng), spec=TINY)
         elif form == "text":
             accepted += loads(yaml.safe_dump(data, allow_unicode=True), naming="<recipe>:")
         else:

@@ -11,24 +11,24 @@ from typing import Any, Final, cast
 from PIL import Image
 from redis import Redis
 
-from core.scripted import CARD
+from core.scripted import SPEC
 from storage import keys
-from storage.s3 import S3Store
-from storage.state import RunRecord, RunState
+from storage.objects.s3 import S3Store
+from storage.redis.reconcile import Reconciler
+from storage.redis.state import RunRecord, RunState
 from tests.properties.attempts import Attempt, Clock, Trouble
 from tests.properties.promises import Watched, promised
 from tests.worker.serving import config_of, env_of
 from worker.app import broker_list, publish
 from worker.client import Client
-from worker.local import LocalServices
-from worker.reconcile import Reconciler
-from worker.request import RunRequest
+from worker.jobs.request import RunRequest
+from worker.local.services import LocalServices
 
 DATABASE: Final = 12
 LEASE_S: Final = 600.0
 """Far more than a test takes: here leases lapse when they are told to."""
 QUEUE: Final = "model.scripted"
-MESSAGES: Final = broker_list(keys.line(QUEUE, 3))
+MESSAGES: Final = broker_list(keys.queue_slot(QUEUE, 3))
 
 
 def documents() -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ class World:
             self.redis, self._publish, patience_s=LEASE_S, broker_list=broker_list, clock=self.lookout
         )
         self.redis.flushdb()
-        self.client.runs.announce(CARD.name, CARD.to_json())
+        self.client.runs.announce(SPEC.name, SPEC.to_json())
 
     def close(self) -> None:
         for attempt in self.attempts:
@@ -172,7 +172,7 @@ class World:
             self.redis.zadd(keys.LEASES, {run_id: 0}, xx=True)
 
     def reconcile(self) -> None:
-        """The reconciler looks, and again after its patience."""
+        """The reconciler looks, and again after its delay."""
         held = {run_id for run_id in self.runs if self._token_of(run_id)}
         again = self._reconciler.look()
         self.lookout.now += LEASE_S

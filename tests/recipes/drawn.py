@@ -4,12 +4,12 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from recipes.card import ModelCard
+from core.model_folder import read_spec
 from recipes.variables import escaped
 
-TINY = ModelCard.read(Path(__file__).parents[2] / "models" / "tiny-bagel")
+TINY = read_spec(Path(__file__).parents[2] / "models" / "tiny-bagel")
 
-cards = st.sampled_from([None, TINY])
+specs = st.sampled_from([None, TINY])
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 # What a writer or a reader of recipes could stumble over.
 texts |= st.text(st.sampled_from("${}x"), min_size=1, max_size=8)

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipes.canonical import to_document
-from recipes.card import ModelCard
 from recipes.faults import Fault, RecipeError
 from recipes.load import find, load, load_resolved
+from recipes.model_spec import ModelSpec
 from recipes.variables import escaped
-from tests.recipes.drawn import cards, recipes
+from tests.recipes.drawn import recipes, specs
 
 MINIMAL: dict[str, Any] = {"name": "test", "context": [{"text": "A cat"}]}
 
@@ -124,10 +124,10 @@ def test_any_bytes_give_a_recipe_or_its_faults(tmp_path_factory: pytest.TempPath
 
 
 @settings(max_examples=150, deadline=None)
-@given(recipes, cards, cards)
+@given(recipes, specs, specs)
 def test_a_resolved_recipe_loads_again_as_itself_for_any_model(
-    data: dict[str, Any], first: ModelCard | None, second: ModelCard | None
+    data: dict[str, Any], first: ModelSpec | None, second: ModelSpec | None
 ) -> None:
-    recipe = load(data, card=first)
-    assert load(escaped(to_document(recipe)), card=second) == recipe
+    recipe = load(data, spec=first)
+    assert load(escaped(to_document(recipe)), spec=second) == recipe
     assert load_resolved(to_document(recipe)) == recipe

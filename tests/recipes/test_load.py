@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from recipes.card import ModelCard
+from core.model_folder import read_spec
 from recipes.faults import RecipeError
 from recipes.load import find, load
 from recipes.recipe import ImageSettings, Recipe, TextItem, TextSettings
 
-TINY = ModelCard.read(Path(__file__).parents[2] / "models" / "tiny-bagel")
+TINY = read_spec(Path(__file__).parents[2] / "models" / "tiny-bagel")
 MINIMAL: dict[str, Any] = {"name": "test", "context": [{"text": "A cat"}]}
 ITEMS = "a list of 1 to 256 of these: a mapping with text, thought, or a mapping with image, sha256"
 EDITING: dict[str, Any] = {"name": "test", "context": [{"image": "s3://bucket/a.png"}, {"text": "Make it warmer"}]}
@@ -45,13 +45,13 @@ def test_a_file_loads_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_the_models_defaults_win_over_bagels_and_lose_to_the_recipes() -> None:
-    recipe = load({**MINIMAL, "image": {"num_timesteps": 7}, "text": {"temperature": 0}}, card=TINY)
+    recipe = load({**MINIMAL, "image": {"num_timesteps": 7}, "text": {"temperature": 0}}, spec=TINY)
     assert (recipe.image.width, recipe.image.cfg_text_scale, recipe.image.num_timesteps) == (64, 2.0, 7)
     assert recipe.text == TextSettings(max_new_tokens=100, temperature=0.0)
 
 
 def test_an_image_in_the_context_brings_the_defaults_of_editing() -> None:
-    image = load(EDITING, card=TINY).image
+    image = load(EDITING, spec=TINY).image
     assert (image.width, image.height, image.cfg_img_scale) == (None, None, 1.5)
     assert (image.cfg_interval, image.cfg_renorm_type) == ((0.0, 1.0), "text_channel")
     assert load(EDITING).image.cfg_img_scale == 2.0
@@ -59,12 +59,12 @@ def test_an_image_in_the_context_brings_the_defaults_of_editing() -> None:
 
 def test_editing_takes_a_given_size_and_scale() -> None:
     given_image = {"width": 32, "height": 64, "cfg_img_scale": 3}
-    image = load({**EDITING, "image": given_image}, card=TINY).image
+    image = load({**EDITING, "image": given_image}, spec=TINY).image
     assert (image.width, image.height, image.cfg_img_scale) == (32, 64, 3.0)
 
 
 def test_without_an_image_to_begin_with_image_guidance_is_off_whatever_is_given() -> None:
-    assert load({**MINIMAL, "image": {"cfg_img_scale": 3.0}}, card=TINY).image.cfg_img_scale == 1.0
+    assert load({**MINIMAL, "image": {"cfg_img_scale": 3.0}}, spec=TINY).image.cfg_img_scale == 1.0
 
 
 def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ def test_a_missing_field_is_told_at_the_mapping_it_is_missing_from() -> None:
 
 
 def test_a_fault_in_the_models_defaults_names_the_model_not_the_recipe() -> None:
-    card = replace(TINY, image_defaults={**TINY.image_defaults, "num_timesteps": 1, "colour": "red"})
-    assert faults("name: a\ncontext: [{text: b}]", card=card) == [
+    spec = replace(TINY, image_defaults={**TINY.image_defaults, "num_timesteps": 1, "colour": "red"})
+    assert faults("name: a\ncontext: [{text: b}]", spec=spec) == [
         "the defaults of tiny-bagel: image.num_timesteps: 1 is too small; allowed: whole numbers from 2 to 1,000",
         "the defaults of tiny-bagel: image: unknown field 'colour'; allowed: " + ", ".join(vars(ImageSettings())),
     ]

@@ -5,21 +5,22 @@ from typing import Any
 
 import pytest
 
-from recipes.card import ModelCard
+from core.model_folder import read_spec
 from recipes.faults import RecipeError
 from recipes.load import load
+from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageItem, ImageSettings, Recipe, TextItem
 from recipes.rules import check
 
-TINY = ModelCard.read(Path(__file__).parents[2] / "models" / "tiny-bagel")
+TINY = read_spec(Path(__file__).parents[2] / "models" / "tiny-bagel")
 PHOTO = {"image": "s3://bucket/photo.png"}
 TEXT = {"text": "A cat"}
 
 
-def faults(*context: dict[str, str], card: ModelCard | None = None, **fields: Any) -> list[str]:
+def faults(*context: dict[str, str], spec: ModelSpec | None = None, **fields: Any) -> list[str]:
     """The faults of a recipe with this context, A cat by default; none when it loads."""
     try:
-        load({"name": "test", "context": context or [TEXT], **fields}, card=card)
+        load({"name": "test", "context": context or [TEXT], **fields}, spec=spec)
     except RecipeError as error:
         return str(error).split("\n")
     return []
@@ -86,8 +87,8 @@ def test_only_editing_may_take_the_size_of_the_last_image() -> None:
 
 
 def test_sizes_are_on_the_models_grid() -> None:
-    assert faults(image={"width": 8, "height": 64}, card=TINY) == []
-    assert faults(image={"width": 60, "height": 72}, card=TINY) == [
+    assert faults(image={"width": 8, "height": 64}, spec=TINY) == []
+    assert faults(image={"width": 60, "height": 72}, spec=TINY) == [
         "image.width: 60 is not a multiple of 8; allowed: multiples of 8 up to 64",
         "image.height: 72 is more than 64; allowed: multiples of 8 up to 64",
     ]

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from core.model_folder import read_spec
 from core.plan import Draw, plan
-from recipes.card import ModelCard
 from recipes.document import read_file
 from recipes.fields import KEYS
 from recipes.load import find, load
 
 ROOT = Path(__file__).parents[2]
-TINY = ModelCard.read(ROOT / "models" / "tiny-bagel")
+TINY = read_spec(ROOT / "models" / "tiny-bagel")
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_a_shipped_recipe_loads_under_its_own_name(file: Path) -> None:
-    recipe = load(file, card=TINY)
+    recipe = load(file, spec=TINY)
     assert recipe.name == file.stem
     assert find(recipe.name) == file
     drawn = [step for step in plan(recipe) if isinstance(step, Draw) and step.attempt == 0]
@@ -34,7 +34,7 @@ def test_a_shipped_recipe_begins_with_its_schema_and_what_it_shows(file: Path) -
 
 
 def test_the_shipped_recipes_show_every_way_of_telling_a_sequence() -> None:
-    recipes = [load(file, card=TINY) for file in SHIPPED]
+    recipes = [load(file, spec=TINY) for file in SHIPPED]
     assert {recipe.mode for recipe in recipes} == {"generation", "editing"}
     assert {recipe.think for recipe in recipes} == {True, False}
     assert any(not recipe.auto_refine for recipe in recipes)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from recipes.faults import Mark
+from recipes.faults import SourcePosition
 from recipes.yaml_core import MAX_DEPTH, MAX_NODES, UnreadableError, YamlReader, scalar
 
 
@@ -15,7 +15,7 @@ def findings(text: str) -> list[tuple[str, tuple[int, int]]]:
     return [(found.message, (found.mark.line, found.mark.column)) for found in reader.findings if found.mark]
 
 
-def unreadable(text: str) -> tuple[str, Mark | None]:
+def unreadable(text: str) -> tuple[str, SourcePosition | None]:
     with pytest.raises(UnreadableError) as caught:
         YamlReader(text).read()
     return caught.value.finding.message, caught.value.finding.mark
@@ -64,9 +64,9 @@ def test_quoted_and_block_scalars_are_texts() -> None:
 def test_values_and_keys_know_their_places_in_characters() -> None:
     reader = YamlReader("é: [ü, {b: 2}]\n\nlist:\n  - x\n")
     reader.read()
-    assert reader.marks["é", 1, "b"] == Mark(line=1, column=12)
-    assert reader.key_marks["é", 1, "b"] == Mark(line=1, column=9)
-    assert reader.marks["list", 0] == Mark(line=4, column=5)
+    assert reader.marks["é", 1, "b"] == SourcePosition(line=1, column=12)
+    assert reader.key_marks["é", 1, "b"] == SourcePosition(line=1, column=9)
+    assert reader.marks["list", 0] == SourcePosition(line=4, column=5)
 
 
 def test_everything_that_is_not_allowed_is_found_at_once() -> None:
@@ -100,7 +100,7 @@ def test_an_alias_bomb_stays_small() -> None:
 def test_nesting_stops_at_the_limit_however_deep_it_would_go() -> None:
     message, mark = unreadable("[" * 100_000)
     assert message == f"nested deeper than {MAX_DEPTH} levels"
-    assert mark == Mark(line=1, column=MAX_DEPTH + 2)
+    assert mark == SourcePosition(line=1, column=MAX_DEPTH + 2)
 
 
 def test_nesting_up_to_the_limit_is_read() -> None:
@@ -124,11 +124,11 @@ def test_values_are_counted() -> None:
 def test_a_syntax_error_has_its_place(text: str, place: tuple[int, int]) -> None:
     message, mark = unreadable(text)
     assert message.startswith("not valid YAML: ")
-    assert mark == Mark(line=place[0], column=place[1])
+    assert mark == SourcePosition(line=place[0], column=place[1])
 
 
 @pytest.mark.parametrize("character", ["\0", "\x07", "\x1b", "\x7f", "\ud800", "\ufffe"])
 def test_characters_that_yaml_does_not_allow_are_refused_at_their_place(character: str) -> None:
     message, mark = unreadable(f"a: 1\nb: x{character}")
     assert message.startswith(f"the character {character!a} is not allowed")
-    assert mark == Mark(line=2, column=5)
+    assert mark == SourcePosition(line=2, column=5)

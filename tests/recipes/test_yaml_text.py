@@ -15,7 +15,7 @@ from tests.recipes.drawn import texts
 def written(value: Any, indent: int = 0) -> str:
     """The value of a field `a` between others, at a depth."""
     first, *others = scalar_lines(value, indent)
-    return "\n".join([f"{' ' * indent}a: {first}  # remark", *others, f"{' ' * indent}b: 1", ""])
+    return "\n".join([f"{' ' * indent}a: {first}  # note", *others, f"{' ' * indent}b: 1", ""])
 
 
 @settings(max_examples=500, deadline=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.scale.many_leases import Cost, cost_among
 from tests.scale.many_runs import RunFigures, many_runs
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 
 def main() -> int:
@@ -22,7 +22,9 @@ def main() -> int:
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="autoseq-scale-"))
     os.environ["OMP_NUM_THREADS"] = "1"
-    logging.getLogger("worker.reconcile").setLevel(logging.ERROR)  # what is queued again here was left on purpose
+    logging.getLogger("storage.redis.reconcile").setLevel(
+        logging.ERROR
+    )  # what is queued again here was left on purpose
     with LocalServices.start(folder / "leases") as services:
         few, many = (cost_among(services, leases=leases) for leases in (1, given.leases))
         sys.stdout.write("\n".join(of_leases(few, many)) + "\n")

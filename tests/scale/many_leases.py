@@ -11,18 +11,18 @@ from typing import Any
 from redis import Redis
 
 from storage import keys
-from storage.progress import Progress
-from storage.runs import Runs
-from storage.state import RunRecord
+from storage.redis.lease import Lease
+from storage.redis.progress import Progress
+from storage.redis.reconcile import Reconciler
+from storage.redis.runs import Runs
+from storage.redis.state import RunRecord
 from tests.scale.commands import Asked, asked
 from tests.scale.many_runs import recipe_of
 from tests.worker.serving import config_of, env_of
 from worker.app import PRIORITIES, broker_list, publish
 from worker.client import Client
-from worker.lease import Lease
-from worker.local import LocalServices
-from worker.reconcile import Reconciler
-from worker.request import RunRequest
+from worker.jobs.request import RunRequest
+from worker.local.services import LocalServices
 from worker.settings import queue_of
 
 DATABASE = 0
@@ -30,7 +30,7 @@ CHUNK = 500
 LOOKS = 50
 LEASE_S = PATIENCE_S = 3_600.0
 QUEUE = queue_of("scripted")
-LINE = keys.line(QUEUE, PRIORITIES["normal"])
+LINE = keys.queue_slot(QUEUE, PRIORITIES["normal"])
 
 
 @dataclass(kw_only=True)
@@ -131,7 +131,7 @@ def _record(run_id: str) -> RunRecord:
         name="scale",
         model="scripted",
         queue=QUEUE,
-        line=LINE,
+        queue_slot=LINE,
         submitted_at=time.time(),
     )
 

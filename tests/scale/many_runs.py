@@ -12,14 +12,14 @@ from typing import Any
 from redis import Redis
 
 from storage import keys
+from storage.redis.reconcile import Reconciler
 from tests.chaos.judge import Judge, Verdict
 from tests.scale.commands import asked
 from tests.scale.fleet import cpu_s, fleet, logged
 from tests.worker.serving import PREFIX, WorkerProcess, config_of, env_of, request, undisturbed
 from worker.app import broker_list
 from worker.client import Client
-from worker.local import LocalServices
-from worker.reconcile import Reconciler
+from worker.local.services import LocalServices
 
 DATABASE = 0
 LOOKS = 20

@@ -11,7 +11,7 @@ from tests.scale.__main__ import of_leases, of_runs
 from tests.scale.commands import asked
 from tests.scale.many_leases import cost_among
 from tests.scale.many_runs import many_runs
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 RUNS, WORKERS, LEASES = 60, 2, 2_000
 BYTES_A_RUN = 20_000

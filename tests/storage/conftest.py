@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from storage.folder import FolderStore
-from storage.objects import MemoryStore, ObjectStore
-from storage.s3 import S3Store
+from storage.objects import ObjectStore
+from storage.objects.folder import FolderStore
+from storage.objects.memory import MemoryStore
+from storage.objects.s3 import S3Store
 
 
 @pytest.fixture(params=["memory", "s3", "folder"])

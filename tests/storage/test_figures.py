@@ -10,13 +10,13 @@ def test_images_alone_are_figures_of_their_own() -> None:
     first, second = figures([image(2, 0), image(4, 1)])
     assert first.is_single
     assert (first.step, first.index, second.step, second.index) == (2, 0, 4, 1)
-    assert first.going_on == (image(2, 0),)
+    assert first.selected == (image(2, 0),)
 
 
 def test_the_variations_beside_the_chosen_one_are_others() -> None:
     drawn = variations(2, 0.1, 0.9, 0.3, chosen=1)
     (figure,) = figures(drawn)
-    assert figure.going_on == (drawn[1],)
+    assert figure.selected == (drawn[1],)
     assert figure.others == (drawn[0], drawn[2])
     assert figure.dropped == ()
     assert (figure.variations, figure.tries, figure.is_single) == (3, 1, False)
@@ -27,7 +27,7 @@ def test_all_of_a_try_that_came_to_nothing_is_dropped() -> None:
     better = variations(3, 0.8, 0.3, attempt=1)
     worse = variations(4, 0.5, 0.4, attempt=2, chosen=None)
     (figure,) = figures([*low, *better, *worse])
-    assert figure.going_on == (better[0],)
+    assert figure.selected == (better[0],)
     assert figure.others == (better[1],)
     assert figure.dropped == (*low, *worse)
     assert (figure.step, figure.tries) == (2, 3)
@@ -36,8 +36,8 @@ def test_all_of_a_try_that_came_to_nothing_is_dropped() -> None:
 def test_a_tree_has_a_figure_for_each_branch_and_knows_what_it_came_from() -> None:
     trunk, left, right = figures(tree(2, 2))
     assert [figure.branch for figure in (trunk, left, right)] == ["", "0", "1"]
-    assert all(figure.forks and len(figure.going_on) == 2 for figure in (trunk, left, right))
-    assert trunk.leads_to(right) == trunk.going_on[1]
+    assert all(figure.forks and len(figure.selected) == 2 for figure in (trunk, left, right))
+    assert trunk.leads_to(right) == trunk.selected[1]
     assert left.leads_to(right) is None
 
 
@@ -45,7 +45,7 @@ def test_a_branch_that_was_drawn_again_goes_on_from_its_better_try() -> None:
     first, second = tree(1, 2)
     again = replace(second, step=3, attempt=1, key="steps/003-image.v1.png", score=0.9)
     (figure,) = figures([first, second, again])
-    assert figure.going_on == (first, again)
+    assert figure.selected == (first, again)
     assert figure.dropped == (second,)
 
 

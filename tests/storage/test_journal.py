@@ -7,9 +7,16 @@ from dataclasses import asdict, replace
 import pytest
 
 from storage import keys
-from storage.errors import JournalBroken, ObjectExists, ObjectMissing, RunTaken, StoreUnavailable
+from storage.errors import (
+    CommitConflictError,
+    CorruptRecordError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StoreUnavailableError,
+)
 from storage.journal import Artifact, Commit, Journal, Manifest
-from storage.objects import MemoryStore, ObjectStore
+from storage.objects import ObjectStore
+from storage.objects.memory import MemoryStore
 
 PICTURE = Artifact(
     kind="image",
@@ -61,7 +68,7 @@ def test_a_commit_whose_answer_was_lost_is_done_again_without_harm(journal: Jour
 
 def test_a_step_that_another_worker_committed_differently_is_not_ours(journal: Journal) -> None:
     journal.commit(commit_of(1))
-    with pytest.raises(RunTaken, match=r"commits/001\.json: another worker wrote this differently"):
+    with pytest.raises(CommitConflictError, match=r"commits/001\.json: another worker wrote this differently"):
         journal.commit(replace(commit_of(1), kind="write"))
     assert journal.commits() == (commit_of(1),)
 
@@ -69,7 +76,7 @@ def test_a_step_that_another_worker_committed_differently_is_not_ours(journal: J
 def test_the_manifest_is_written_once(journal: Journal) -> None:
     journal.write_manifest(manifest_of())
     journal.write_manifest(manifest_of())
-    with pytest.raises(RunTaken, match=r"manifest\.json"):
+    with pytest.raises(CommitConflictError, match=r"manifest\.json"):
         journal.write_manifest(replace(manifest_of(), seed=8))
     assert journal.manifest() == manifest_of()
 
@@ -86,14 +93,14 @@ def test_records_are_the_same_bytes_in_any_store(prefix: str, store: ObjectStore
 def test_a_gap_in_the_records_is_told(journal: Journal) -> None:
     journal.commit(commit_of(1))
     journal.commit(commit_of(3))
-    with pytest.raises(JournalBroken, match="without a gap"):
+    with pytest.raises(CorruptRecordError, match="without a gap"):
         journal.commits()
 
 
 @pytest.mark.parametrize("record", [b"", b"[]", b"{}", b'{"artifacts": [{"size": 1}]}', b"\xff"])
 def test_a_foreign_record_is_told(journal: Journal, record: bytes) -> None:
     journal.put("commits/001.json", record, content_type="application/json")
-    with pytest.raises(JournalBroken, match=r"commits/001\.json: not a record of this program"):
+    with pytest.raises(CorruptRecordError, match=r"commits/001\.json: not a record of this program"):
         journal.commits()
 
 
@@ -107,7 +114,7 @@ def test_a_committed_object_is_never_replaced(journal: Journal) -> None:
     journal.put_of_step(1, "steps/001-image.png", b"committed", content_type="image/png")
     journal.commit(commit_of(1))
     journal.put_of_step(1, "steps/001-image.png", b"committed", content_type="image/png")
-    with pytest.raises(RunTaken, match="committed this step differently"):
+    with pytest.raises(CommitConflictError, match="committed this step differently"):
         journal.put_of_step(1, "steps/001-image.png", b"of another machine", content_type="image/png")
     assert journal.get("steps/001-image.png") == b"committed"
 
@@ -116,7 +123,7 @@ def test_objects_are_named_by_their_place_in_the_run(journal: Journal, store: Ob
     journal.put("index.html", b"page", content_type="text/html")
     assert journal.address("index.html") == store.address(f"{prefix}/r1/index.html")
     assert f"{prefix}/r1/index.html" in journal.url("index.html")
-    with pytest.raises(ObjectMissing):
+    with pytest.raises(ObjectNotFoundError):
         journal.get("recipe.json")
 
 
@@ -125,32 +132,32 @@ class FlickeringStore(MemoryStore):
 
     def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
         del data, content_type, only_if_absent
-        raise ObjectExists(key)
+        raise ObjectExistsError(key)
 
 
 def test_a_conflict_over_nothing_is_worth_another_try() -> None:
-    with pytest.raises(StoreUnavailable, match="undone"):
+    with pytest.raises(StoreUnavailableError, match="undone"):
         Journal(FlickeringStore(), "", "r1").commit(commit_of(1))
 
 
 @pytest.mark.parametrize("other", [replace(commit_of(1), run_id="r2"), replace(commit_of(1), step=2)])
 def test_a_record_of_another_run_or_step_is_told(journal: Journal, other: Commit) -> None:
     journal.put_once(keys.commit(1), json.dumps(asdict(other)).encode(), content_type="application/json")
-    with pytest.raises(JournalBroken, match=f"is of step {other.step} of the run {other.run_id}"):
+    with pytest.raises(CorruptRecordError, match=f"is of step {other.step} of the run {other.run_id}"):
         journal.commits()
 
 
 def test_a_field_of_the_wrong_type_is_named(journal: Journal) -> None:
     fields = {**asdict(commit_of(1, "r1", PICTURE)), "step": "one"}
     journal.put_once(keys.commit(1), json.dumps(fields).encode(), content_type="application/json")
-    with pytest.raises(JournalBroken, match=r"001\.json: not a record of this program: step: "):
+    with pytest.raises(CorruptRecordError, match=r"001\.json: not a record of this program: step: "):
         journal.commits()
 
 
 def test_what_was_committed_is_gone_or_changed(journal: Journal) -> None:
-    with pytest.raises(JournalBroken, match=r"002-image\.png: is gone, and step 2 has it"):
+    with pytest.raises(CorruptRecordError, match=r"002-image\.png: is gone, and step 2 has it"):
         journal.made(PICTURE)
     journal.put(PICTURE.key, b"abc", content_type="image/png")
-    with pytest.raises(JournalBroken, match="is not what step 2 committed"):
+    with pytest.raises(CorruptRecordError, match="is not what step 2 committed"):
         journal.made(PICTURE)
     assert journal.made(replace(PICTURE, sha256=hashlib.sha256(b"abc").hexdigest())) == b"abc"

@@ -3,7 +3,7 @@
 import pytest
 
 from storage import keys
-from storage.errors import InvalidName
+from storage.errors import InvalidNameError
 
 
 @pytest.mark.parametrize("run_id", ["a", "7", "8f14e45f-ceea-467f-ab8d-0d3c1c5b0a11", "Run_1.b", "x" * 128])
@@ -13,7 +13,7 @@ def test_plain_run_ids_are_taken(run_id: str) -> None:
 
 @pytest.mark.parametrize("run_id", ["", ".", "..", "-a", "a/b", "a b", "a\n", "é", "a:events", "x" * 129])
 def test_a_run_id_that_could_leave_its_folder_is_refused(run_id: str) -> None:
-    with pytest.raises(InvalidName, match="letters, digits, dots, dashes or underscores"):
+    with pytest.raises(InvalidNameError, match="letters, digits, dots, dashes or underscores"):
         keys.check_run_id(run_id)
     with pytest.raises(ValueError, match="run id"):
         keys.run_events(run_id)
@@ -41,17 +41,17 @@ def test_a_run_has_a_folder_under_the_prefix(prefix: str, folder: str) -> None:
 
 @pytest.mark.parametrize("prefix", ["/", "a/", "/a", "a//b", "..", "a/../b", "a b"])
 def test_a_crooked_prefix_is_refused(prefix: str) -> None:
-    with pytest.raises(InvalidName, match="prefix"):
+    with pytest.raises(InvalidNameError, match="prefix"):
         keys.run_folder(prefix, "r1")
 
 
 @pytest.mark.parametrize("role", ["", "Thinking", "../x", "a" * 33])
 def test_a_role_is_a_plain_word(role: str) -> None:
-    with pytest.raises(InvalidName, match="lower-case"):
+    with pytest.raises(InvalidNameError, match="lower-case"):
         keys.step_text(1, role)
 
 
 def test_an_idempotency_key_is_one_word() -> None:
     assert keys.idempotency("order/17") == "autoseq:idempotency:order/17"
-    with pytest.raises(InvalidName, match="idempotency key"):
+    with pytest.raises(InvalidNameError, match="idempotency key"):
         keys.idempotency("order 17")

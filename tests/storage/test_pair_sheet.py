@@ -11,7 +11,7 @@ def plain(colour: str, size: tuple[int, int] = (64, 64)) -> Half:
 
 
 def row(one: Half | None, other: Half | None, *, same: bool = False) -> Row:
-    return Row(title="Image 1", remark="the same" if same else "different", same=same, halves=(one, other))
+    return Row(title="Image 1", note="the same" if same else "different", same=same, halves=(one, other))
 
 
 def colours(sheet: Image.Image) -> set[object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.spool import Held, Spool
+from storage.spool import Spool, SpooledBytes
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_it_is_full_until_something_is_taken(spool: Spool) -> None:
     first = spool.put(b"12345678")
     for _ in range(2):
         spool.put(b"12345678")
-    late: list[Held] = []
+    late: list[SpooledBytes] = []
     waiting = threading.Thread(target=lambda: late.append(spool.put(b"late")))
     waiting.start()
     waiting.join(0.1)
@@ -99,7 +99,7 @@ def test_a_disk_that_takes_no_more_is_as_good_as_full(tmp_path: Path) -> None:
     spool = Spool(memory_bytes=len(large), disk_bytes=4 * len(large), folder=tmp_path)
     first = spool.put(large)
     open_files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names of descriptors, no files
-    late: list[Held] = []
+    late: list[SpooledBytes] = []
     waiting = threading.Thread(target=lambda: late.append(spool.put(large)))
     waiting.start()
     waiting.join(0.5)

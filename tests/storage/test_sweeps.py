@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from storage import keys
-from storage.errors import InvalidName, JournalBroken, RunTaken, RunUnknown
-from storage.objects import MemoryStore
+from storage.errors import CommitConflictError, CorruptRecordError, InvalidNameError, RunNotFoundError
+from storage.objects.memory import MemoryStore
 from storage.sweeps import Sweep, SweepRun, Sweeps
 
 SWEEP = Sweep(
@@ -30,18 +30,20 @@ def test_a_sweep_is_found_as_it_was_written() -> None:
 def test_another_sweep_does_not_take_its_place() -> None:
     sweeps = Sweeps(MemoryStore(), "")
     sweeps.create(SWEEP)
-    with pytest.raises(RunTaken, match="there is another sweep of this id"):
+    with pytest.raises(CommitConflictError, match="there is another sweep of this id"):
         sweeps.create(replace(SWEEP, name="sea"))
     assert sweeps.get("night") == SWEEP
 
 
 def test_a_sweep_that_is_not_there_or_not_ours_is_told() -> None:
     sweeps = Sweeps(MemoryStore(), "runs")
-    with pytest.raises(RunUnknown, match=r"sweep night: there is none in s3://memory/runs/sweeps/night/sweep\.json"):
+    with pytest.raises(
+        RunNotFoundError, match=r"sweep night: there is none in s3://memory/runs/sweeps/night/sweep\.json"
+    ):
         sweeps.get("night")
     for data in (b"{", b"{}", b'{"runs": [{"id": 1}]}', b"[]"):
         sweeps.store.put(keys.sweep("runs", "night"), data, content_type="")
-        with pytest.raises(JournalBroken, match=r"sweep\.json: not a record"):
+        with pytest.raises(CorruptRecordError, match=r"sweep\.json: not a record"):
             sweeps.get("night")
 
 
@@ -55,7 +57,7 @@ def test_names_leave_room_for_the_runs_and_the_folder_of_sweeps_is_no_run() -> N
     assert keys.run_of_sweep("x" * 120, 256) == "x" * 120 + "-256"
     assert keys.check_run_id(keys.run_of_sweep("x" * 120, 256))
     for wrong in ("", "a b", "../x", "x" * 121):
-        with pytest.raises(InvalidName, match="sweep id"):
+        with pytest.raises(InvalidNameError, match="sweep id"):
             keys.check_sweep_id(wrong)
-    with pytest.raises(InvalidName, match="folder of the sweeps"):
+    with pytest.raises(InvalidNameError, match="folder of the sweeps"):
         keys.run_folder("runs", "sweeps")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from storage.errors import RunTaken, StoreRefused, StoreUnavailable
+from storage.errors import CommitConflictError, StoreRefusedError, StoreUnavailableError
 from storage.journal import Artifact, Commit, Journal
-from storage.objects import MemoryStore, ObjectStore
-from storage.s3 import S3Store
+from storage.objects import ObjectStore
+from storage.objects.memory import MemoryStore
+from storage.objects.s3 import S3Store
 from storage.uploader import PendingObject, PendingStep, Uploader, UploadLimits
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 
 def text_step(step: int, text: str = "words", encode: Callable[[], bytes] | None = None) -> PendingStep:
@@ -102,7 +103,7 @@ def test_an_outage_delays_and_changes_nothing(
     troubled: TroubledStore, committed: list[Commit], *, answers_lost: bool
 ) -> None:
     journal = Journal(troubled, "", "r1")
-    troubled.errors = [StoreUnavailable("away")] * 3
+    troubled.errors = [StoreUnavailableError("away")] * 3
     troubled.answers_lost = answers_lost
     uploader = uploader_of(journal, committed)
     uploader.submit(text_step(1))
@@ -134,10 +135,10 @@ def test_a_killed_server_delays_and_loses_nothing(data_dir: Path, committed: lis
 
 
 def test_an_outage_beyond_patience_ends_it(troubled: TroubledStore, committed: list[Commit]) -> None:
-    troubled.errors = [StoreUnavailable("away for good")] * 100
+    troubled.errors = [StoreUnavailableError("away for good")] * 100
     uploader = uploader_of(Journal(troubled, "", "r1"), committed, outage_timeout_s=0)
     uploader.submit(text_step(1))
-    with pytest.raises(StoreUnavailable, match="for good"):
+    with pytest.raises(StoreUnavailableError, match="for good"):
         uploader.close()
     assert committed == []
 
@@ -150,28 +151,28 @@ def test_nothing_counts_after_a_step_that_failed(troubled: TroubledStore, commit
     def encode() -> bytes:
         encoding.set()
         assert refuse.wait(20)
-        troubled.errors = [StoreRefused("no such bucket")]
+        troubled.errors = [StoreRefusedError("no such bucket")]
         return b"words"
 
     uploader.submit(text_step(1, encode=encode))
     assert encoding.wait(20)
     uploader.submit(text_step(2))
     refuse.set()
-    with pytest.raises(StoreRefused, match="no such bucket"):
+    with pytest.raises(StoreRefusedError, match="no such bucket"):
         uploader.close()
     assert (committed, journal.commits()) == ([], ())
     assert list(troubled.list("")) == []
 
 
 def test_a_failure_is_raised_by_the_next_submit(troubled: TroubledStore, committed: list[Commit]) -> None:
-    troubled.errors = [StoreRefused("no")]
+    troubled.errors = [StoreRefusedError("no")]
     uploader = uploader_of(Journal(troubled, "", "r1"), committed)
 
     def submit_many() -> None:
         for step in range(1, 10_000):
             uploader.submit(text_step(step))
 
-    with pytest.raises(StoreRefused, match="no"):
+    with pytest.raises(StoreRefusedError, match="no"):
         submit_many()
     uploader.abort()
 
@@ -192,7 +193,7 @@ def test_a_worker_that_lost_its_run_commits_nothing(store: ObjectStore, prefix: 
     journal.commit(theirs)
     uploader = uploader_of(journal, committed)
     uploader.submit(text_step(1))
-    with pytest.raises(RunTaken):
+    with pytest.raises(CommitConflictError):
         uploader.close()
     assert journal.commits() == (theirs,)
 
@@ -248,7 +249,7 @@ def test_an_abort_drops_what_waits(troubled: TroubledStore, committed: list[Comm
 
 
 def test_an_abort_ends_the_wait_for_a_store_that_is_away(troubled: TroubledStore, committed: list[Commit]) -> None:
-    troubled.errors = [StoreUnavailable("away")] * 1000
+    troubled.errors = [StoreUnavailableError("away")] * 1000
     away = threading.Event()
     uploader = Uploader(
         Journal(troubled, "", "r1"),
@@ -267,7 +268,7 @@ def test_while_the_store_is_away_what_is_encoded_waits_on_disk_and_the_work_goes
 ) -> None:
     back = threading.Event()
 
-    def come_back(_error: StoreUnavailable, _wait_s: float) -> None:
+    def come_back(_error: StoreUnavailableError, _wait_s: float) -> None:
         assert back.wait(20)
         troubled.errors.clear()
 
@@ -278,7 +279,7 @@ def test_while_the_store_is_away_what_is_encoded_waits_on_disk_and_the_work_goes
         limits=UploadLimits(pending_bytes=20, spool_bytes=2**20),
         on_wait=come_back,
     )
-    troubled.errors = [StoreUnavailable("away")] * 1000
+    troubled.errors = [StoreUnavailableError("away")] * 1000
     for step in range(1, 101):
         uploader.submit(text_step(step, f"text {step:03d}"))
         assert uploader.pending_bytes <= 20
@@ -299,7 +300,7 @@ def test_the_work_waits_only_when_memory_and_disk_are_full(
         calls.append(uploader.pending_bytes + uploader.spooled_bytes)
         gate.set()
 
-    def come_back(_error: StoreUnavailable, _wait_s: float) -> None:
+    def come_back(_error: StoreUnavailableError, _wait_s: float) -> None:
         assert gate.wait(20)
         troubled.errors.clear()
 
@@ -311,7 +312,7 @@ def test_the_work_waits_only_when_memory_and_disk_are_full(
         on_wait=come_back,
         while_waiting=called_back,
     )
-    troubled.errors = [StoreUnavailable("away")] * 1000
+    troubled.errors = [StoreUnavailableError("away")] * 1000
     for step in range(1, 10):
         uploader.submit(text_step(step, "1234"))
     uploader.close()
@@ -326,7 +327,7 @@ def test_what_is_called_while_waiting_may_end_it(troubled: TroubledStore, commit
     uploader = Uploader(
         Journal(troubled, "", "r1"), recipe_sha256="cafe", on_commit=committed.append, while_waiting=enough
     )
-    troubled.errors = [StoreUnavailable("away")] * 1000
+    troubled.errors = [StoreUnavailableError("away")] * 1000
     uploader.submit(text_step(1))
     with pytest.raises(ConnectionAbortedError):
         uploader.close()

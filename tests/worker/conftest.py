@@ -6,7 +6,7 @@ import pytest
 
 from tests.worker.serving import WorkerProcess, config_of, env_of
 from worker.client import Client
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 from worker.settings import PROJECT
 
 IDLE_DATABASE, SCRIPTED_DATABASE, TINY_DATABASE = 1, 2, 3

@@ -16,14 +16,15 @@ from core.plan import Step
 from core.protocol import UnifiedModel
 from core.scripted import ScriptedModel
 from storage.journal import Commit, Journal, Manifest
-from storage.objects import MemoryStore, ObjectStore
+from storage.objects import ObjectStore
+from storage.objects.memory import MemoryStore
 from storage.uploader import UploadLimits
 from worker.app import make_app
-from worker.inputs import Sources
-from worker.job import Job, resolve, store
-from worker.local import LocalServices
-from worker.request import RunRequest
-from worker.run import run
+from worker.jobs.inputs import Sources
+from worker.jobs.job import Job, resolve, store
+from worker.jobs.request import RunRequest
+from worker.local.services import LocalServices
+from worker.serve.run import run
 from worker.settings import PROJECT, Settings
 
 PREFIX = "served"
@@ -96,7 +97,7 @@ def make_run(
 ) -> Manifest:
     """The run that `asked` describes, in this process; on the scripted model, unless another is given."""
     journal, model = Journal(objects, prefix, asked.run_id), model or ScriptedModel()
-    job = resolve(asked, model.card, recipes=PROJECT / "recipes", sources=Sources())
+    job = resolve(asked, model.spec, recipes=PROJECT / "recipes", sources=Sources())
     store(job, journal)
     reporter = reporter or Silent()
     return run(job, model=model, journal=journal, reporter=reporter, guard=guard, uploads=uploads)
@@ -188,7 +189,17 @@ def celery_result(worker: WorkerProcess, run_id: str) -> CeleryResult:
 
 def celery_call(env: Mapping[str, str], **kwargs: object) -> str:
     """`celery -A worker call worker.run`; the id of the run."""
-    command = [sys.executable, "-m", "celery", "-A", "worker", "call", "worker.run", "--kwargs", json.dumps(kwargs)]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "worker",
+        "call",
+        "worker.run",
+        "--kwargs",
+        json.dumps(kwargs),
+    ]
     done = subprocess.run(
         command, env={**os.environ, **env}, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=DEADLINE_S
     )

@@ -7,13 +7,13 @@ from typing import Any
 import celery
 import pytest
 
-from core.scripted import CARD
-from storage.runs import Runs
+from core.scripted import SPEC
+from storage.redis.runs import Runs
 from tests.worker.serving import DEADLINE_S, config_of, env_of, eventually, long_recipe, recipe
 from worker.app import PRIORITIES, TASK, app, choose_model, make_app, record_run, route
 from worker.client import Client
-from worker.local import LocalServices
-from worker.services import connect_redis
+from worker.connections import connect_redis
+from worker.local.services import LocalServices
 from worker.settings import settings
 
 DATABASE = 6
@@ -38,8 +38,8 @@ def queue_of_call(**kwargs: object) -> dict[str, object] | None:
 
 def test_a_run_goes_to_the_queue_of_the_model_it_names(runs: Runs) -> None:
     assert queue_of_call(recipe=recipe(model="bagel")) == {"queue": "model.bagel", "priority": PRIORITIES["normal"]}
-    runs.announce("bagel", CARD.to_json())
-    runs.announce("scripted", CARD.to_json())
+    runs.announce("bagel", SPEC.to_json())
+    runs.announce("scripted", SPEC.to_json())
     assert queue_of_call(recipe=recipe(model="bagel"), priority="high") == {"queue": "model.bagel", "priority": 0}
     assert queue_of_call(recipe=recipe(), overrides={"model": "bagel"}) == {"queue": "model.bagel", "priority": 3}
     assert queue_of_call(recipe=recipe(model="${m}"), variables={"m": "bagel"}) == {
@@ -50,7 +50,7 @@ def test_a_run_goes_to_the_queue_of_the_model_it_names(runs: Runs) -> None:
 
 
 def test_what_no_worker_could_take_goes_to_one_that_says_why(runs: Runs) -> None:
-    runs.announce("scripted", CARD.to_json())
+    runs.announce("scripted", SPEC.to_json())
     for wrong in ({"recipe": recipe(model="other")}, {"recipe": "no-such-recipe"}, {"recipe": 7}, {}):
         found = queue_of_call(**wrong)
         assert found is not None

@@ -12,7 +12,7 @@ from core.bagel import Bagel
 from core.plan import plan
 from recipes.load import load
 from storage import keys
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
     PREFIX,
@@ -25,7 +25,7 @@ from tests.worker.serving import (
     undisturbed,
 )
 from worker.client import Client
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 from worker.settings import PROJECT
 
 DATABASE = 11
@@ -85,7 +85,7 @@ def test_it_ends_in_the_same_bytes_after_the_child_and_then_the_whole_worker_are
     s3_store: S3Store,
     run_id: str,
 ) -> None:
-    assert len(plan(load(asked, card=model.card))) == steps
+    assert len(plan(load(asked, spec=model.spec))) == steps
     with Client(fleet.worker.config) as client:
         client.submit(asked, run_id=run_id)
         for last, kill in ((child_dies_after, fleet.kill_child), (worker_dies_after, fleet.kill_worker)):

@@ -12,10 +12,10 @@ from PIL import Image
 
 from core.bagel import Bagel
 from core.events import ImageReady, TextReady
+from core.model_folder import read_spec
 from core.sequence import run_sequence
-from recipes.card import ModelCard
 from recipes.load import find, load
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
     WorkerProcess,
@@ -45,7 +45,7 @@ def test_tiny_bagel_draws_the_same_in_a_worker_and_in_this_process(
     made = [left[f"steps/{artifact['key'].rpartition('/')[2]}"] for artifact in result["artifacts"]]
 
     folder = PROJECT / "models" / "tiny-bagel"
-    asked = load(find("magical-forest"), overrides={"num_images": 2}, card=ModelCard.read(folder))
+    asked = load(find("magical-forest"), overrides={"num_images": 2}, spec=read_spec(folder))
     expected = [
         event.text if isinstance(event, TextReady) else event.image.tobytes()
         for event in run_sequence(asked, Bagel.load(folder, device="cpu"))

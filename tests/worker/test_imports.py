@@ -22,13 +22,13 @@ def packages_behind(module: str) -> set[str]:
     "module",
     [
         "worker",
-        "worker.client",
+        "worker.client.client",
         "worker.app",
         "worker.tasks",
         "worker.cli.main",
         "recipes",
         "recipes.load",
-        "storage.follow",
+        "storage.redis.follow",
     ],
 )
 def test_no_model_code_is_loaded_to_submit_or_to_serve(module: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from storage import keys
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
     PREFIX,
@@ -24,8 +24,8 @@ from tests.worker.serving import (
 )
 from tests.worker.shell import Shell, said
 from worker.client import Client
-from worker.local import LocalServices
-from worker.outcome import RunFailed
+from worker.errors import RunFailed
+from worker.local.services import LocalServices
 from worker.settings import settings
 
 STEPS = 12

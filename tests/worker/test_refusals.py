@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
 from tests.worker.serving import config_of, env_of, objects_of, request, undisturbed
 from tests.worker.trouble import Trouble, troubled
-from worker.host import Delivery, Host
-from worker.local import LocalServices
-from worker.outcome import RunFailed
-from worker.request import RunRequest
+from worker.errors import RunFailed
+from worker.jobs.request import RunRequest
+from worker.local.services import LocalServices
+from worker.serve.delivery import Delivery, WorkerRuntime
 
 DATABASE = 6
 
@@ -22,13 +22,13 @@ def trouble(services: LocalServices) -> Iterator[Trouble]:
 
 
 @pytest.fixture
-def host(services: LocalServices, trouble: Trouble) -> Iterator[Host]:
-    opened = Host(config_of(env_of(services, DATABASE, s3_endpoint=trouble.endpoint)))
+def host(services: LocalServices, trouble: Trouble) -> Iterator[WorkerRuntime]:
+    opened = WorkerRuntime(config_of(env_of(services, DATABASE, s3_endpoint=trouble.endpoint)))
     yield opened
     opened.close()
 
 
-def serve(host: Host, asked: RunRequest) -> dict[str, object]:
+def serve(host: WorkerRuntime, asked: RunRequest) -> dict[str, object]:
     return host.serve(asked, Delivery(tag=None, celery_state=lambda _step, _steps: None))
 
 
@@ -44,7 +44,7 @@ def serve(host: Host, asked: RunRequest) -> dict[str, object]:
     ],
 )
 def test_an_error_that_may_pass_changes_nothing(
-    host: Host, trouble: Trouble, s3_store: S3Store, run_id: str, status: int, code: str, place: str
+    host: WorkerRuntime, trouble: Trouble, s3_store: S3Store, run_id: str, status: int, code: str, place: str
 ) -> None:
     trouble.status, trouble.code, trouble.place, trouble.times = status, code, place, 2
     assert serve(host, request(run_id))["state"] == "succeeded"
@@ -54,7 +54,7 @@ def test_an_error_that_may_pass_changes_nothing(
 
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"])
 def test_refused_credentials_end_the_run_at_once_and_it_can_go_on_later(
-    host: Host, trouble: Trouble, s3_store: S3Store, run_id: str, code: str
+    host: WorkerRuntime, trouble: Trouble, s3_store: S3Store, run_id: str, code: str
 ) -> None:
     trouble.status, trouble.code, trouble.place, trouble.times = 403, code, "/steps/003", 10**9
     with pytest.raises(
@@ -79,7 +79,7 @@ def test_an_error_that_stays_ends_the_run_within_the_bound(
     services: LocalServices, trouble: Trouble, run_id: str
 ) -> None:
     config = config_of(env_of(services, DATABASE, s3_endpoint=trouble.endpoint, outage_timeout_s=0.5))
-    impatient = Host(config)
+    impatient = WorkerRuntime(config)
     trouble.place, trouble.times = "/commits/003", 10**9
     with pytest.raises(RunFailed, match=r"S3 was away for more than 0\.5 s \(outage_timeout_s\): .*SlowDown"):
         serve(impatient, request(run_id))

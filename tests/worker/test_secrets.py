@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
 from tests.worker.serving import DEADLINE_S, WorkerProcess, config_of, objects_of, recipe
 from tests.worker.test_tasks import deliver
 from worker.client import Client
-from worker.host import Host
-from worker.local import LocalServices
-from worker.outcome import RunFailed
-from worker.services import ServiceDown, check_redis, connect_redis
+from worker.connections import ServiceUnavailableError, check_redis, connect_redis
+from worker.errors import RunFailed
+from worker.local.services import LocalServices
+from worker.serve.delivery import WorkerRuntime
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_run_that_succeeds_and_one_that_fails_tell_no_secret(
 
 def test_settings_show_no_secret(scripted_worker: WorkerProcess, secrets_of: tuple[str, ...]) -> None:
     config = config_of(scripted_worker.env)
-    host = Host(config)
+    host = WorkerRuntime(config)
     shown = f"{config!r} {config} {host.objects!r} {config.model_dump_json()}"
     host.close()
     assert [secret for secret in secrets_of if secret in shown] == []
@@ -72,11 +72,11 @@ def test_errors_of_services_show_no_secret(scripted_worker: WorkerProcess, secre
         "AUTOSEQ_S3_SECRET_KEY": hidden,
     }
     config = config_of({**scripted_worker.env, **wrong})
-    with connect_redis(config) as redis, pytest.raises(ServiceDown) as refused:
+    with connect_redis(config) as redis, pytest.raises(ServiceUnavailableError) as refused:
         check_redis(redis)
     right_redis = scripted_worker.env["AUTOSEQ_REDIS_URL"]
-    host = Host(config_of({**scripted_worker.env, **wrong, "AUTOSEQ_REDIS_URL": right_redis}))
-    with pytest.raises(ServiceDown) as denied:
+    host = WorkerRuntime(config_of({**scripted_worker.env, **wrong, "AUTOSEQ_REDIS_URL": right_redis}))
+    with pytest.raises(ServiceUnavailableError) as denied:
         host.open()
     host.close()
     for words in (str(refused.value), str(denied.value)):
@@ -89,6 +89,6 @@ def test_wrong_credentials_of_redis_are_no_outage(scripted_worker: WorkerProcess
     config = config_of({**scripted_worker.env, "AUTOSEQ_REDIS_URL": url})
     with (
         connect_redis(config, outage_timeout_s=3600) as redis,
-        pytest.raises(ServiceDown, match="invalid username-pass"),
+        pytest.raises(ServiceUnavailableError, match="invalid username-pass"),
     ):
         check_redis(redis)

@@ -11,8 +11,10 @@ import pytest
 from redis import ConnectionError as RedisConnectionError
 
 from core.protocol import UnifiedModel
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
+from storage.redis.lease import Lease
 from tests.worker.conftest import IDLE_DATABASE
+from tests.worker.jobs.test_inputs import bomb
 from tests.worker.serving import (
     DEADLINE_S,
     WorkerProcess,
@@ -27,14 +29,12 @@ from tests.worker.serving import (
     some_steps_recipe,
     undisturbed,
 )
-from tests.worker.test_inputs import bomb
 from worker.app import TASK, make_app
 from worker.client import Client
-from worker.engine import Engine
-from worker.host import Host
-from worker.lease import Lease
-from worker.local import LocalServices
-from worker.outcome import RunFailed
+from worker.errors import RunFailed
+from worker.local.services import LocalServices
+from worker.serve.delivery import WorkerRuntime
+from worker.serve.engine import Engine
 from worker.settings import PROJECT, queue_of, settings
 from worker.tasks import host, run_task
 
@@ -208,7 +208,7 @@ class Failing(Engine):
 
 
 @pytest.fixture
-def here(services: LocalServices, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+def here(services: LocalServices, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerRuntime]:
     """This process as a worker's child."""
     for name, value in env_of(services, IN_PROCESS_DATABASE).items():
         monkeypatch.setenv(name, value)
@@ -225,25 +225,25 @@ def celery_state_of(run_id: str) -> str:
     return str(run_task.apply(kwargs={"recipe": recipe()}, task_id=run_id).state)
 
 
-def state_of(here: Host, run_id: str) -> tuple[str, str | None]:
+def state_of(here: WorkerRuntime, run_id: str) -> tuple[str, str | None]:
     state = here.runs.state(run_id)
     assert state is not None
     return state.state, state.error
 
 
-def test_an_error_that_nobody_thought_of_fails_the_run_with_its_words(here: Host, run_id: str) -> None:
+def test_an_error_that_nobody_thought_of_fails_the_run_with_its_words(here: WorkerRuntime, run_id: str) -> None:
     here.engine = Failing(ZeroDivisionError("no one divides by zero"))
     assert celery_state_of(run_id) == "FAILURE"
     assert state_of(here, run_id) == ("failed", "internal error: ZeroDivisionError: no one divides by zero")
 
 
-def test_a_run_that_redis_left_alone_goes_back_to_the_queue(here: Host, run_id: str) -> None:
+def test_a_run_that_redis_left_alone_goes_back_to_the_queue(here: WorkerRuntime, run_id: str) -> None:
     here.engine = Failing(RedisConnectionError("gone"))
     assert celery_state_of(run_id) == "REJECTED"
     assert state_of(here, run_id) == ("queued", None)
 
 
-def test_a_run_that_another_worker_has_is_left_to_it(here: Host, run_id: str) -> None:
+def test_a_run_that_another_worker_has_is_left_to_it(here: WorkerRuntime, run_id: str) -> None:
     theirs = Lease(here.redis, run_id, ttl_s=3600)
     theirs.acquire()
     assert celery_state_of(run_id) == "IGNORED"

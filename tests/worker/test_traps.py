@@ -17,7 +17,7 @@ from redis import Redis
 from core.protocol import Context
 from core.scripted import ScriptedModel
 from recipes.recipe import ImageSettings
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
     WorkerProcess,
@@ -31,10 +31,10 @@ from tests.worker.serving import (
 )
 from worker.app import PRIORITIES, app, broker_list
 from worker.client import Client
-from worker.engine import Engine
-from worker.host import Delivery, Host
-from worker.local import LocalServices
-from worker.outcome import RunFailed
+from worker.errors import RunFailed
+from worker.local.services import LocalServices
+from worker.serve.delivery import Delivery, WorkerRuntime
+from worker.serve.engine import Engine
 from worker.settings import PROJECT
 
 DATABASE = 10
@@ -237,7 +237,7 @@ class Deadly(ScriptedModel):
 
 def test_a_run_that_kills_its_workers_is_parked_in_words(services: LocalServices, run_id: str) -> None:
     config = config_of(env_of(services, DATABASE, max_attempts=2))
-    host = Host(config)
+    host = WorkerRuntime(config)
     host.engine = Engine(config, Deadly())
     delivery = Delivery(tag=None, celery_state=lambda *_step: None)
     try:

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from storage import keys
 from storage.figures import figures, image_name
-from storage.folder import FolderStore
 from storage.journal import Journal
+from storage.objects.folder import FolderStore
 from worker.cli.run_sheet import run_sheet
 
 
@@ -57,7 +57,7 @@ def make_album(journal: Journal, folder: Path) -> Album:
         pictures={
             image_name(image.index, path=image.path): folder / image.key
             for figure in figures(manifest.artifacts)
-            for image in figure.going_on
+            for image in figure.selected
         },
     )
 

@@ -1,4 +1,4 @@
-"""Where the command line meets the shell: JSON and remarks out, errors as one clear line and an exit code."""
+"""Where the command line meets the shell: JSON and notes out, errors as one clear line and an exit code."""
 
 import json
 import sys
@@ -30,17 +30,17 @@ class Boundary(TyperGroup):
         except BrokenPipeError:
             raise  # whoever read our output has enough; typer ends quietly
         except tuple(_meanings()) as error:
-            complain(_words(error))
+            print_error(_words(error))
             raise typer.Exit(next(code for kind, code in _meanings().items() if isinstance(error, kind))) from None
 
 
-def complain(words: str) -> None:
+def print_error(words: str) -> None:
     """Say what is wrong, on stderr."""
     label = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
     sys.stderr.write(f"{label} {words}\n")
 
 
-def remark(words: str) -> None:
+def print_note(words: str) -> None:
     """Tell the user something on stderr, beside the command's own output."""
     sys.stderr.write(f"{words}\n")
 
@@ -56,27 +56,40 @@ def _meanings() -> dict[type[Exception], ExitCode]:
     from pydantic import ValidationError  # noqa: PLC0415
     from redis.exceptions import RedisError  # noqa: PLC0415
 
-    from recipes.card import ModelFolderError  # noqa: PLC0415
+    from core.model_folder import ModelFolderError  # noqa: PLC0415
     from recipes.faults import RecipeError  # noqa: PLC0415
-    from storage.errors import InvalidName, RunUnknown, StorageError, StoreRefused, StoreUnavailable  # noqa: PLC0415
-    from worker.child import LocalServiceError  # noqa: PLC0415
-    from worker.history import PlaceError  # noqa: PLC0415
-    from worker.inputs import InputError  # noqa: PLC0415
-    from worker.origin import OriginError  # noqa: PLC0415
-    from worker.outcome import RunCancelled, RunFailed  # noqa: PLC0415
-    from worker.services import ServiceDown  # noqa: PLC0415
+    from storage.errors import (  # noqa: PLC0415
+        InvalidNameError,
+        RunNotFoundError,
+        StorageError,
+        StoreRefusedError,
+        StoreUnavailableError,
+    )
+    from worker.connections import ServiceUnavailableError  # noqa: PLC0415
+    from worker.errors import RunCancelled, RunFailed  # noqa: PLC0415
+    from worker.history.history import PlaceError  # noqa: PLC0415
+    from worker.history.provenance import ProvenanceError  # noqa: PLC0415
+    from worker.jobs.inputs import InputError  # noqa: PLC0415
+    from worker.local.process import LocalServiceError  # noqa: PLC0415
 
     bad_input = (
         RecipeError,
         InputError,
         ModelFolderError,
-        InvalidName,
-        RunUnknown,
+        InvalidNameError,
+        RunNotFoundError,
         PlaceError,
-        OriginError,
+        ProvenanceError,
         ValidationError,
     )
-    down = (ServiceDown, LocalServiceError, RedisError, StoreUnavailable, StoreRefused, ModuleNotFoundError)
+    down = (
+        ServiceUnavailableError,
+        LocalServiceError,
+        RedisError,
+        StoreUnavailableError,
+        StoreRefusedError,
+        ModuleNotFoundError,
+    )
     return {
         **dict.fromkeys(bad_input, ExitCode.BAD_INPUT),
         **dict.fromkeys(down, ExitCode.SERVICE_DOWN),

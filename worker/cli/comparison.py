@@ -13,9 +13,9 @@ from rich.text import Text
 
 from storage.pair_sheet import SIDE_PX, Half, Row, pair_sheet
 from worker.cli.console import clean
-from worker.difference import Difference, Pair, load_picture
-from worker.history import is_on
-from worker.story import Moment, Story
+from worker.history.diff import Difference, Pair, load_picture
+from worker.history.history import is_on
+from worker.history.lineage import Lineage, LineageItem
 
 SHOWN_CHARS = 300
 MAX_ROWS = 60
@@ -29,7 +29,7 @@ def comparison(found: Difference) -> RenderableType:
     parts: list[RenderableType] = [_legend(found), Text(_headline(found), style="bold"), ""]
     if found.changes:
         parts += [_change_table(found), ""]
-    if found.parting:
+    if found.first_divergence:
         parts.append(_pair_table(found))
     return Group(*parts)
 
@@ -43,7 +43,7 @@ def difference_sheet(found: Difference) -> Image.Image | None:
     first = next((index for index, pair in enumerate(pairs) if not pair.same), None)
     if first is None:
         return None
-    common = [index for index, pair in enumerate(pairs[:first]) if pair.one and pair.one.goes_on]
+    common = [index for index, pair in enumerate(pairs[:first]) if pair.one and pair.one.selected]
     shown = [*(pairs[index] for index in common[-1:]), *pairs[first:]]
     rows = [_row(found, pair) for pair in shown[:MAX_ROWS]]
     notes = [f"{change.field}: {_value(change.one)} -> {_value(change.other)}" for change in found.changes]
@@ -70,35 +70,35 @@ def word_difference(one: str, other: str) -> Text:
 def _legend(found: Difference) -> Text:
     """Which run is called A and which B: ids are long."""
     lines = []
-    for heading, story in zip(_headings(found), (found.one, found.other), strict=True):
-        done, steps = len(story.history.commits), len(story.history.steps)
-        lines.append(Text(heading if story.is_done else f"{heading}, not complete: {done} of {steps} steps"))
+    for heading, lineage in zip(_headings(found), (found.one, found.other), strict=True):
+        done, steps = len(lineage.history.commits), len(lineage.history.steps)
+        lines.append(Text(heading if lineage.is_done else f"{heading}, not complete: {done} of {steps} steps"))
     return Text("\n").join(lines)
 
 
 def _headline(found: Difference) -> str:
     if found.same:
         return "A and B are the same, byte for byte."
-    if found.parting is None:
+    if found.first_divergence is None:
         return "A and B made the same, byte for byte, from different recipes."
     steps = [
-        f"step {moment.step} of {_whose(moment, story, name)}"
-        for name, moment, story in _sides(found.parting, found)
-        if moment is not None
+        f"step {entry.step} of {_whose(entry, lineage, name)}"
+        for name, entry, lineage in _sides(found.first_divergence, found)
+        if entry is not None
     ]
-    return f"They part at {found.parting.place}: {', '.join(steps)}."
+    return f"They part at {found.first_divergence.place}: {', '.join(steps)}."
 
 
-def _sides(pair: Pair, found: Difference) -> Iterator[tuple[str, Moment | None, Story]]:
+def _sides(pair: Pair, found: Difference) -> Iterator[tuple[str, LineageItem | None, Lineage]]:
     yield from zip(NAMES, (pair.one, pair.other), (found.one, found.other), strict=True)
 
 
-def _whose(moment: Moment, story: Story, name: str) -> str:
+def _whose(entry: LineageItem, lineage: Lineage, name: str) -> str:
     """Whose step made something: that of the run itself, or of one that it branched off."""
-    if moment.run_id == story.run_id:
+    if entry.run_id == lineage.run_id:
         return name
-    is_parents = story.origin is not None and story.origin.history.run_id == moment.run_id
-    return f"{name}'s parent" if is_parents else moment.run_id
+    is_parents = lineage.origin is not None and lineage.origin.history.run_id == entry.run_id
+    return f"{name}'s parent" if is_parents else entry.run_id
 
 
 def _change_table(found: Difference) -> Table:
@@ -126,12 +126,12 @@ def _pair_table(found: Difference) -> Table:
     return table
 
 
-def _step(name: str, moment: Moment | None, story: Story) -> Text:
-    if moment is None:
-        return Text("none" if story.is_done else "not yet", style="dim")
-    if moment.run_id == story.run_id:
-        return Text(f"step {moment.step}")
-    return Text(f"step {moment.step} of {_whose(moment, story, name)}", style="dim")
+def _step(name: str, entry: LineageItem | None, lineage: Lineage) -> Text:
+    if entry is None:
+        return Text("none" if lineage.is_done else "not yet", style="dim")
+    if entry.run_id == lineage.run_id:
+        return Text(f"step {entry.step}")
+    return Text(f"step {entry.step} of {_whose(entry, lineage, name)}", style="dim")
 
 
 def _outcome(pair: Pair) -> Text:
@@ -170,15 +170,15 @@ def _owner(pair: Pair) -> str:
 def _headings(found: Difference) -> tuple[str, str]:
     """What the two runs are called, and where they branched off."""
     names = {found.one.run_id: "A", found.other.run_id: "B"}
-    one, other = (_heading(name, story, names) for name, story in zip(NAMES, (found.one, found.other), strict=True))
+    one, other = (_heading(name, lineage, names) for name, lineage in zip(NAMES, (found.one, found.other), strict=True))
     return one, other
 
 
-def _heading(name: str, story: Story, names: Mapping[str, str]) -> str:
-    heading = f"{name}  {story.run_id}"
-    if story.history.recipe.parent is None:
+def _heading(name: str, lineage: Lineage, names: Mapping[str, str]) -> str:
+    heading = f"{name}  {lineage.run_id}"
+    if lineage.history.recipe.parent is None:
         return heading
-    parent, _, step = story.history.recipe.parent.rpartition("@")
+    parent, _, step = lineage.history.recipe.parent.rpartition("@")
     return f"{heading}, branched off {names.get(parent, parent)} at step {step}"
 
 
@@ -186,34 +186,34 @@ def _row(found: Difference, pair: Pair) -> Row:
     title = str(pair.place)
     return Row(
         title=title[:1].upper() + title[1:],
-        remark=_remark(pair),
+        note=_remark(pair),
         same=pair.same,
         halves=(_half("A", pair.one, found.one), _half("B", pair.other, found.other)),
     )
 
 
-def _half(name: str, moment: Moment | None, story: Story) -> Half | None:
-    if moment is None or moment.text is not None:
+def _half(name: str, entry: LineageItem | None, lineage: Lineage) -> Half | None:
+    if entry is None or entry.text is not None:
         return None
-    where = _step(name, moment, story).plain
-    dropped = "" if moment.goes_on else ", dropped"
-    words = " · ".join(_words_before(story, moment))
-    picture = load_picture(moment)
+    where = _step(name, entry, lineage).plain
+    dropped = "" if entry.selected else ", dropped"
+    words = " · ".join(_words_before(lineage, entry))
+    picture = load_picture(entry)
     picture.thumbnail((2 * SIDE_PX, 2 * SIDE_PX))  # rows are many
     return Half(picture=picture, caption=f"{where}{dropped}: {words}" if words else f"{where}{dropped}")
 
 
-def _words_before(story: Story, picture: Moment) -> Iterator[str]:
+def _words_before(lineage: Lineage, picture: LineageItem) -> Iterator[str]:
     """The words that led to a picture: what was last asked for, and the plan for it."""
     asked, plan = "", ""
-    for moment in story.moments[: story.moments.index(picture)]:
-        if not is_on(moment.place.path, picture.place.path):
+    for entry in lineage.items[: lineage.items.index(picture)]:
+        if not is_on(entry.place.path, picture.place.path):
             continue
-        if moment.place.role == "thinking":
-            plan = moment.text or ""
-        elif moment.text is not None:
-            asked = moment.text
-        elif moment.place.images < picture.place.images:
+        if entry.place.role == "thinking":
+            plan = entry.text or ""
+        elif entry.text is not None:
+            asked = entry.text
+        elif entry.place.images < picture.place.images:
             plan = ""
     yield from (words for text in (asked, plan) if (words := _TAGS.sub("", text).strip()))
 

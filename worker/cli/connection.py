@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from worker.cli.arguments import settings_for
-from worker.cli.boundary import ExitCode, print_json, remark
+from worker.cli.boundary import ExitCode, print_json, print_note
 
 # ruff: noqa: PLC0415 - here as in main.py: only what a command needs is imported, when it runs
 
@@ -17,9 +17,9 @@ NO_WORKER = "none has announced itself yet (autoseq worker starts one)"
 
 
 def open_client() -> "Client":
-    """A client of the servers in the settings. Raises ServiceDown when Redis does not answer."""
+    """A client of the servers in the settings. Raises ServiceUnavailableError when Redis does not answer."""
     from worker.client import Client
-    from worker.services import check_redis
+    from worker.connections import check_redis
 
     client = Client(settings_for())
     check_redis(client.redis)
@@ -41,7 +41,7 @@ def follow_run(client: "Client", run_id: str, *, after: str = "0-0", as_json: bo
                 else:
                     view.show(event)
     except KeyboardInterrupt:
-        remark(f"the run goes on; autoseq watch {run_id} shows it again, autoseq cancel {run_id} stops it")
+        print_note(f"the run goes on; autoseq watch {run_id} shows it again, autoseq cancel {run_id} stops it")
         raise
     meaning = {"failed": ExitCode.RUN_FAILED, "cancelled": ExitCode.CANCELLED}
     raise typer.Exit(meaning.get(ended, ExitCode.OK))

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from storage.figures import image_name, score_text
-from storage.state import ProgressEvent
+from storage.redis.state import ProgressEvent
 from worker.cli.live_view import LiveView
 
 PLAIN_COLUMNS = 1000
@@ -35,7 +35,7 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text).strip()
 
 
-def remarks(*, attempt: int = 0, score: float | None = None, chosen: bool | None = None) -> str:
+def annotations(*, attempt: int = 0, score: float | None = None, chosen: bool | None = None) -> str:
     """What there is to say of an image beside its name: " (try 2, score 0.874, chosen)"; nothing of a plain one."""
     told = [f"try {attempt + 1}"] if attempt else []
     if score is not None:
@@ -180,7 +180,7 @@ class RunView(LiveView):
         attempt = data.get("attempt", 0)
         # Where a tree forks all go on, so that only a further try is worth a word.
         chosen = data.get("chosen") if self._choices.get(number) and (attempt or not path) else None
-        about = remarks(attempt=attempt, score=data.get("score"), chosen=chosen)
+        about = annotations(attempt=attempt, score=data.get("score"), chosen=chosen)
         self._line(number, data["key"] + about, link=data["url"])
 
     def _end_text(self) -> None:

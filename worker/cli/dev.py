@@ -14,15 +14,15 @@ from rich.text import Text
 
 from recipes.load import load
 from storage import keys
-from storage.follow import START
-from storage.state import ProgressEvent
+from storage.redis.follow import START
+from storage.redis.state import ProgressEvent
 from worker.cli.album import Album, download, make_album, print_link, print_links
 from worker.cli.console import RunView
-from worker.cli.fleet import POLL_S, WorkerFleet, signals_to
 from worker.client import Client
-from worker.engine import Engine
-from worker.local import LocalServices, write_private
-from worker.outcome import RunCancelled, RunFailed
+from worker.errors import RunCancelled, RunFailed
+from worker.local.fleet import POLL_S, WorkerFleet, signals_to
+from worker.local.services import LocalServices, write_private
+from worker.serve.engine import Engine
 from worker.settings import Settings, settings
 
 DATA = Path(".autoseq")
@@ -64,7 +64,7 @@ def demo(source: Path, overrides: Mapping[str, Any], *, out: Path, keep: bool, c
 
     Raises RecipeError or ModelFolderError before anything is started; LocalServiceError, RunFailed.
     """
-    load(source, overrides=overrides, card=Engine(settings()).card())
+    load(source, overrides=overrides, spec=Engine(settings()).spec())
     console.print(Text("starting Redis, S3 and a worker", style="dim"))
     with stack() as up:
         with RunView(console) as view:
@@ -77,7 +77,7 @@ def demo(source: Path, overrides: Mapping[str, Any], *, out: Path, keep: bool, c
 
 def dev(gpus: Sequence[int], *, console: Console) -> None:
     """Everything that a run needs, until Ctrl-C. Raises ModelFolderError or LocalServiceError."""
-    Engine(settings()).card()
+    Engine(settings()).spec()
     console.print(Text("starting Redis, S3 and a worker", style="dim"))
     with stack(gpus) as up:
         serve(up, console)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from recipes.card import ModelFolderError
+from core.model_folder import ModelFolderError
 from storage.errors import StorageError
-from storage.objects import probe
+from storage.objects.probe import probe
 from worker.client import Client
-from worker.engine import Engine
-from worker.services import ServiceDown, check_redis, connect_store
+from worker.connections import ServiceUnavailableError, check_redis, connect_store
+from worker.serve.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Check:
     """One thing that was checked."""
 
     what: str
@@ -24,7 +24,7 @@ class Finding:
     """What there is, when nothing is wrong."""
 
 
-def examine(client: Client) -> Iterator[Finding]:
+def examine(client: Client) -> Iterator[Check]:
     """Check one thing after the other; what only Redis could tell, only where it answers."""
     redis = _finding("Redis answers", _redis, client)
     yield redis
@@ -39,11 +39,11 @@ def examine(client: Client) -> Iterator[Finding]:
     yield _finding("the model folder", _model, client)
 
 
-def _finding(what: str, check: Callable[[Client], str], client: Client) -> Finding:
+def _finding(what: str, check: Callable[[Client], str], client: Client) -> Check:
     try:
-        return Finding(what=what, fact=check(client))
-    except (_Problem, ServiceDown, RedisError, StorageError, ModelFolderError) as error:
-        return Finding(what=what, problem=str(error))
+        return Check(what=what, fact=check(client))
+    except (_Problem, ServiceUnavailableError, RedisError, StorageError, ModelFolderError) as error:
+        return Check(what=what, problem=str(error))
 
 
 class _Problem(Exception):  # noqa: N818 (it says what it is)
@@ -88,10 +88,10 @@ def _conditional_puts(client: Client) -> str:
 
 def _model(client: Client) -> str:
     try:
-        card = Engine(client.config).card()
+        spec = Engine(client.config).spec()
     except ModelFolderError as error:
         raise _Problem(f"{error}; the model is set by AUTOSEQ_MODEL") from error
-    return f"{card.name}, images up to {card.max_side_px} px"
+    return f"{spec.name}, images up to {spec.max_side_px} px"
 
 
 def _workers(client: Client) -> str:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from core.cost import StepCost, costs
-from core.plan import Draw, Forget, Read, Step, Write, plan
-from recipes.card import ModelFolderError
+from core.model_folder import ModelFolderError
+from core.plan import Draw, Evict, Read, Step, Write, plan
 from recipes.load import Given
 from recipes.recipe import TextItem
-from worker.engine import Engine
-from worker.inputs import Sources
-from worker.job import prepare
-from worker.products import dotted
+from worker.jobs.artifacts import dotted
+from worker.jobs.inputs import Sources
+from worker.jobs.job import prepare
+from worker.serve.engine import Engine
 from worker.settings import Settings
 
 CHARS_A_TOKEN = 4
@@ -55,17 +55,17 @@ def estimate(given: Given, config: Settings) -> Estimate:
 
     Raises RecipeError, InputError, ModelFolderError.
     """
-    card = Engine(config).card()
-    job = prepare(given, card=card, sources=Sources(folder=given.document.folder), run_id="")
+    spec = Engine(config).spec()
+    job = prepare(given, spec=spec, sources=Sources(folder=given.document.folder), run_id="")
     count, exact = token_counter(Path(config.model))
     found = costs(
         plan(job.recipe),
         job.recipe,
-        card,
+        spec,
         count_tokens=count,
         input_sizes=[image.decode().size for image in job.inputs],
     )
-    return Estimate(recipe=job.recipe.name, model=card.name, exact=exact, costs=found)
+    return Estimate(recipe=job.recipe.name, model=spec.name, exact=exact, costs=found)
 
 
 def token_counter(model: Path) -> tuple[Callable[[str], int], bool]:
@@ -105,7 +105,7 @@ def _act(step: Step) -> str:
             return f"write {role}"
         case Draw():
             return _drawing(step)
-        case Forget(dropped=dropped):
+        case Evict(dropped=dropped):
             return f"forget the items of steps {', '.join(map(str, dropped))}"
 
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from worker.cli.arguments import Json, Overrides, RunArgument, parsed, settings_for
-from worker.cli.boundary import print_json, remark
+from worker.cli.boundary import print_json, print_note
 from worker.cli.connection import NO_WORKER, follow_run, open_client
-from worker.request import Priority
+from worker.jobs.request import Priority
 
 # ruff: noqa: PLC0415 - as in main.py: a command imports what it needs when it runs
 
@@ -38,8 +38,8 @@ def branch(  # noqa: PLR0913 - each option is a parameter
     as_json: Json = False,
 ) -> None:
     """Go on from a step of a run as a run of its own, with other settings; the run may be under way or have failed."""
-    from worker.branch import branched
     from worker.client import Client
+    from worker.history.branch import branched
 
     if dedupe and idempotency_key:
         raise typer.BadParameter("--dedupe makes its own --idempotency-key: give one of the two")
@@ -68,7 +68,7 @@ def branch(  # noqa: PLR0913 - each option is a parameter
         if follow:
             follow_run(client, new, as_json=as_json, stderr=True)
         elif not client.models():
-            remark(f"the run waits for a worker; {NO_WORKER}")
+            print_note(f"the run waits for a worker; {NO_WORKER}")
 
 
 def diff(
@@ -84,7 +84,7 @@ def diff(
     from worker.cli.comparison import comparison, difference_sheet
     from worker.cli.console import screen
     from worker.client import Client
-    from worker.difference import compare
+    from worker.history.diff import compare
 
     with Client(settings_for()) as client:
         found = compare(run, other, client.journal)
@@ -96,7 +96,7 @@ def diff(
         print_json({**found.to_data(), "sheet": str(file.resolve()) if sheet else None})
         return
     screen().print(comparison(found))
-    remark(f"the pictures: {file}" if sheet else "no picture differs, so there is no sheet of them")
+    print_note(f"the pictures: {file}" if sheet else "no picture differs, so there is no sheet of them")
 
 
 @recipe_app.command("from")
@@ -112,17 +112,17 @@ def recipe_from(
 ) -> None:
     """The exact recipe of a run, or of the run that drew a picture, to be submitted again."""
     from worker.client import Client
-    from worker.origin import origin_of_picture, origin_of_run
+    from worker.history.provenance import provenance_of_picture, provenance_of_run
 
     if out and download:
         raise typer.BadParameter("--download makes its own file: give one of --out and --download")
     with Client(settings_for()) as client:
         if "/" in source or source.endswith(".png") or Path(source).is_file():
-            origin, claim = origin_of_picture(Path(source), client.journal)
+            origin, claim = provenance_of_picture(Path(source), client.journal)
             which = f", variation {claim.variation}" if claim.variation else ""
-            remark(f"{source}: step {claim.step}{which} of run {claim.run_id}, drawn from seed {claim.seed}")
+            print_note(f"{source}: step {claim.step}{which} of run {claim.run_id}, drawn from seed {claim.seed}")
         else:
-            origin = origin_of_run(client.journal(source))
+            origin = provenance_of_run(client.journal(source))
         if download:
             typer.echo(origin.download(download))
         else:
@@ -132,7 +132,7 @@ def recipe_from(
 def _yaml(document: dict[str, object], changes: dict[str, object]) -> str:
     """A recipe as a file, its changes put in and checked."""
     from recipes.load import load
-    from worker.origin import recipe_yaml
+    from worker.history.provenance import recipe_yaml
 
     return recipe_yaml(load(document, overrides=changes))
 
@@ -142,4 +142,4 @@ def _write(text: str, file: Path | None) -> None:
         typer.echo(text, nl=False)
         return
     file.write_text(text)
-    remark(f"written: {file}")
+    print_note(f"written: {file}")

@@ -30,10 +30,10 @@ from worker.cli.arguments import (
     settings_for,
     values_of,
 )
-from worker.cli.boundary import Boundary, ExitCode, complain, print_json, remark
+from worker.cli.boundary import Boundary, ExitCode, print_error, print_json, print_note
 from worker.cli.connection import NO_WORKER, follow_run, open_client
 from worker.cli.sweep_command import show_sweep
-from worker.request import Priority
+from worker.jobs.request import Priority
 
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that --help and completion are quick
 
@@ -92,7 +92,7 @@ def work(
     model: Model = None,
 ) -> None:
     """Serve the queue: one worker, or one for each GPU. Options after -- go to `celery worker`."""
-    from worker.cli.fleet import serve
+    from worker.local.fleet import serve
 
     env = dict(os.environ) if model is None else {**os.environ, "AUTOSEQ_MODEL": str(model)}
     raise typer.Exit(serve(env, gpus=gpu_numbers(gpus), options=options or []))
@@ -118,7 +118,7 @@ def run(
             given = given_recipe(recipe, overrides, variables)
             journal = run_here(given, out=out, config=settings_for(model), show=view.show)
     except KeyboardInterrupt:
-        remark("stopped; the same command goes on after the last finished step")
+        print_note("stopped; the same command goes on after the last finished step")
         raise
     album = make_album(journal, out / journal.run_id)
     if as_json:
@@ -169,7 +169,7 @@ def submit(  # noqa: PLR0913 - each option is a parameter
         if follow:
             follow_run(client, run_id, as_json=as_json, stderr=True)
         elif not client.models():
-            remark(f"the run waits for a worker; {NO_WORKER}")
+            print_note(f"the run waits for a worker; {NO_WORKER}")
 
 
 @app.command(rich_help_panel=FOLLOW)
@@ -205,7 +205,7 @@ def show(run: RunArgument, *, as_json: Json = False) -> None:
     """A run's state, its texts, and links to its pictures."""
     from worker.cli.console import screen
     from worker.cli.tables import artifact_lines, state_lines
-    from worker.lookup import look_up
+    from worker.client.lookup import look_up
 
     with open_client() as client:
         found = look_up(client, run)
@@ -239,7 +239,7 @@ def resume(run: RunArgument) -> None:
 def verify(run: RunArgument, *, as_json: Json = False) -> None:
     """Is a run in the bucket whole? Every record, object and checksum, and nothing extra; leaves with 1 if not."""
     from worker.client import Client
-    from worker.verify import verify as inspect
+    from worker.history.verify import verify as inspect
 
     with Client(settings_for()) as client:
         found = inspect(client.journal(run))
@@ -247,7 +247,7 @@ def verify(run: RunArgument, *, as_json: Json = False) -> None:
         print_json(found.to_data())
     else:
         for flaw in found.flaws:
-            complain(str(flaw))
+            print_error(str(flaw))
         if found.whole:
             typer.echo(f"whole: {found.steps} steps, {found.objects} objects in {found.folder}")
     if not found.whole:
@@ -264,11 +264,11 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check recipes and their images, offline: every fault with its place and what is allowed."""
-    from worker.cli.verdict import known_card, verdict_on
+    from worker.cli.verdict import known_spec, verdict_on
 
-    card = known_card(settings_for(model), required=model is not None)
+    spec = known_spec(settings_for(model), required=model is not None)
     given = values_of(variables), parsed(overrides)
-    verdicts = [verdict_on(recipe, card, *given) for recipe in recipes]
+    verdicts = [verdict_on(recipe, spec, *given) for recipe in recipes]
     if as_json:
         print_json([asdict(verdict) for verdict in verdicts])
     else:
@@ -276,7 +276,7 @@ def validate(
             if verdict.ok:
                 typer.echo(f"{verdict.recipe}: ok")
             for fault in verdict.faults:
-                complain(fault)
+                print_error(fault)
     if not all(verdict.ok for verdict in verdicts):
         raise typer.Exit(ExitCode.BAD_INPUT)
 
@@ -313,15 +313,15 @@ def show_recipe(
 ) -> None:
     """A recipe with every default filled in, as a recipe, and where each value comes from."""
     from recipes.canonical import to_json
-    from recipes.listing import listing
-    from worker.cli.verdict import known_card
+    from recipes.render_yaml import render_yaml
+    from worker.cli.verdict import known_spec
 
-    card = known_card(settings_for(model), required=model is not None)
+    spec = known_spec(settings_for(model), required=model is not None)
     given = given_recipe(recipe, overrides, variables)
     if as_json:
-        typer.echo(to_json(given.resolve(card)))
+        typer.echo(to_json(given.resolve(spec)))
     else:
-        typer.echo(listing(given, card), nl=False)
+        typer.echo(render_yaml(given, spec), nl=False)
 
 
 @app.command(rich_help_panel=CHECK)

@@ -29,7 +29,7 @@ def run_sheet(journal: Journal, manifest: Manifest) -> Image.Image:
         return _Tree(journal, shown, words).sheet()
     if any(figure.others for figure in shown):
         return _choices(journal, shown, words)
-    images = [figure.going_on[0] for figure in shown]
+    images = [figure.selected[0] for figure in shown]
     captions = [
         " · ".join(filter(None, (words[figure.step], _score(image))))
         for figure, image in zip(shown, images, strict=True)
@@ -79,14 +79,14 @@ def _choices(journal: Journal, shown: Sequence[Figure], words: Mapping[int, str]
     tiles, labels = [], []
     for row, figure in enumerate(shown):
         labels.append(f"{image_name(figure.index)}: {words[figure.step]}")
-        together = sorted((*figure.going_on, *figure.others), key=lambda image: image.variation)
+        together = sorted((*figure.selected, *figure.others), key=lambda image: image.variation)
         tiles += [
             Tile(
                 image=read_image(journal, image.key),
                 caption=_score(image),
                 row=row,
                 column=column,
-                framed=image in figure.going_on,
+                framed=image in figure.selected,
             )
             for column, image in enumerate(together)
         ]
@@ -117,11 +117,11 @@ class _Tree:
 
     def _grow(self, figure: Figure, *, row: int, parent: int | None) -> int:
         """Lay out `figure` and all that came of it from `row` on; how many rows that takes."""
-        further = {image.path: one for one in self.shown for image in figure.going_on if figure.leads_to(one) == image}
+        further = {image.path: one for one in self.shown for image in figure.selected if figure.leads_to(one) == image}
         if not further:
             return self._end(figure, row, parent)
         taken = 0
-        for image in figure.going_on:
+        for image in figure.selected:
             asked = self.words[further[image.path].step]
             number = len(self.tiles)
             self.tiles.append(self._tile(image, row + taken, image.index or 0, parent, asked))
@@ -132,11 +132,11 @@ class _Tree:
 
     def _end(self, figure: Figure, row: int, parent: int | None) -> int:
         """The images at the end of a branch, side by side."""
-        for place, image in enumerate(figure.going_on):
+        for place, image in enumerate(figure.selected):
             down, across = divmod(place, ENDS_ACROSS)
             comes_from = parent if not across else None
             self.tiles.append(self._tile(image, row + down, figure.index + across, comes_from, ""))
-        return -(-len(figure.going_on) // ENDS_ACROSS)
+        return -(-len(figure.selected) // ENDS_ACROSS)
 
     def _tile(self, image: Artifact, row: int, column: int, parent: int | None, asked: str) -> Tile:
         caption = "\n".join((" · ".join(filter(None, (image.path, _score(image)))), asked))

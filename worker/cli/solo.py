@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from recipes.load import Given
-from storage.folder import FolderStore
 from storage.journal import Journal
-from storage.state import ProgressEvent
-from worker.engine import Engine
-from worker.inputs import Sources
-from worker.job import Job, prepare, store
-from worker.report import ProgressReporter
-from worker.run import run
-from worker.services import limits_of
+from storage.objects.folder import FolderStore
+from storage.redis.state import ProgressEvent
+from worker.connections import limits_of
+from worker.jobs.inputs import Sources
+from worker.jobs.job import Job, prepare, store
+from worker.serve.engine import Engine
+from worker.serve.report import ProgressReporter
+from worker.serve.run import run
 from worker.settings import Settings
 
 SHORT_HASH = 8
@@ -71,7 +71,7 @@ def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[Progr
         OSError, StorageError: the folder can't be written.
     """
     engine = Engine(config)
-    job = _named(prepare(given, card=engine.card(), sources=Sources(folder=given.document.folder), run_id=""))
+    job = _named(prepare(given, spec=engine.spec(), sources=Sources(folder=given.document.folder), run_id=""))
     journal = Journal(FolderStore(out), "", job.run_id)
     out.mkdir(parents=True, exist_ok=True)
     shown = Shown(show)

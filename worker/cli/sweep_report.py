@@ -13,12 +13,12 @@ from recipes.sweep import parse_sweep
 from storage import keys
 from storage.sweeps import Sweep
 from worker.cli.album import print_link
-from worker.cli.boundary import ExitCode, print_json, remark
+from worker.cli.boundary import ExitCode, print_json, print_note
 from worker.cli.console import screen
 from worker.cli.sweep_sheet import sweep_sheet
 from worker.cli.sweep_view import SweepView, sweep_table
 from worker.client import Client
-from worker.sweep import States, follow_sweep, states_of
+from worker.client.sweeps import States, follow_sweep, states_of
 
 
 def parsed_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
@@ -42,7 +42,7 @@ def submit(
         if as_json:
             print_json(told(sweep, states_of(client, sweep)))
         else:
-            remark(f"{len(sweep.runs)} runs are queued; autoseq sweep {sweep.sweep_id} --watch shows how they go")
+            print_note(f"{len(sweep.runs)} runs are queued; autoseq sweep {sweep.sweep_id} --watch shows how they go")
         return
     show(client, sweep, out=out, follow=True, as_json=as_json)
 
@@ -96,6 +96,6 @@ def _followed(client: Client, sweep: Sweep, *, quiet: bool) -> States:
                 if not quiet:
                     view.show(states)
     except KeyboardInterrupt:
-        remark(f"the runs go on; autoseq sweep {sweep.sweep_id} --watch shows them again")
+        print_note(f"the runs go on; autoseq sweep {sweep.sweep_id} --watch shows them again")
         raise
     return states

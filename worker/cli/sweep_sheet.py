@@ -11,7 +11,7 @@ from storage.journal import Journal
 from storage.sheet import Tile, tiled_sheet
 from storage.sweeps import Sweep
 from worker.cli.run_sheet import read_image
-from worker.sweep import States
+from worker.client.sweeps import States
 
 ACROSS = 8
 """Images in a row, when there is one field alone."""
@@ -51,7 +51,7 @@ def last_image(journal: Journal, side_px: int) -> Image.Image | None:
     shown = figures(manifest.artifacts) if manifest else ()
     if not shown:
         return None
-    image = read_image(journal, shown[-1].going_on[-1].key)
+    image = read_image(journal, shown[-1].selected[-1].key)
     if max(image.size) > 2 * side_px:  # hundreds of large ones would take much memory
         image.thumbnail((2 * side_px, 2 * side_px))
     return image

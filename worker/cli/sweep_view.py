@@ -6,11 +6,11 @@ from rich.table import Table
 from rich.text import Text
 
 from recipes.sweep import told, value_text
-from storage.state import RunState
+from storage.redis.state import RunState
 from storage.sweeps import Sweep
 from worker.cli.console import BAR_COLUMNS, STATE_STYLES, clean, duration
 from worker.cli.live_view import LiveView
-from worker.sweep import States
+from worker.client.sweeps import States
 
 LEAST_ROWS = 3
 AROUND_ROWS = 3

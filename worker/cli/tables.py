@@ -8,8 +8,8 @@ from rich.text import Text
 
 from storage.figures import figures, image_name
 from storage.journal import Artifact, Journal
-from storage.state import RunState
-from worker.cli.console import HOUR_S, MINUTE_S, STATE_STYLES, clean, duration, remarks
+from storage.redis.state import RunState
+from worker.cli.console import HOUR_S, MINUTE_S, STATE_STYLES, annotations, clean, duration
 from worker.cli.estimate import BYTES_A_VALUE, Estimate, described
 
 DAY_S = 24 * HOUR_S
@@ -86,13 +86,13 @@ def _shown(made: Artifact, journal: Journal, about: Mapping[str, str]) -> str:
 def _remarks(artifacts: Sequence[Artifact]) -> dict[str, str]:
     """What is to be said of each image, by key: whether it went on, where there was a choice."""
     return {
-        image.key: remarks(
+        image.key: annotations(
             attempt=image.attempt,
             score=image.score,
-            chosen=image in figure.going_on if figure.others or figure.dropped else None,
+            chosen=image in figure.selected if figure.others or figure.dropped else None,
         )
         for figure in figures(artifacts)
-        for image in (*figure.going_on, *figure.others, *figure.dropped)
+        for image in (*figure.selected, *figure.others, *figure.dropped)
     }
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.card import ModelCard
 from recipes.faults import RecipeError
 from recipes.load import load
+from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageItem
 from worker.cli.arguments import recipe_file
-from worker.engine import Engine
-from worker.inputs import InputError, Sources
+from worker.jobs.inputs import InputError, Sources
+from worker.serve.engine import Engine
 from worker.settings import Settings
 
 
@@ -27,17 +27,17 @@ class Verdict:
 
 def verdict_on(
     text: str,
-    card: ModelCard | None,
+    spec: ModelSpec | None,
     variables: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """Check a recipe, named as on the command line: its fields and images, its sizes when a card is given.
+    """Check a recipe, named as on the command line: its fields and images, its sizes when a spec is given.
 
     Images in S3 are left to the worker.
     """
     try:
         file = recipe_file(text)
-        recipe = load(file, overrides=overrides, variables=variables, card=card)
+        recipe = load(file, overrides=overrides, variables=variables, spec=spec)
         if not any(isinstance(item, ImageItem) and item.image.startswith("s3:") for item in recipe.context):
             Sources(folder=file.parent).fetch(recipe)
     except RecipeError as error:
@@ -47,11 +47,11 @@ def verdict_on(
     return Verdict(recipe=text, ok=True)
 
 
-def known_card(config: Settings, *, required: bool) -> ModelCard | None:
-    """The card of the model of `config`; None when its folder is not here and it is not `required`.
+def known_spec(config: Settings, *, required: bool) -> ModelSpec | None:
+    """The spec of the model of `config`; None when its folder is not here and it is not `required`.
 
     Raises ModelFolderError.
     """
     if required or config.model == "scripted" or Path(config.model).is_dir():
-        return Engine(config).card()
+        return Engine(config).spec()
     return None

@@ -52,7 +52,7 @@ class GoldenSet:
         return ImageSettings(width=width, height=height, **{**said["params"], "cfg_interval": interval})
 
     def rows(self, scenario: str) -> int:
-        return int(self.scenarios[scenario]["size_hw"][0]) // self.model.card.stride_px
+        return int(self.scenarios[scenario]["size_hw"][0]) // self.model.spec.stride_px
 
 
 @cache

@@ -38,7 +38,7 @@ def draw(model: Bagel, context: Context, *seeds: int) -> tuple[Image.Image, ...]
 
 
 def latents(model: Bagel, settings: ImageSettings, *seeds: int) -> Tensor:
-    rows = SETTINGS.height // model.card.stride_px if SETTINGS.height else 0
+    rows = SETTINGS.height // model.spec.stride_px if SETTINGS.height else 0
     shape = rows * rows, model.network.config.latent_width
     noise = torch.stack([gaussian_noise(*shape, seed) for seed in seeds])
     *_, last = model.denoise(edit(), settings, noise, rows)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.bagel import Bagel
-from core.bagel.context import Cache, LayerKV, Window
+from core.bagel.context import Cache, CacheView, LayerKV
 from core.bagel.flow import gaussian_noise
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings, TextSettings
@@ -130,7 +130,7 @@ def test_packed_branches_equal_one_by_one() -> None:
     network, reader = model.network, model.reader
     noise, grid = gaussian_noise(9, network.config.latent_width, 5), reader.grid(3, 3, network.config.latent_side)
 
-    def velocities(*packed: Window) -> Tensor:
+    def velocities(*packed: CacheView) -> Tensor:
         with torch.inference_mode():
             return network.velocities(noise[None], 0.7, grid, reader.markers, network.pack(packed, images=1))[:, 0]
 

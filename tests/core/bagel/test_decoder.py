@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from core.bagel.config import DecoderConfig
-from core.bagel.context import Cache, Mark, Window
+from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.decoder import Decoder, DecoderLayer
 from core.bagel.layers import Rotary, attend, causal_mask, rotary
 
@@ -102,8 +102,8 @@ def test_equal_experts_compute_a_text_an_image_block_and_a_text_as_the_reference
     torch.testing.assert_close(decoder.norm(found), expected.last_hidden_state, rtol=1e-4, atol=1e-4)
 
 
-def at(cache: Cache, tokens: int) -> Window:
-    return Window(cache, Mark(tokens, tokens), kept=True)
+def at(cache: Cache, tokens: int) -> CacheView:
+    return CacheView(cache, CacheOffset(tokens, tokens), kept=True)
 
 
 @pytest.mark.parametrize("masked", [False, True])

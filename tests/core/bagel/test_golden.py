@@ -83,7 +83,7 @@ def test_images_are_resized_to_the_same_pixels(golden: GoldenSet, scenario: str)
     said = golden.scenarios[scenario]
     picture = golden.item(said["context"][1])
     assert isinstance(picture, Picture)
-    found = resized(opaque(picture.image), golden.model.card.vae)
+    found = resized(opaque(picture.image), golden.model.spec.vae)
     assert list(found.size) == said["resized"]
     assert torch.equal(levels(found), golden.results[f"{scenario}.resized_rgb"])
 

@@ -7,7 +7,7 @@ from PIL import Image
 from core.bagel.autoencoder import patchify, shrink, to_uint8, unpatchify
 from core.bagel.images import opaque, resized, to_image, to_pixels
 from core.bagel.vision import grid_positions, to_patches
-from recipes.card import ResizeRule
+from recipes.model_spec import ResizeRule
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from core.bagel import Bagel
-from core.bagel.context import Cache, LayerKV, Mark, Window
+from core.bagel.context import Cache, CacheOffset, CacheView, LayerKV
 from core.bagel.judge import Verdicts
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings
@@ -49,7 +49,7 @@ def test_it_is_the_share_of_yes_in_the_distribution_of_the_next_token(model: Bag
     verdicts = Verdicts.of(model.reader.tokenizer)
     with torch.inference_mode():
         start = model.reader.tokenizer.text_start
-        hidden = model.network.read_text([start], Window(cache, cache.end, kept=True))
+        hidden = model.network.read_text([start], CacheView(cache, cache.end, kept=True))
         probabilities = model.network.logits(hidden[-1]).softmax(dim=0)
     yes, no = (probabilities[list(ids)].sum().item() for ids in (verdicts.yes, verdicts.no))
     assert model.judge(photo(), QUESTION) == pytest.approx(yes / (yes + no), rel=1e-4)
@@ -78,7 +78,7 @@ def test_it_leaves_the_context_and_no_memory_behind(model: Bagel) -> None:
     model.judge(photo(), QUESTION)
 
     assert live_caches() == caches
-    patches = sum(model.card.image_tokens(64, 64)) - (64 // model.card.stride_px) ** 2 - 2
+    patches = sum(model.spec.image_tokens(64, 64)) - (64 // model.spec.stride_px) ** 2 - 2
     assert model.tokens_read == before + patches + len(model.reader.tokenizer.frame(QUESTION))
     after = model.tokens_read
     again = model.branches(CAT, SETTINGS).full
@@ -93,9 +93,9 @@ def test_the_likelihood_of_an_answer_is_that_of_writing_it_token_by_token(model:
     at, product = cache.end, 1.0
     with torch.inference_mode():
         for token, following in pairwise(answer):
-            hidden = model.network.read_text([token], Window(cache, at, kept=True))
+            hidden = model.network.read_text([token], CacheView(cache, at, kept=True))
             product *= model.network.logits(hidden[-1]).double().softmax(dim=0)[following].item()
-            at = Mark(at.tokens + 1, at.position + 1)
+            at = CacheOffset(at.tokens + 1, at.position + 1)
     expected = product ** (1 / (len(answer) - 1))
     assert model.judge(photo(), "What is it?", "a red circle") == pytest.approx(expected, rel=1e-4)
 

@@ -36,8 +36,8 @@ def write(model: UnifiedModel, context: Context, settings: TextSettings, seed: i
 
 
 def test_the_card_is_that_of_the_folder(model: Bagel) -> None:
-    assert (model.card.name, model.card.stride_px, model.card.max_side_px) == ("random", 16, 256)
-    assert Bagel.load(MODELS["random"], name="mine", device="cpu").card.name == "mine"
+    assert (model.spec.name, model.spec.stride_px, model.spec.max_side_px) == ("random", 16, 256)
+    assert Bagel.load(MODELS["random"], name="mine", device="cpu").spec.name == "mine"
 
 
 def test_drawing_tells_each_step_and_ends_with_the_image(model: Bagel) -> None:

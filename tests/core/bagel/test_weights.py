@@ -16,8 +16,8 @@ from core.bagel import Bagel
 from core.bagel.config import BagelConfig
 from core.bagel.network import Network
 from core.bagel.weights import AUTOENCODER_FILE, AUTOENCODER_MODULES, MODEL_FILE, stored_name
+from core.model_folder import ModelFolderError
 from core.protocol import Context, Drawn, Picture, Text
-from recipes.card import ModelFolderError
 from recipes.recipe import ImageSettings, TextSettings
 from tests.core.bagel.golden import GOLDEN, MODELS, levels, load
 
@@ -126,7 +126,7 @@ def test_the_stored_table_decides_over_a_stale_size(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     model = Bagel.load(folder, device="cpu")
     assert (model.network.config.latent_side, model.network.config.vision_side) == (16, 10)
-    assert model.card.max_side_px == 16 * 16
+    assert model.spec.max_side_px == 16 * 16
 
 
 def test_a_table_that_is_no_square_is_refused(folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.worker.serving import WorkerProcess, env_of
 from tests.worker.shell import Shell
 from worker.client import Client
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 from worker.settings import settings
 
 

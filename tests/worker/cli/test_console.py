@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from storage.state import ProgressEvent
+from storage.redis.state import ProgressEvent
 from worker.cli.console import RunView, clean, duration
 
 

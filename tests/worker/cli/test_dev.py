@@ -15,9 +15,9 @@ from PIL import Image
 
 from tests.worker.serving import DEADLINE_S, eventually
 from tests.worker.shell import Shell, end_of, lines_until, one_error, said
-from worker.child import LocalServiceError
 from worker.cli.dev import ENV_FILE, LOG_FILE
-from worker.cli.fleet import WorkerFleet
+from worker.local.fleet import WorkerFleet
+from worker.local.process import LocalServiceError
 from worker.settings import settings
 
 SHORT = "name: short\ncontext:\n  - text: A cat\nnum_images: 2\nthink: true\n"

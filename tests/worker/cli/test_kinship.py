@@ -10,14 +10,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from recipes.canonical import canonical_json, fingerprint_of
 from recipes.load import load
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
 from tests.worker.serving import DEADLINE_S, WorkerProcess, env_of, objects_of, recipe
 from tests.worker.shell import Shell, one_error, said
 from worker.client import Client
-from worker.history import PlaceError
-from worker.local import LocalServices
+from worker.history.history import PlaceError
+from worker.history.verify import verify
+from worker.local.services import LocalServices
 from worker.settings import settings
-from worker.verify import verify
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_branch_differs_from_its_parent_where_it_was_changed(shell: Shell, par
 def test_the_difference_comes_as_json(shell: Shell, parent: str) -> None:
     branch = said(shell("branch", parent, "--at", "4", "--set", "seed=9", "--watch")).strip()
     found = json.loads(said(shell("diff", parent, branch, "--json", "--out", "sheet.png")))
-    assert (found["same"], found["parting"]) == (False, "thinking before image 2")
+    assert (found["same"], found["first_divergence"]) == (False, "thinking before image 2")
     assert found["recipe"] == [{"field": "seed", "values": [5, 9]}]
     assert found["sheet"] == str(shell.folder / "sheet.png")
     assert [place["same"] for place in found["places"]] == [True, True, True, True, False, False]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from storage.journal import Journal
-from storage.objects import MemoryStore
+from storage.objects.memory import MemoryStore
 from storage.sheet import LINE, MARK
 from tests.worker.serving import PREFIX, make_run, recipe, request
 from worker.cli.run_sheet import TREE_SIDES_PX, run_sheet, words_of

@@ -5,9 +5,9 @@ import signal
 
 from tests.worker.serving import DEADLINE_S, env_of
 from tests.worker.shell import CLOSED, LONG, SHORT, Shell, end_of, lines_until, one_error, said
-from worker.cli.fleet import command, environment
 from worker.client import Client
-from worker.local import LocalServices
+from worker.local.fleet import command, environment
+from worker.local.services import LocalServices
 from worker.settings import settings
 
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from recipes.sweep import combinations
 from storage.journal import Journal
-from storage.objects import MemoryStore
+from storage.objects.memory import MemoryStore
+from storage.redis.state import RunState
 from storage.sheet import LINE
-from storage.state import RunState
 from storage.sweeps import Sweep, SweepRun
 from tests.worker.serving import PREFIX, make_run, recipe, request
 from worker.cli.sweep_sheet import sweep_sheet

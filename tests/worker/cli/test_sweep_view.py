@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from storage.state import RunState
+from storage.redis.state import RunState
 from storage.sweeps import Sweep, SweepRun
 from worker.cli.sweep_view import SweepView, summary
-from worker.sweep import States
+from worker.client.sweeps import States
 
 
 def sweep_of(count: int) -> Sweep:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from storage.journal import Journal
-from storage.objects import MemoryStore
+from storage.objects.memory import MemoryStore
 from tests.storage.drawn import image, tree, variations
 from worker.cli.tables import artifact_lines
 

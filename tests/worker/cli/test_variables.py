@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from recipes.faults import RecipeError
-from storage.s3 import S3Store
+from storage.objects.s3 import S3Store
 from tests.worker.serving import DEADLINE_S, WorkerProcess, celery_call, celery_result, objects_of, recipe
 from worker.client import Client
-from worker.outcome import RunFailed
-from worker.verify import verify
+from worker.errors import RunFailed
+from worker.history.verify import verify
 
 
 @pytest.fixture

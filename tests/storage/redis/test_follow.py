@@ -1,0 +1,212 @@
+"""A watcher sees every event once, from wherever it starts, and always the end."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from storage import keys
+from storage.errors import CorruptRecordError, InvalidNameError, RunNotFoundError, StoreUnavailableError
+from storage.redis.follow import BLOCK_MS, follow
+from storage.redis.progress import Progress
+from storage.redis.runs import Runs
+from storage.redis.state import ProgressEvent, RunRecord
+from worker.local.services import LocalServices
+
+
+@pytest.fixture
+def progress(redis_client: redis.Redis, run_id: str) -> Progress:
+    Runs(redis_client).create(RunRecord(run_id=run_id, document="forest", name="forest", submitted_at=1))
+    return Progress(redis_client, run_id, max_events=100)
+
+
+def told(progress: Progress, messages: range) -> None:
+    for number in messages:
+        progress.event("log", message=number)
+
+
+def messages_of(events: list[ProgressEvent]) -> list[int]:
+    return [event.data["message"] for event in events if event.type == "log"]
+
+
+def test_a_late_watcher_sees_all_of_it(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
+    told(progress, range(1200))  # more than one batch, and the cap is approximate
+    progress.finish("succeeded")
+    events = list(follow(redis_client, run_id))
+    assert events[-1].type == "succeeded"
+    assert events[-1].is_final
+
+
+def test_a_watcher_sees_events_as_they_come(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
+    def work() -> None:
+        told(progress, range(50))
+        progress.finish("failed", error="out of memory")
+
+    watched = follow(redis_client, run_id)
+    assert next(watched).type == "queued"
+    worker = threading.Thread(target=work)
+    worker.start()
+    events = list(watched)
+    worker.join()
+    assert messages_of(events) == list(range(50))
+    assert (events[-1].type, events[-1].data["error"]) == ("failed", "out of memory")
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_an_end_that_was_taken_back_is_not_the_end(
+    redis_client: redis.Redis, progress: Progress, run_id: str, *, live: bool
+) -> None:
+    watched = follow(redis_client, run_id)
+    seen = [next(watched).type] if live else []
+    progress.finish("failed", error="S3 was away")
+    seen += [next(watched).type] if live else []
+    Runs(redis_client).reopen(run_id)
+    seen += [next(watched).type] if live else []
+    progress.started(name="n", model="m", steps=3)
+    progress.finish("succeeded")
+    seen += [event.type for event in watched]
+    assert seen == ["queued", "failed", "queued", "started", "succeeded"]
+
+
+def test_a_watcher_goes_on_from_the_last_event_it_saw(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    told(progress, range(5))
+    first = follow(redis_client, run_id)
+    seen = [next(first) for _ in range(3)]
+    progress.finish("cancelled")
+    rest = list(follow(redis_client, run_id, after=seen[-1].id))
+    assert messages_of([*seen, *rest]) == list(range(5))
+    assert [event.data["n"] for event in [*seen, *rest]] == list(range(1, 8))
+
+
+def test_a_watcher_of_the_very_end_is_told_it_again(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
+    progress.finish("succeeded", manifest="s3://b/m")
+    last = list(follow(redis_client, run_id))[-1]
+    (again,) = follow(redis_client, run_id, after=last.id)
+    assert (again.type, again.id, again.data["manifest"]) == ("succeeded", last.id, "s3://b/m")
+
+
+def test_a_silence_longer_than_the_clients_own_timeout_is_waited_through(
+    redis_url: str, progress: Progress, run_id: str
+) -> None:
+    timeout_s = BLOCK_MS / 1000 + 0.5
+    default: Any = redis.Redis().connection_pool.connection_kwargs.get("socket_timeout")
+    assert default is None or default > timeout_s, "what a plain client has is longer than what is shown here"
+    with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=timeout_s) as client:
+        watched = follow(client, run_id)
+        assert next(watched).type == "queued"
+        ending = threading.Timer(2 * timeout_s, progress.finish, ["succeeded"])
+        ending.start()
+        assert next(watched).type == "succeeded"
+        ending.join()
+
+
+def test_what_the_stream_dropped_is_a_gap_with_the_state(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    old = next(follow(redis_client, run_id))
+    told(progress, range(1000))
+    progress.event("step", step=4, fraction=0.5)
+    progress.finish("succeeded")
+    for events in (list(follow(redis_client, run_id)), list(follow(redis_client, run_id, after=old.id))):
+        gap = events[0]
+        assert (gap.type, gap.data["step"], gap.data["fraction"]) == ("gap", 4, 1.0)
+        assert [event.type for event in events].count("gap") == 1
+        assert messages_of(events)[-1] == 999
+
+
+def test_a_watcher_that_is_overtaken_is_told_of_the_gap(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    watched = follow(redis_client, run_id)
+    assert next(watched).type == "queued"
+    told(progress, range(1000))
+    assert next(watched).type == "gap"
+    assert next(watched).type == "log"
+
+
+def test_an_end_whose_event_expired_is_made_up_from_the_state(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    progress.finish("failed", error="no such model")
+    redis_client.delete(keys.run_events(run_id))
+    (end,) = follow(redis_client, run_id)
+    assert (end.type, end.data["error"]) == ("failed", "no such model")
+
+
+def test_the_last_preview_is_seen_where_it_belongs_and_none_is_kept_after_the_end(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    for done in (1, 2):
+        progress.event("denoised", step=1, done=done, total=3, preview=f"data:{done}")
+    progress.event("denoised", step=1, done=3, total=3)
+    watched = follow(redis_client, run_id)
+    assert [next(watched).data.get("preview") for _ in range(4)] == [None, None, "data:2", None]
+    assert 0 < redis_client.ttl(keys.run_preview(run_id)) <= keys.RUN_TTL_S
+    progress.finish("succeeded")
+    assert not redis_client.exists(keys.run_preview(run_id))
+    late = [event for event in follow(redis_client, run_id) if event.type == "denoised"]
+    assert [(event.data["done"], "preview" in event.data) for event in late] == [(1, False), (2, False), (3, False)]
+
+
+def test_an_unknown_run_is_told_at_once(redis_client: redis.Redis, run_id: str) -> None:
+    with pytest.raises(RunNotFoundError, match=run_id):
+        next(follow(redis_client, run_id))
+
+
+@pytest.mark.parametrize("after", ["", "$", "-", "0", "1-1; FLUSHALL", "1-" + "9" * 30])
+def test_an_id_that_no_event_had_is_refused(redis_client: redis.Redis, progress: Progress, after: str) -> None:
+    with pytest.raises(InvalidNameError, match="event id"):
+        next(follow(redis_client, progress.run_id, after=after))
+
+
+def test_a_watcher_has_only_so_much_time(redis_client: redis.Redis, progress: Progress) -> None:
+    watched = follow(redis_client, progress.run_id, timeout_s=0.2)
+    assert next(watched).type == "queued"
+    with pytest.raises(TimeoutError, match=r"no end within 0\.2 s"):
+        next(watched)
+
+
+@pytest.fixture
+def own_redis(data_dir: Path) -> Iterator[LocalServices]:
+    with LocalServices.start(data_dir) as services:
+        yield services
+
+
+def test_a_watcher_survives_a_restart_of_redis(own_redis: LocalServices, run_id: str) -> None:
+    with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
+        progress = Progress(client, run_id)
+        progress.started(name="forest", model="tiny", steps=1)
+        told(progress, range(3))
+        watched = follow(client, run_id)
+        before = [next(watched) for _ in range(4)]
+        own_redis.kill_redis()
+        events: list[ProgressEvent] = []
+        watcher = threading.Thread(target=lambda: events.extend(watched))
+        watcher.start()
+        watcher.join(0.3)
+        assert watcher.is_alive()
+        own_redis.restart_redis()
+        told(progress, range(3, 6))
+        progress.finish("succeeded")
+        watcher.join(30)
+    assert messages_of([*before, *events]) == list(range(6))
+    assert events[-1].is_final
+
+
+def test_a_watcher_does_not_wait_for_redis_for_ever(own_redis: LocalServices, run_id: str) -> None:
+    with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
+        Progress(client, run_id).started(name="forest", model="tiny", steps=1)
+        own_redis.kill_redis()
+        with pytest.raises(StoreUnavailableError, match="Redis was away"):
+            list(follow(client, run_id, outage_s=0.3))
+
+
+def test_an_event_that_is_none_is_told(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
+    redis_client.xadd(keys.run_events(run_id), {"event": "odd"})
+    with pytest.raises(CorruptRecordError, match=f"run {run_id}: its event"):
+        list(follow(redis_client, progress.run_id))

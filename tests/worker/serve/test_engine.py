@@ -1,0 +1,98 @@
+"""A device that runs out of memory: once costs time, twice costs that run alone."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+
+from core.protocol import Context, Denoising, Drawn
+from core.scripted import ScriptedModel
+from recipes.recipe import ImageSettings
+from storage.objects.s3 import S3Store
+from tests.worker.serving import config_of, env_of, objects_of, recipe, request, undisturbed
+from worker.errors import RunFailed
+from worker.jobs.request import RunRequest
+from worker.local.services import LocalServices
+from worker.serve.delivery import Delivery, WorkerRuntime
+from worker.serve.engine import Engine
+
+DATABASE = 7
+
+
+class Scarce(ScriptedModel):
+    """Runs out of memory in the middle of an image, `times` times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.forgot = 0
+
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+        for made in super().draw(context, settings, seeds=seeds):
+            if isinstance(made, Denoising) and made.done == 3 and len(context.items) > 3 and self.times:
+                self.times -= 1
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            yield made
+
+    def forget(self) -> None:
+        self.forgot += 1
+        super().forget()
+
+
+def host_with(services: LocalServices, model: ScriptedModel) -> WorkerRuntime:
+    config = config_of(env_of(services, DATABASE))
+    opened = WorkerRuntime(config)
+    opened.engine = Engine(config, model)
+    return opened
+
+
+def serve(host: WorkerRuntime, asked: RunRequest) -> dict[str, object]:
+    return host.serve(asked, Delivery(tag=None, celery_state=lambda _step, _steps: None))
+
+
+def test_memory_is_freed_and_the_step_made_again(services: LocalServices, s3_store: S3Store, run_id: str) -> None:
+    model = Scarce(times=1)
+    host = host_with(services, model)
+    assert serve(host, request(run_id))["state"] == "succeeded"
+    assert objects_of(s3_store, run_id) == undisturbed(request(run_id))
+    assert model.forgot == 1
+    host.close()
+
+
+def test_a_run_that_is_too_large_fails_with_its_sizes_and_the_next_one_succeeds(
+    services: LocalServices, s3_store: S3Store, run_id: str
+) -> None:
+    host = host_with(services, Scarce(times=2))
+    with pytest.raises(RunFailed) as raised:
+        serve(host, request(run_id))
+    assert str(raised.value) == (
+        "out of memory on the device, twice, at step 6 with 5 context items and 64 x 64 pixels; smaller image.width "
+        "and image.height, fewer max_context_items or fewer images at once (AUTOSEQ_MAX_BATCH) take less: "
+        "CUDA out of memory. Tried to allocate 2.00 GiB"
+    )
+    state = host.runs.state(run_id)
+    assert state is not None
+    assert (state.state, state.error) == ("failed", str(raised.value))
+    assert serve(host, request(f"{run_id}-next"))["state"] == "succeeded"
+    assert objects_of(s3_store, f"{run_id}-next") == undisturbed(request(f"{run_id}-next"))
+    host.close()
+
+
+def test_dropped_items_do_not_count(services: LocalServices, run_id: str) -> None:
+    host = host_with(services, Scarce(times=2))
+    with pytest.raises(RunFailed, match=r"at step 7 with 4 context items and 64 x 64 pixels"):
+        serve(host, request(run_id, recipe(num_images=3, max_context_items=4)))
+    host.close()
+
+
+def test_other_errors_are_not_taken_for_it(services: LocalServices) -> None:
+    engine = Engine(config_of(env_of(services, DATABASE)))
+    calls: list[int] = []
+
+    def broken() -> None:
+        calls.append(1)
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        engine.with_memory_freed_once(broken, lambda: "")
+    assert len(calls) == 1

@@ -1,0 +1,79 @@
+"""The servers a process talks to, opened from the settings."""
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from storage.objects.s3 import S3Settings, S3Store
+from storage.redis.outage import OutageRetry
+from storage.uploader import UploadLimits
+from worker.settings import Settings
+
+MAX_CONNECTIONS = 10_000
+"""Of one client: each reader of a run holds one while it waits, and redis-py's own bound is 100."""
+
+
+class ServiceUnavailableError(RuntimeError):
+    """Redis or S3 can't be reached or refuses us: says which, where, and why; never with a password."""
+
+
+def connect_redis(config: Settings, *, outage_timeout_s: float = 2.0) -> Redis:
+    """A client of the Redis that holds the queue and the progress; connects when it is first used.
+
+    A call that Redis can't serve is retried for `outage_timeout_s`. Raises ServiceUnavailableError for a bad URL.
+    """
+    try:
+        return Redis.from_url(
+            config.redis_url.get_secret_value(),
+            decode_responses=True,
+            socket_timeout=30,
+            socket_connect_timeout=5,
+            socket_keepalive=True,
+            health_check_interval=25,
+            retry=OutageRetry(outage_timeout_s),
+            max_connections=MAX_CONNECTIONS,
+        )
+    except ValueError as error:  # says what a Redis URL looks like, and nothing of what was given
+        raise ServiceUnavailableError(f"AUTOSEQ_REDIS_URL can't be used: {error}") from error
+
+
+def check_redis(redis: Redis) -> None:
+    """Raises ServiceUnavailableError when Redis does not answer."""
+    try:
+        redis.ping()
+    except RedisError as error:
+        place = redis.connection_pool.connection_kwargs
+        where = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
+        raise ServiceUnavailableError(
+            f"Redis at {where} can't be used: {error}; it is set by AUTOSEQ_REDIS_URL"
+        ) from error
+
+
+def connect_store(config: Settings, *, timeout_s: float = 20.0, attempts: int = 2) -> S3Store:
+    """The bucket that holds the runs; a call is tried `attempts` times, until S3 is silent for `timeout_s`."""
+    return S3Store(
+        S3Settings(
+            bucket=config.s3_bucket,
+            endpoint=config.s3_endpoint,
+            access_key=config.s3_access_key.get_secret_value() if config.s3_access_key else None,
+            secret_key=config.s3_secret_key.get_secret_value() if config.s3_secret_key else None,
+            region=config.s3_region,
+            public_endpoint=config.s3_public_endpoint,
+            public_url=config.s3_public_url,
+            url_ttl_s=config.s3_url_expires_s,
+            checksums=config.s3_send_checksums,
+            sse=config.s3_sse,
+            sse_kms_key_id=config.s3_sse_kms_key_id,
+            timeout_s=timeout_s,
+            attempts=attempts,
+        )
+    )
+
+
+def limits_of(config: Settings) -> UploadLimits:
+    """How far uploads to the bucket may lag behind."""
+    return UploadLimits(
+        pending_bytes=config.pending_upload_bytes,
+        spool_bytes=config.spool_bytes,
+        spool_dir=config.spool_dir,
+        outage_timeout_s=config.outage_timeout_s,
+    )

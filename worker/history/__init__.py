@@ -1,0 +1,1 @@
+"""Runs that are stored: read back, branched, compared and verified."""

@@ -1,0 +1,117 @@
+"""A branch: a recipe that goes on from a step of a run, with what was then before the model as its initial context."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.plan import Draw, Path, Read, Step, Write
+from recipes.canonical import to_document
+from recipes.recipe import ContextItem, Recipe
+from recipes.variables import escaped
+from storage.journal import Artifact, Journal
+from worker.history.history import History, PlaceError, read_history
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    """A place in a run where another may go on."""
+
+    history: History
+    step: Step
+    path: Path
+    """The branch of a tree that goes on, its variation of the last image included."""
+    drawn: Artifact | None
+    """The image that goes on, when the step drew some."""
+
+    @property
+    def images(self) -> int:
+        """How many images the sequence has there."""
+        return sum(isinstance(step, Draw) and not step.attempt for step in self._before)
+
+    @property
+    def refinements(self) -> int:
+        """How many refinement texts it has there."""
+        return sum(isinstance(step, Read | Write) and step.role == "refinement" for step in self._before)
+
+    @property
+    def _before(self) -> tuple[Step, ...]:
+        return self.history.before(self.step.number, self.path)
+
+    def context(self) -> tuple[ContextItem, ...]:
+        """What is before the model there. Raises PlaceError, CorruptRecordError."""
+        return self.history.items(self.step, self.path, self.drawn)
+
+    def recipe(self) -> Recipe:
+        """What goes on from there as the run itself would; it may have no images left, which no recipe may.
+
+        Raises PlaceError, CorruptRecordError.
+        """
+        origin, context = self.history.recipe, self.context()
+        pinned = origin.num_pinned  # the same items at the beginning, whatever came behind them
+        return replace(
+            origin,
+            context=context,
+            num_images=origin.num_images - self.images,
+            refinement_prompts=origin.refinement_prompts[self.refinements :],
+            pin=pinned if origin.pin == "initial" and pinned != len(context) else origin.pin,
+            parent=f"{self.history.run_id}@{self.step.number}",
+        )
+
+
+def fork_at(history: History, at: int, variation: int | None = None) -> Fork:
+    """The place behind the step `at`.
+
+    Args:
+        history: of the run.
+        at: the number of a step that is done.
+        variation: which of the images that it drew goes on; by default the one that did.
+
+    Raises PlaceError.
+    """
+    step = history.step(at)
+    begin = len(history.recipe.context)
+    if at < begin:
+        raise PlaceError(f"{history.place(at)}: is in the middle of the initial context; allowed: {begin} or later")
+    if isinstance(step, Draw):
+        drawn = _pick(history, step, variation)
+        path = step.branch(drawn.variation) if step.forks else step.path
+        return Fork(history=history, step=step, path=path, drawn=drawn)
+    if variation is not None:
+        raise PlaceError(f"{history.place(at)}: draws no image that could be chosen by its variation")
+    return Fork(history=history, step=step, path=step.path, drawn=None)
+
+
+def branched(
+    journal: Journal, *, at: int, variation: int | None = None, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The recipe, as data, that goes on behind the step `at` of a run; `overrides` are yet to be put in.
+
+    Raises:
+        RunNotFoundError: the run is not in the bucket.
+        PlaceError: it can't be branched off there.
+        CorruptRecordError, StoreUnavailableError, StoreRefusedError: the bucket can't be read or is damaged.
+    """
+    history = read_history(journal, last=at)
+    recipe = fork_at(history, at, variation).recipe()
+    if recipe.num_images < 1 and "num_images" not in (overrides or {}):
+        raise PlaceError(
+            f"{history.place(at)}: all {history.recipe.num_images} images are there; "
+            "say how many more are wanted: num_images=1 or more"
+        )
+    document: dict[str, Any] = escaped(to_document(recipe))
+    return document
+
+
+def _pick(history: History, step: Draw, variation: int | None) -> Artifact:
+    """One of the images that `step` drew."""
+    drawn = history.candidates(step)
+    numbers = ", ".join(map(str, sorted(drawn)))
+    if variation is not None:
+        if variation not in drawn:
+            raise PlaceError(f"{history.place(step.number)}: has no variation {variation}; allowed: {numbers}")
+        return drawn[variation]
+    chosen = [one for one in drawn.values() if one.chosen] or list(drawn.values())
+    if len(chosen) != 1:
+        what = "drew several images that may go on; choose by variation"
+        raise PlaceError(f"{history.place(step.number)}: {what}: {numbers}")
+    return chosen[0]

@@ -1,0 +1,204 @@
+"""Where two runs part: their recipes field by field, then all that they made, place by place."""
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from PIL import Image, ImageChops, ImageStat
+
+from recipes.canonical import to_document
+from recipes.recipe import Recipe
+from storage.errors import CorruptRecordError, ObjectNotFoundError
+from worker.history.history import is_on, read_history
+from worker.history.lineage import JournalOf, Lineage, LineageItem, Place, read_lineage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A field in which two recipes differ."""
+
+    field: str
+    """Its dotted path."""
+    one: Any
+    other: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """What two runs have at one place of the sequence."""
+
+    place: Place
+    one: LineageItem | None
+    """None where the run has nothing, or not yet."""
+    other: LineageItem | None
+    same: bool
+    """The same bytes of a text, the same pixels of an image; and both go on from it, or neither."""
+    distance: float | None = None
+    """Of two images of one size: the mean absolute difference of their pixels and channels, 0 to 255."""
+
+    @property
+    def is_image(self) -> bool:
+        return any(entry is not None and entry.text is None for entry in (self.one, self.other))
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        place = self.place
+        where = {"path": ".".join(map(str, place.path)), "attempt": place.attempt, "variation": place.variation}
+        return {
+            "place": str(place),
+            "role": place.role,
+            **where,
+            "same": self.same,
+            "mean_absolute_difference": self.distance,
+            "runs": [None if one is None else _told(one) for one in (self.one, self.other)],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Two runs, side by side."""
+
+    one: Lineage
+    other: Lineage
+    changes: tuple[Change, ...]
+    pairs: tuple[Pair, ...]
+    """In the order of the sequence."""
+
+    @cached_property
+    def first_divergence(self) -> Pair | None:
+        """The first place at which they differ."""
+        return next((pair for pair in self.pairs if not pair.same), None)
+
+    @property
+    def same(self) -> bool:
+        return self.first_divergence is None and not self.changes
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "runs": [self.one.run_id, self.other.run_id],
+            "same": self.same,
+            "recipe": [{"field": one.field, "values": [one.one, one.other]} for one in self.changes],
+            "first_divergence": str(self.first_divergence.place) if self.first_divergence else None,
+            "places": [pair.to_data() for pair in self.pairs],
+        }
+
+
+def compare(one: str, other: str, journal_of: JournalOf) -> Difference:
+    """The runs `one` and `other`, as far as they are done.
+
+    Raises:
+        RunNotFoundError: one of them is not in the bucket.
+        CorruptRecordError, StoreUnavailableError, StoreRefusedError: the bucket can't be read or is damaged.
+    """
+    first, second = (read_lineage(read_history(journal_of(run_id)), journal_of) for run_id in (one, other))
+    deeper = max(first.path, second.path, key=len)
+    if is_on(first.path, deeper) and is_on(
+        second.path, deeper
+    ):  # what else the tree of a parent holds is no difference
+        first, second = first.along(deeper), second.along(deeper)
+    return Difference(
+        one=first,
+        other=second,
+        changes=tuple(_changes(*_comparable(first, second))),
+        pairs=tuple(_pairs(first, second)),
+    )
+
+
+def load_picture(entry: LineageItem) -> Image.Image:
+    """An image of a sequence, RGB. Raises CorruptRecordError."""
+    try:
+        with Image.open(io.BytesIO(entry.journal.get(entry.key))) as image:
+            return image.convert("RGB")
+    except (ObjectNotFoundError, OSError, SyntaxError, ValueError) as error:
+        raise CorruptRecordError(
+            f"{entry.journal.address(entry.key)}: is no picture that can be read: {error}"
+        ) from error
+
+
+def _told(entry: LineageItem) -> dict[str, Any]:
+    told: dict[str, Any] = {"run_id": entry.run_id, "step": entry.step, "selected": entry.selected}
+    if entry.text is not None:
+        return {**told, "text": entry.text}
+    return {**told, "address": entry.journal.address(entry.key), "sha256": entry.sha256}
+
+
+def _comparable(one: Lineage, other: Lineage) -> tuple[Recipe, Recipe]:
+    """The recipes of two runs; of one that the other branched off, what is left of its recipe there."""
+    return _rest(one, other), _rest(other, one)
+
+
+def _rest(lineage: Lineage, branch: Lineage) -> Recipe:
+    origin = branch.origin
+    return origin.recipe() if origin and origin.history.run_id == lineage.run_id else lineage.history.recipe
+
+
+def _changes(one: Recipe, other: Recipe) -> Iterator[Change]:
+    documents = [_content(recipe) for recipe in (one, other)]
+    yield from _fields("", *documents)
+
+
+def _content(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as data, its images by what they hold; where it is from does not count."""
+    document = to_document(recipe)
+    del document["parent"]
+    document["context"] = [
+        {"image": f"sha256 {item['sha256']}"} if "image" in item else item for item in document["context"]
+    ]
+    return document
+
+
+def _fields(path: str, one: Any, other: Any) -> Iterator[Change]:  # noqa: ANN401 - any part of a recipe
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in dict.fromkeys((*one, *other)):
+            yield from _fields(f"{path}.{name}" if path else name, one.get(name), other.get(name))
+    elif isinstance(one, list) and isinstance(other, list) and path in ("context", "refinement_prompts"):
+        for index in range(max(len(one), len(other))):
+            values = [values[index] if index < len(values) else None for values in (one, other)]
+            yield from _fields(f"{path}.{index}", *values)
+    elif one != other:
+        yield Change(field=path, one=one, other=other)
+
+
+def _pairs(one: Lineage, other: Lineage) -> Iterator[Pair]:
+    first = {entry.place: entry for entry in one.items}
+    second = {entry.place: entry for entry in other.items}
+    for place in _merged(list(first), list(second)):
+        yield _pair(place, first.get(place), second.get(place))
+
+
+def _merged(one: list[Place], other: list[Place]) -> list[Place]:
+    """All places, in the order of the sequence: those of `other` alone behind what they come after there."""
+    merged = list(one)
+    known = set(one)
+    behind = 0
+    for place in other:
+        if place in known:
+            behind = merged.index(place) + 1
+        else:
+            merged.insert(behind, place)
+            behind += 1
+    return merged
+
+
+def _pair(place: Place, one: LineageItem | None, other: LineageItem | None) -> Pair:
+    if one is None or other is None:
+        return Pair(place=place, one=one, other=other, same=False)
+    alike = one.selected == other.selected
+    if one.text is not None or other.text is not None:
+        return Pair(place=place, one=one, other=other, same=alike and one.text == other.text)
+    if one.sha256 == other.sha256:
+        return Pair(place=place, one=one, other=other, same=alike, distance=0.0)
+    # The files name their runs, so it is the pixels that may be the same.
+    distance = _distance(load_picture(one), load_picture(other))
+    return Pair(place=place, one=one, other=other, same=alike and distance == 0, distance=distance)
+
+
+def _distance(one: Image.Image, other: Image.Image) -> float | None:
+    """The mean absolute difference of two RGB images, 0 to 255; None when they are of different sizes."""
+    if one.size != other.size:
+        return None
+    means = ImageStat.Stat(ImageChops.difference(one, other)).mean
+    return sum(means) / len(means)

@@ -1,0 +1,163 @@
+"""What a run has done so far, from the bucket alone: which items are before the model at any step of it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from core.plan import Draw, Evict, Path, Read, Step, Write, plan
+from recipes.load import load_resolved
+from recipes.recipe import MAX_TEXT_CHARS, ContextItem, ImageItem, Recipe, TextItem
+from storage import keys
+from storage.errors import CorruptRecordError, ObjectNotFoundError, RunNotFoundError
+from storage.journal import Artifact, Commit, Journal
+
+
+class PlaceError(ValueError):
+    """A place in a run can't be used: says which, why, and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """A run as far as it is committed; it may be under way, or have failed."""
+
+    journal: Journal
+    recipe: Recipe
+    """Resolved."""
+    steps: tuple[Step, ...]
+    """The whole plan."""
+    commits: tuple[Commit, ...]
+    """Of the first steps."""
+
+    @property
+    def run_id(self) -> str:
+        return self.journal.run_id
+
+    def place(self, number: int) -> str:
+        """A step of this run, for messages."""
+        return f"run {self.run_id}, step {number}"
+
+    def step(self, number: int) -> Step:
+        """A step that is done. Raises PlaceError."""
+        if not 1 <= number <= len(self.steps):
+            raise PlaceError(f"{self.place(number)}: there is none; allowed: 1 to {len(self.steps)}")
+        if number > len(self.commits):
+            done = f"steps 1 to {len(self.commits)} are" if self.commits else "none is"
+            raise PlaceError(f"{self.place(number)}: is not done yet; {done}")
+        return self.steps[number - 1]
+
+    def before(self, number: int, path: Path) -> tuple[Step, ...]:
+        """The steps up to and with `number` that lie on the branch `path`."""
+        return tuple(step for step in self.steps[:number] if is_on(step.path, path))
+
+    def candidates(self, step: Draw) -> dict[int, Artifact]:
+        """The images that `step` drew, by their variation; where it had nothing to draw again, those that it left."""
+        made = self.commits[step.number - 1].artifacts
+        return {one.variation: one for one in made} if made else self.kept(step)
+
+    def kept(self, last: Draw) -> dict[int, Artifact]:
+        """What goes on of an image after its try `last`, by variation: one of them, or in a tree each."""
+        kept: dict[Path, Artifact] = {}
+        for number in range(last.item, last.number + 1):
+            for one in self.commits[number - 1].artifacts:
+                if one.chosen:
+                    kept[last.branch(one.variation) if last.forks else last.path] = one
+        return {one.variation: one for one in kept.values()}
+
+    def items(self, step: Step, path: Path, drawn: Artifact | None = None) -> tuple[ContextItem, ...]:
+        """What is before the model once `step` is done and the sequence goes on on `path`, as items of a recipe.
+
+        Args:
+            step: a step that is done.
+            path: the branch, the variation that goes on included.
+            drawn: the image that goes on, when `step` drew some.
+        """
+        dropped = step.dropped if isinstance(step, Evict) else ()
+        before = tuple(self._item(number, path) for number in step.context if number not in dropped)
+        if drawn is not None:
+            return (*before, self._picture(drawn))
+        return before if isinstance(step, Evict) else (*before, self._item(step.number, path))
+
+    def _item(self, number: int, path: Path) -> ContextItem:
+        step = self.steps[number - 1]
+        match step:
+            case Read(item=ImageItem() as item):
+                return ImageItem(image=self.journal.address(item.image), sha256=item.sha256)
+            case Read(item=item):
+                return item
+            case Write(role=role):
+                return TextItem(text=self._text(number), thought=role == "thinking")
+            case Draw():
+                last = [one for one in self.steps if isinstance(one, Draw) and one.item == number][-1]
+                kept = self.kept(last)
+                return self._picture(kept[path[len(step.path)]] if step.forks else next(iter(kept.values())))
+            case Evict():
+                raise ValueError(f"{self.place(number)}: leaves no item")
+
+    def _picture(self, drawn: Artifact) -> ImageItem:
+        return ImageItem(image=self.journal.address(drawn.key), sha256=drawn.sha256)
+
+    def _text(self, number: int) -> str:
+        (made,) = self.commits[number - 1].artifacts
+        text = read_text(self.journal, made)
+        if not 1 <= len(text) <= MAX_TEXT_CHARS:
+            raise PlaceError(
+                f"{self.place(number)}: its text has {len(text):,} characters, and it would be in the context; "
+                f"allowed there: 1 to {MAX_TEXT_CHARS:,}"
+            )
+        return text
+
+
+def read_history(journal: Journal, *, last: int | None = None) -> History:
+    """The run of `journal`, as far as it is done; up to the step `last` when one is given.
+
+    Raises:
+        RunNotFoundError: there is no such run in the bucket, or no worker has begun it.
+        CorruptRecordError: what is there was not left by a worker.
+        StoreUnavailableError, StoreRefusedError: the bucket can't be read.
+    """
+    recipe = read_recipe(journal)
+    steps = plan(recipe)
+    return History(journal=journal, recipe=recipe, steps=steps, commits=tuple(_commits(journal, steps[:last])))
+
+
+def read_recipe(journal: Journal) -> Recipe:
+    """The resolved recipe of a run. Raises RunNotFoundError, CorruptRecordError."""
+    try:
+        return load_resolved(json.loads(journal.get(keys.RECIPE)))
+    except ObjectNotFoundError:
+        address = journal.address(keys.RECIPE)
+        raise RunNotFoundError(
+            f"run {journal.run_id}: there is no {address}; a run has it once a worker begins it"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise CorruptRecordError(f"{journal.address(keys.RECIPE)}: is no recipe that can be read: {error}") from error
+
+
+def read_text(journal: Journal, made: Artifact) -> str:
+    """The words of a text artifact. Raises CorruptRecordError."""
+    return read_object(journal, made).decode()
+
+
+def read_object(journal: Journal, made: Artifact) -> bytes:
+    """The bytes of an artifact, which are those that were committed. Raises CorruptRecordError."""
+    try:
+        data = journal.get(made.key)
+    except ObjectNotFoundError:
+        raise CorruptRecordError(f"{journal.address(made.key)}: is missing, and its step is committed") from None
+    if hashlib.sha256(data).hexdigest() != made.sha256:
+        raise CorruptRecordError(f"{journal.address(made.key)}: is not what was committed: its SHA-256 differs")
+    return data
+
+
+def is_on(path: Path, branch: Path) -> bool:
+    """Whether what lies on `path` is part of what leads to `branch`."""
+    return branch[: len(path)] == path
+
+
+def _commits(journal: Journal, steps: tuple[Step, ...]) -> Iterator[Commit]:
+    for step in steps:
+        try:
+            yield journal.read_commit(step.number)
+        except ObjectNotFoundError:
+            return

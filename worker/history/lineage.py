@@ -1,0 +1,207 @@
+"""The whole sequence that a run is part of: its own steps, behind those of the runs that it branched off."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+from core.plan import Draw, Path, Step
+from recipes.recipe import ContextItem, ImageItem, TextItem
+from storage.errors import RunNotFoundError
+from storage.journal import Artifact, Journal
+from worker.history.branch import Fork, fork_at
+from worker.history.history import History, PlaceError, is_on, read_history, read_text
+
+Role: TypeAlias = Literal["given", "refinement", "thinking", "image"]
+JournalOf: TypeAlias = Callable[[str], Journal]
+"""The folder of a run, by its id."""
+ROLES: tuple[Role, ...] = ("given", "refinement", "thinking", "image")
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Place:
+    """Where in a sequence something stands, whatever the number of its step is."""
+
+    path: Path = ()
+    """The branch of a tree; of an image, that of its step."""
+    images: int
+    """How many images the branch has before it."""
+    rank: int
+    """Of its role."""
+    item: int = 0
+    """Which item of the initial context, from 0."""
+    attempt: int = 0
+    variation: int = 0
+
+    @property
+    def role(self) -> Role:
+        return ROLES[self.rank]
+
+    def __str__(self) -> str:
+        branch = f"branch {'.'.join(map(str, self.path))}, " if self.path else ""
+        if self.role == "given":
+            return f"given item {self.item + 1}"
+        if self.role != "image":
+            return f"{branch}{self.role} before image {self.images + 1}"
+        marks = f", try {self.attempt + 1}" * bool(self.attempt) + f", variation {self.variation}" * bool(
+            self.variation
+        )
+        return f"{branch}image {self.images + 1}{marks}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineageItem:
+    """One text or image of a sequence."""
+
+    place: Place
+    run_id: str
+    """The run that read or made it."""
+    step: int
+    text: str | None = None
+    """None for an image."""
+    key: str = ""
+    """Of an image: its object within the run's folder."""
+    sha256: str = ""
+    selected: bool = True
+    """Whether the sequence goes on from it; other variations and dropped tries do not."""
+    journal: Journal = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """A run as a sequence from its very beginning, as far as it is done."""
+
+    history: History
+    origin: Fork | None
+    """Where the run branched off; None for one that did not, or whose parent is not in this bucket."""
+    items: tuple[LineageItem, ...]
+    path: Path = ()
+    """What the run's own branches begin with."""
+    images: int = 0
+    """How many images came before the run's own."""
+
+    @property
+    def run_id(self) -> str:
+        return self.history.run_id
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.history.commits) == len(self.history.steps)
+
+    def along(self, path: Path) -> "Lineage":
+        """Of a tree, what leads to `path` and what follows from there."""
+        return replace(self, items=tuple(one for one in self.items if _is_along(one.place, path)))
+
+
+def read_lineage(history: History, journal_of: JournalOf) -> Lineage:
+    """The sequence of a run, with what came before it in others. Raises CorruptRecordError and what S3 raises."""
+    origin = _origin(history, journal_of)
+    if origin is None:
+        items = tuple(_given(history))
+        lineage = Lineage(history=history, origin=None, items=items)
+    else:
+        before = read_lineage(origin.history, journal_of)
+        path = before.path + origin.path
+        items = tuple(_inherited(before, origin, path))
+        lineage = Lineage(history=history, origin=origin, items=items, path=path, images=before.images + origin.images)
+    return replace(lineage, items=(*items, *_own(lineage)))
+
+
+def _is_along(place: Place, path: Path) -> bool:
+    if not (is_on(place.path, path) or is_on(path, place.path)):
+        return False
+    depth = len(place.path)
+    return place.role != "image" or depth >= len(path) or place.variation == path[depth]
+
+
+def _origin(history: History, journal_of: JournalOf) -> Fork | None:
+    """The place in another run that this one's initial context is from."""
+    if history.recipe.parent is None:
+        return None
+    run_id, _, number = history.recipe.parent.rpartition("@")
+    try:
+        parent = read_history(journal_of(run_id), last=int(number))
+        forks = list(_forks(parent, int(number)))
+        context = _contents(history.recipe.context)
+        return next((fork for fork in forks if _contents(fork.context()) == context), None)
+    except (RunNotFoundError, PlaceError):
+        return None
+
+
+def _forks(parent: History, number: int) -> Iterator[Fork]:
+    step = parent.step(number)
+    for variation in parent.candidates(step) if isinstance(step, Draw) else (None,):
+        yield fork_at(parent, number, variation)
+
+
+def _contents(context: tuple[ContextItem, ...]) -> list[object]:
+    """The items of a context, images by their content."""
+    return [one.sha256 if isinstance(one, ImageItem) else one for one in context]
+
+
+def _given(history: History) -> Iterator[LineageItem]:
+    for number, item in enumerate(history.recipe.context[: len(history.commits)]):
+        place = Place(images=0, rank=0, item=number)
+        entry = LineageItem(place=place, run_id=history.run_id, step=number + 1, journal=history.journal)
+        if isinstance(item, TextItem):
+            yield replace(entry, text=item.text)
+        else:
+            yield replace(entry, key=item.image, sha256=item.sha256 or "")
+
+
+def _inherited(before: Lineage, origin: Fork, path: Path) -> Iterator[LineageItem]:
+    """What leads to the place where a run branched off: of the image drawn there, another may go on than did."""
+    for entry in before.items:
+        if not is_on(entry.place.path, path):
+            continue
+        here = entry.run_id == origin.history.run_id and entry.place.role == "image"
+        if here and origin.drawn and _item(origin.history, entry.step) == _item(origin.history, origin.step.number):
+            yield replace(entry, selected=entry.key == origin.drawn.key)
+        elif here and len(path) > len(entry.place.path):
+            yield replace(entry, selected=entry.selected and entry.place.variation == path[len(entry.place.path)])
+        else:
+            yield entry
+
+
+def _item(history: History, number: int) -> int | None:
+    step = history.steps[number - 1]
+    return step.item if isinstance(step, Draw) else None
+
+
+def _own(lineage: Lineage) -> Iterator[LineageItem]:
+    """What the steps of the run itself made."""
+    history = lineage.history
+    kept = {one.key for one in _going_on(history)}
+    for step, commit in zip(history.steps, history.commits, strict=False):
+        for made in commit.artifacts:
+            yield LineageItem(
+                place=_place(lineage, step, made),
+                run_id=history.run_id,
+                step=step.number,
+                text=read_text(history.journal, made) if made.kind == "text" else None,
+                key=made.key,
+                sha256=made.sha256,
+                selected=made.kind == "text" or made.key in kept,
+                journal=history.journal,
+            )
+
+
+def _place(lineage: Lineage, step: Step, made: Artifact) -> Place:
+    if isinstance(step, Draw):
+        images = step.index
+    else:
+        before = lineage.history.before(step.number, step.path)
+        images = sum(isinstance(one, Draw) and not one.attempt for one in before)
+    return Place(
+        path=lineage.path + step.path,
+        images=lineage.images + images,
+        rank=ROLES.index(made.role),
+        attempt=made.attempt,
+        variation=made.variation,
+    )
+
+
+def _going_on(history: History) -> Iterator[Artifact]:
+    """The images from which the run goes on, as far as it is."""
+    done = [step for step in history.steps[: len(history.commits)] if isinstance(step, Draw)]
+    for last in {step.item: step for step in done}.values():
+        yield from history.kept(last).values()

@@ -1,0 +1,161 @@
+"""The images a recipe refers to: fetched from where it may refer to, checked, and decoded."""
+
+import hashlib
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from recipes.recipe import ContextItem, ImageItem, Recipe
+from recipes.reference import ALLOWED, DataReference, FileReference, ImageReferenceError, S3Reference, parse_reference
+from storage.errors import ObjectNotFoundError, StoreRefusedError
+from storage.objects import ObjectStore
+
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 64_000_000
+EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+
+
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError, TypeError, OverflowError)
+"""What Pillow's decoders, and its reader of EXIF data, raise for damaged files."""
+
+
+class InputError(ValueError):
+    """An image of the recipe can't be used: says which, what is wrong and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputImage:
+    """One image of the initial context, as the bytes it came in."""
+
+    data: bytes
+    extension: str
+    sha256: str
+
+    @property
+    def content_type(self) -> str:
+        return CONTENT_TYPES[self.extension]
+
+    def decode(self) -> Image.Image:
+        """The picture, upright, with its transparency if it has any."""
+        with warnings.catch_warnings():
+            # Of large pictures, which the limit here is for, and of EXIF data that is read as far as it goes.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(self.data), formats=tuple(EXTENSIONS)) as image:
+                image.load()
+                return ImageOps.exif_transpose(image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where images may come from."""
+
+    folder: Path | None = None
+    """The folder of the recipe file; None when the recipe did not come from a file."""
+    store: ObjectStore | None = None
+    """Where s3:// references are read; None where there is none."""
+    buckets: Sequence[str] = ()
+    """The buckets that s3:// references may name."""
+
+    def fetch(self, recipe: Recipe) -> tuple[InputImage, ...]:
+        """The images of the recipe's context, in order. Raises InputError for the first that can't be used."""
+        return tuple(
+            self._fetch(f"context[{position}].image", item)
+            for position, item in enumerate(recipe.context)
+            if isinstance(item, ImageItem)
+        )
+
+    def _fetch(self, place: str, item: ImageItem) -> InputImage:
+        try:
+            reference = parse_reference(item.image)
+        except ImageReferenceError as error:
+            raise InputError(f"{place}: {error}; allowed: {ALLOWED}") from error
+        match reference:
+            case DataReference(content=data):
+                pass
+            case S3Reference(bucket=bucket):
+                data = self._object(place, item.image, bucket)
+            case FileReference(path=name):
+                data = self._file(place, name)
+        image = checked(place, data)
+        if item.sha256 is not None and item.sha256.lower() != image.sha256:
+            raise InputError(f"{place}: its SHA-256 is {image.sha256}, the recipe pins {item.sha256}")
+        return image
+
+    def _object(self, place: str, address: str, bucket: str) -> bytes:
+        if self.store is None:
+            raise InputError(f"{place}: {address} can't be read here: no S3 store is configured")
+        if bucket not in self.buckets:
+            raise InputError(f"{place}: bucket {bucket!r} is not allowed; allowed: {', '.join(self.buckets)}")
+        try:
+            return self.store.get_address(address, max_bytes=MAX_BYTES)
+        except (ObjectNotFoundError, StoreRefusedError) as error:
+            raise InputError(f"{place}: {address} can't be read: {error}") from error
+
+    def _file(self, place: str, name: str) -> bytes:
+        if self.folder is None:
+            raise InputError(f"{place}: {name!r} is a file, and this recipe has no folder; use s3://… or a data: URI")
+        try:
+            root = self.folder.resolve()
+            path = (root / name).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a folder that may not be read
+            raise InputError(f"{place}: {name[:80]!r} can't be looked for: {error}") from error
+        if not path.is_relative_to(root):
+            raise InputError(f"{place}: {name!r} is outside the recipe's folder")
+        try:
+            size_bytes = path.stat().st_size
+            if not path.is_file():
+                raise InputError(f"{place}: {path} is no regular file")
+            if size_bytes > MAX_BYTES:
+                raise InputError(f"{place}: {path} has {size_bytes:,} bytes; at most {MAX_BYTES:,} are allowed")
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{place}: {path} can't be read: {error.strerror or error}") from error
+
+
+def with_references(recipe: Recipe, images: Sequence[InputImage], references: Sequence[str]) -> Recipe:
+    """The recipe with its images referred to by `references` and pinned to their hashes, both in order."""
+    found = iter(zip(images, references, strict=True))
+    context: list[ContextItem] = []
+    for item in recipe.context:
+        if isinstance(item, ImageItem):
+            image, reference = next(found)
+            context.append(ImageItem(image=reference, sha256=image.sha256))
+        else:
+            context.append(item)
+    return replace(recipe, context=tuple(context))
+
+
+def checked(place: str, data: bytes) -> InputImage:
+    """The image in `data`, decoded once to see that it can be. Raises InputError."""
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{place}: has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed")
+    try:
+        image = InputImage(data=data, extension=_extension(place, data), sha256=hashlib.sha256(data).hexdigest())
+        image.decode()
+    except UnidentifiedImageError:
+        raise InputError(f"{place}: is no image that can be read; allowed: PNG, JPEG, WebP") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{place}: is far too large; at most {MAX_PIXELS:,} pixels are allowed") from None
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(f"{place}: is a damaged image: {error}") from error
+    return image
+
+
+def _extension(place: str, data: bytes) -> str:
+    """What an image is, by its header. Raises InputError when it is too large, and what Pillow raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} x {image.height}"
+                raise InputError(f"{place}: is {size} pixels; at most {MAX_PIXELS:,} in all are allowed")
+            return EXTENSIONS[image.format or ""]

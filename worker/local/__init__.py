@@ -1,0 +1,1 @@
+"""Redis, S3 and workers on this machine."""

@@ -1,0 +1,141 @@
+"""Celery workers as child processes: one for each GPU, started, watched and stopped together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+from worker.local.process import TAIL_LINES, LocalServiceError
+
+POLL_S = 0.05
+STOP_TIMEOUT_S = 5.0
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class WorkerFleet:
+    """One worker for each GPU of `gpus`, each pinned to its own; one worker, unpinned, when there are none.
+
+    Args:
+        env: the workers' environment.
+        gpus: CUDA's numbers.
+        options: further options of `celery worker`.
+        log: where their output goes; None is this process's own.
+    """
+
+    def __init__(
+        self, env: Mapping[str, str], *, gpus: Sequence[int] = (), options: Sequence[str] = (), log: Path | None = None
+    ) -> None:
+        self.log = log
+        output = log.open("wb") if log else None
+        pins: Sequence[int | None] = gpus or [None]
+        try:
+            self._processes = [
+                subprocess.Popen(  # noqa: S603 - a command line of ours, without a shell
+                    command(gpu, options),
+                    env=environment(env, gpu),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,  # Ctrl-C reaches them once, through us: twice is celery's "at once"
+                )
+                for gpu in pins
+            ]
+        finally:
+            if output:
+                output.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(STOP_TIMEOUT_S)
+
+    def send(self, number: int) -> None:
+        """Send a signal to those that still run."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def ended(self) -> bool:
+        """Whether none runs any more."""
+        return all(process.poll() is not None for process in self._processes)
+
+    def wait(self) -> int:
+        """Wait for all to end; the worst of their exit codes, a signal's as the shell has it."""
+        for process in self._processes:
+            process.wait()
+        return max(128 - code if (code := process.returncode) < 0 else code for process in self._processes)
+
+    def check(self) -> None:
+        """Raises LocalServiceError, with the end of the log, when one has ended."""
+        for process in self._processes:
+            if process.poll() is not None:
+                raise LocalServiceError(f"the worker ended with exit code {process.returncode}{self._tail()}")
+
+    def stop(self, timeout_s: float) -> None:
+        """Ask them to end, and make them after `timeout_s`: the run under way loses its current step, no more."""
+        self.send(signal.SIGTERM)
+        deadline = time.monotonic() + timeout_s
+        try:
+            while not self.ended() and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+        finally:  # also when a second Ctrl-C won't wait
+            for process in self._processes:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # it leads its session: its own child goes with it
+                    process.wait()
+
+    def _tail(self) -> str:
+        if self.log is None:
+            return ""
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        return "\n  ".join([f"; the end of {self.log}:", *lines])
+
+
+def command(gpu: int | None, options: Sequence[str]) -> list[str]:
+    """The command line of one worker."""
+    given = {option.partition("=")[0] for option in options}
+    level = [] if given & {"-l", "--loglevel"} else ["--loglevel", "INFO"]
+    name = [] if gpu is None or given & {"-n", "--hostname"} else ["--hostname", f"gpu{gpu}@%h"]
+    return [sys.executable, "-m", "celery", "-A", "worker", "worker", *level, *name, *options]
+
+
+def environment(env: Mapping[str, str], gpu: int | None) -> dict[str, str]:
+    """The environment of one worker."""
+    pinned = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    return {**env, **pinned}
+
+
+def serve(env: Mapping[str, str], *, gpus: Sequence[int], options: Sequence[str]) -> int:
+    """Run workers until they end by themselves or by a signal to this process; the worst of their exit codes."""
+    waiting: list[int] = []
+    fleet: WorkerFleet | None = None
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if fleet is None:
+            waiting.append(number)
+        else:
+            fleet.send(number)
+
+    with signals_to(forward):
+        fleet = WorkerFleet(env, gpus=gpus, options=options)
+        for number in waiting:  # came while they were being started
+            fleet.send(number)
+        return fleet.wait()
+
+
+@contextmanager
+def signals_to(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """`handler` gets the signals that ask this process to end."""
+    before = {number: signal.signal(number, handler) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,1 @@
+"""Serving: from a delivered message to a manifest."""

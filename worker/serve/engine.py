@@ -1,0 +1,104 @@
+"""This process's model: loaded once, on first use, and kept. The one door to torch."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from core.model_folder import read_spec
+from core.protocol import UnifiedModel
+from core.scripted import SPEC, ScriptedModel
+from recipes.model_spec import ModelSpec
+from worker.errors import RunFailed
+from worker.settings import Settings
+
+T = TypeVar("T")
+SCRIPTED = "scripted"
+"""The model setting that means a model without weights."""
+
+
+class Engine:
+    """Loads the model that the settings name, unless it is given one."""
+
+    def __init__(self, settings: Settings, model: UnifiedModel | None = None) -> None:
+        self._settings = settings
+        self._model = model
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    def spec(self) -> ModelSpec:
+        """What the model is, read without loading it. Raises ModelFolderError."""
+        if self._settings.model == SCRIPTED:
+            return SPEC
+        return read_spec(Path(self._settings.model), self._settings.served_model)
+
+    def model(self, on_progress: Callable[[int, int], None] | None = None) -> UnifiedModel:
+        """The model, loaded when this is the first call.
+
+        Args:
+            on_progress: called with (bytes read, bytes in all) while the weights are read.
+
+        Raises:
+            ModelFolderError: the folder is missing, or its files don't fit the architecture.
+        """
+        if self._model is None:
+            self._model = self._load(on_progress)
+        return self._model
+
+    def _load(self, on_progress: Callable[[int, int], None] | None) -> UnifiedModel:
+        settings = self._settings
+        if settings.model == SCRIPTED:
+            return ScriptedModel(delay_s=settings.scripted_delay_s)
+        from core.bagel import Bagel  # noqa: PLC0415 (torch is loaded in the process that computes, and in no other)
+
+        return Bagel.load(
+            Path(settings.model),
+            name=settings.served_model,
+            device=settings.device,
+            dtype=settings.dtype,
+            gpus=settings.gpus or None,
+            on_progress=on_progress,
+            max_batch=settings.max_batch,
+        )
+
+    def with_memory_freed_once(self, call: Callable[[], T], sizes: Callable[[], str]) -> T:
+        """`call()`, and once more with the caches emptied when the device runs out of memory.
+
+        Raises RunFailed, with what `sizes()` says, when it does so again; the model stays loaded and other runs go on.
+        """
+        try:
+            return call()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            first = str(error)
+        self._free_memory()
+        try:
+            return call()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._free_memory()
+            raise RunFailed(
+                f"out of memory on the device, twice, {sizes()}; smaller image.width and image.height, fewer "
+                f"max_context_items or fewer images at once (AUTOSEQ_MAX_BATCH) take less: {first}"
+            ) from error
+
+    def _free_memory(self) -> None:
+        """Give what the model cached for its last context, and what torch keeps for later, back to the device."""
+        if self._model is not None:
+            self._model.forget()
+        if "torch" in sys.modules:
+            import torch  # noqa: PLC0415 (loaded already, by the model)
+
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    import torch  # noqa: PLC0415 (loaded already, by the model)
+
+    return isinstance(error, torch.OutOfMemoryError)
