@@ -23,6 +23,7 @@ from tests.worker.serving import UPLOADS, Silent, request, undisturbed
 from worker.jobs.inputs import InputError
 from worker.jobs.job import restore
 from worker.jobs.result import result_of
+from worker.serve.claim import Unclaimed
 from worker.serve.run import run
 
 RUN: Final = "run-1"
@@ -85,7 +86,7 @@ def _go_on(journal: Journal) -> None:
         if job is None:
             return
         manifest = run(
-            job, model=ScriptedModel(), journal=journal, reporter=Silent(), guard=lambda _event: None, uploads=UPLOADS
+            job, model=ScriptedModel(), journal=journal, reporter=Silent(), claim=Unclaimed(), uploads=UPLOADS
         )
     json.dumps(result_of(manifest, journal))
 

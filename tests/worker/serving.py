@@ -24,6 +24,7 @@ from worker.jobs.inputs import Sources
 from worker.jobs.job import Job, resolve, store
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
+from worker.serve.claim import Unclaimed
 from worker.serve.run import run
 from worker.settings import PROJECT, Settings
 
@@ -85,6 +86,13 @@ class Silent:
         self.commits.append(commit)
 
 
+class Watched(Unclaimed):
+    """The claim of a run that nobody else can take, with what a test does at each checkpoint."""
+
+    def __init__(self, at_checkpoint: Callable[..., None]) -> None:
+        self.checkpoint = at_checkpoint  # type: ignore[method-assign]
+
+
 def make_run(
     asked: RunRequest,
     objects: ObjectStore,
@@ -92,7 +100,7 @@ def make_run(
     prefix: str = PREFIX,
     model: UnifiedModel | None = None,
     reporter: Silent | None = None,
-    guard: Callable[..., None] = lambda *_: None,
+    checkpoint: Callable[..., None] = lambda *_: None,
     uploads: UploadLimits = UPLOADS,
 ) -> Manifest:
     """The run that `asked` describes, in this process; on the scripted model, unless another is given."""
@@ -100,7 +108,7 @@ def make_run(
     job = resolve(asked, model.spec, recipes=PROJECT / "recipes", sources=Sources())
     store(job, journal)
     reporter = reporter or Silent()
-    return run(job, model=model, journal=journal, reporter=reporter, guard=guard, uploads=uploads)
+    return run(job, model=model, journal=journal, reporter=reporter, claim=Watched(checkpoint), uploads=uploads)
 
 
 def objects_of(objects: ObjectStore, run_id: str, *, prefix: str = PREFIX) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,10 @@ from worker.app import TASK, make_app
 from worker.client import Client
 from worker.errors import RunFailed
 from worker.local.services import LocalServices
-from worker.serve.delivery import WorkerRuntime
+from worker.serve.runtime import WorkerRuntime
 from worker.serve.engine import Engine
 from worker.settings import PROJECT, queue_of, settings
-from worker.tasks import host, run_task
+from worker.tasks import run_task, runtime
 
 NOT_AN_IMAGE = "data:image/png;base64,aGVsbG8="
 HUGE_IMAGE = "data:image/png;base64," + base64.b64encode(bomb(9_000, 9_000)).decode()
@@ -213,10 +214,10 @@ def here(services: LocalServices, monkeypatch: pytest.MonkeyPatch) -> Iterator[W
     for name, value in env_of(services, IN_PROCESS_DATABASE).items():
         monkeypatch.setenv(name, value)
     settings.cache_clear()
-    host.cache_clear()
-    yield host()
-    host().close()
-    host.cache_clear()
+    runtime.cache_clear()
+    yield runtime()
+    runtime().close()
+    runtime.cache_clear()
     settings.cache_clear()
 
 
@@ -231,14 +232,18 @@ def state_of(here: WorkerRuntime, run_id: str) -> tuple[str, str | None]:
     return state.state, state.error
 
 
-def test_an_error_that_nobody_thought_of_fails_the_run_with_its_words(here: WorkerRuntime, run_id: str) -> None:
-    here.engine = Failing(ZeroDivisionError("no one divides by zero"))
+def test_an_error_that_nobody_thought_of_fails_the_run_with_its_words(
+    here: WorkerRuntime, monkeypatch: pytest.MonkeyPatch, run_id: str
+) -> None:
+    monkeypatch.setattr("worker.tasks.runtime", lambda: replace(here, engine=Failing(ZeroDivisionError("by zero"))))
     assert celery_state_of(run_id) == "FAILURE"
-    assert state_of(here, run_id) == ("failed", "internal error: ZeroDivisionError: no one divides by zero")
+    assert state_of(here, run_id) == ("failed", "internal error: ZeroDivisionError: by zero")
 
 
-def test_a_run_that_redis_left_alone_goes_back_to_the_queue(here: WorkerRuntime, run_id: str) -> None:
-    here.engine = Failing(RedisConnectionError("gone"))
+def test_a_run_that_redis_left_alone_goes_back_to_the_queue(
+    here: WorkerRuntime, monkeypatch: pytest.MonkeyPatch, run_id: str
+) -> None:
+    monkeypatch.setattr("worker.tasks.runtime", lambda: replace(here, engine=Failing(RedisConnectionError("gone"))))
     assert celery_state_of(run_id) == "REJECTED"
     assert state_of(here, run_id) == ("queued", None)
 

@@ -17,6 +17,7 @@ from worker.jobs.inputs import Sources
 from worker.jobs.job import Job, prepare, store
 from worker.serve.engine import Engine
 from worker.serve.report import ProgressReporter
+from worker.serve.claim import Unclaimed
 from worker.serve.run import run
 from worker.settings import Settings
 
@@ -85,7 +86,7 @@ def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[Progr
             model=engine.model(reporter.loading),
             journal=journal,
             reporter=reporter,
-            guard=lambda _event: None,
+            claim=Unclaimed(),
             uploads=limits_of(config),
         )
     shown.event("succeeded", fraction=1.0, manifest=journal.address("manifest.json"))

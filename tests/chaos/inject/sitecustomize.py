@@ -35,7 +35,7 @@ MARKED: dict[str, list[tuple[str, str, str, Callable[..., str]]]] = {
         ("QoS", "ack", "ack", lambda qos, tag: qos._delivered[tag].headers["id"] if tag in qos._delivered else ""),
     ],
     # Not to kill, but to know which worker has which run.
-    "worker.serve.delivery": [("WorkerRuntime", "serve", "", lambda _host, request, *_: request.run_id)],
+    "worker.serve.delivery": [("Delivery", "run_to_completion", "", lambda delivery: delivery.request.run_id)],
 }
 OF_PARENT = ("claim", "ack")
 LOOK_INTERVAL_S = 1.0
