@@ -3,6 +3,7 @@
 Real workers serve the runs, one worker at a time. Those that leave a run in flight are killed with SIGKILL.
 """
 
+import argparse
 import hashlib
 import itertools
 import json
@@ -31,7 +32,7 @@ from worker.settings import PROJECT
 TINY = PROJECT / "models" / "tiny-bagel"
 EDIT = PROJECT / "recipes" / "edit-photo.yaml"
 LEASE_S = 900
-"""Longer than all of this takes: the runs of killed workers stay as they were left."""
+"""Longer than the whole program takes, so that no worker takes over the runs of killed workers."""
 SLOW = {"scripted_delay_s": 0.03, "preview_interval_s": 0.05}
 """A step takes a quarter of a second, and has previews."""
 RUN_DEADLINE_S = 300.0
@@ -41,34 +42,34 @@ import json, sys
 from worker.app import app
 app.send_task("worker.run", kwargs=json.loads(sys.argv[2]), task_id=sys.argv[1])
 """
-"""What a program does that has Celery and not our client; `celery call` does the same, but can't choose the id."""
+"""Submits as a program does that uses Celery alone; `celery call` does the same, but can't choose the id."""
 
 
 def recipe(**fields: object) -> dict[str, Any]:
-    """A recipe of 9 steps: with the text, the thoughts and the refinements three for each image."""
+    """A recipe of nine steps."""
     return {"name": "story", "context": [{"text": "A cat"}], "num_images": 3, "think": True, "seed": 5, **fields}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
-    """Redis and S3, a client, and the workers on them."""
+class Stack:
+    """Redis, S3, a client and workers."""
 
     env: Mapping[str, str]
     client: Client
     redis: Redis
-    """As the snapshots want it: without decode_responses."""
+    """A client without decode_responses, as snapshots need it."""
     logs: Iterator[Path]
 
     @staticmethod
     @contextmanager
-    def start(folder: Path, *, lease_s: int) -> Iterator["Ground"]:
-        """Servers with their data in `folder`, and no worker yet."""
+    def start(folder: Path, *, lease_s: int) -> Iterator["Stack"]:
+        """Start the servers over an empty `folder`; no worker yet."""
         with LocalServices.start(folder) as services, Redis.from_url(services.redis_url) as redis:
             limits = {"AUTOSEQ_LEASE_S": str(lease_s), "AUTOSEQ_VISIBILITY_TIMEOUT_S": str(lease_s)}
             env = {**services.env(), "AUTOSEQ_MODEL": "scripted", "AUTOSEQ_S3_PREFIX": PREFIX, **limits}
             logs = (folder / f"worker-{number}.log" for number in itertools.count())
             with Client(config_of(env)) as client:
-                yield Ground(env=env, client=client, redis=redis, logs=logs)
+                yield Stack(env=env, client=client, redis=redis, logs=logs)
 
     @contextmanager
     def worker(self, **settings: object) -> Iterator[WorkerProcess]:
@@ -91,7 +92,7 @@ class Ground:
 
     def wait_for_commit(self, run_id: str, step: int) -> None:
         commit = keys.run_folder(PREFIX, run_id) + keys.commit(step)
-        eventually(lambda: self.client.objects.exists(commit), f"{commit}", deadline_s=RUN_DEADLINE_S)
+        eventually(lambda: self.client.objects.exists(commit), commit, deadline_s=RUN_DEADLINE_S)
 
     def kill_after(self, run_id: str, step: int, **settings: object) -> None:
         """Serve what is queued until the run has committed `step`, then kill the worker."""
@@ -122,77 +123,77 @@ class Ground:
         raise TimeoutError(f"{run_id}: each step was committed before its worker could be stopped")
 
 
-def finish_some(ground: Ground) -> None:
-    """Runs with an end, among them a sweep and a branch."""
-    client = ground.client
-    with ground.worker(model=TINY):
+def finish_some(stack: Stack) -> None:
+    """Make runs in every final state, among them a sweep and a branch."""
+    client = stack.client
+    with stack.worker(model=TINY):
         client.submit(recipe(model="tiny-bagel", num_images=2, **TINY_SIZES), run_id="done-tiny")
-        ground.wait_for_end("done-tiny")
-    with ground.worker():
+        stack.wait_for_end("done-tiny")
+    with stack.worker():
         client.submit(recipe(), run_id="done")
         client.submit(EDIT, run_id="edited", dedupe=True)
-        ground.send_task("refused", recipe="any-place", overrides={"num_images": 0})
+        stack.send_task("refused", recipe="any-place", overrides={"num_images": 0})
         sweep = client.sweep(recipe(num_images=1), {"seed": [1, 2], "think": [True, False]}, sweep_id="grid")
         for run_id in ("done", "edited", "refused", *sweep.run_ids):
-            ground.wait_for_end(run_id)
+            stack.wait_for_end(run_id)
         client.branch("done", at=6, run_id="done-branch", overrides={"seed": 9})
-        ground.wait_for_end("done-branch")
-    with ground.worker(**SLOW, run_timeout_s=1):
+        stack.wait_for_end("done-branch")
+    with stack.worker(**SLOW, run_timeout_s=1):
         client.submit(recipe(), run_id="failed")
-        ground.wait_for_end("failed")
-    with ground.worker(**SLOW):
+        stack.wait_for_end("failed")
+    with stack.worker(**SLOW):
         client.submit(recipe(), run_id="cancelled")
-        ground.wait_for_commit("cancelled", 3)
+        stack.wait_for_commit("cancelled", 3)
         client.cancel("cancelled")
-        ground.wait_for_end("cancelled")
+        stack.wait_for_end("cancelled")
 
 
-def leave_in_flight(ground: Ground) -> None:
-    """Runs whose worker was killed in their middle, each with a worker of its own."""
-    client = ground.client
+def leave_in_flight(stack: Stack) -> None:
+    """Make runs in every kind of sequence and kill the worker of each before it ends."""
+    client = stack.client
     client.submit(recipe(num_images=8, variations_per_image=4), run_id="inflight")
-    ground.kill_before_commit("inflight", {step: keys.step_image(step) for step in range(6, 25, 3)})
+    stack.kill_before_commit("inflight", {step: keys.step_image(step) for step in range(6, 25, 3)})
     client.submit(recipe(model="tiny-bagel", num_images=2, **TINY_SIZES), run_id="inflight-tiny")
-    ground.kill_after("inflight-tiny", 3, model=TINY)
+    stack.kill_after("inflight-tiny", 3, model=TINY)
     client.submit(EDIT, overrides={"num_images": 4, "think": True}, run_id="inflight-input")
-    ground.kill_after("inflight-input", 5)
+    stack.kill_after("inflight-input", 5)
     client.submit(recipe(num_images=2, variations_per_image=2, select="tree"), run_id="tree")
-    ground.kill_after("tree", 6)
+    stack.kill_after("tree", 6)
     judged = recipe(variations_per_image=2, select="judge", retry={"below": 1.0, "times": 2})
     client.submit(judged, run_id="judged")
-    ground.kill_after("judged", 4)
+    stack.kill_after("judged", 4)
     client.submit(recipe(num_images=6, max_context_items=4), run_id="windowed")
-    ground.kill_after("windowed", 12)
+    stack.kill_after("windowed", 12)
     client.branch("done", at=6, run_id="inflight-branch", overrides={"num_images": 3})
-    ground.kill_after("inflight-branch", 8)
+    stack.kill_after("inflight-branch", 8)
 
 
-def leave_waiting(ground: Ground) -> None:
-    """Runs that wait: handed back by a worker that shut down, of a sweep under way, or never started."""
-    client = ground.client
+def leave_waiting(stack: Stack) -> None:
+    """Make queued runs: handed back by a worker that shut down, part of an unfinished sweep, or never started."""
+    client = stack.client
     client.submit(recipe(), run_id="handed-back")
-    with ground.worker(**SLOW):
-        ground.wait_for_commit("handed-back", 3)
+    with stack.worker(**SLOW):
+        stack.wait_for_commit("handed-back", 3)
     sweep = client.sweep(recipe(num_images=2), {"seed": [1, 2, 3]}, sweep_id="open", priority="high")
-    ground.kill_after(sweep.run_ids[1], 3)
+    stack.kill_after(sweep.run_ids[1], 3)
     client.submit(recipe(), run_id="queued")
     client.submit(recipe(seed=6), run_id="with-key", idempotency_key="order-17")
     client.submit(recipe(seed=7), run_id="deduped", dedupe=True)
     client.submit(recipe(seed=8), run_id="withdrawn")
     client.cancel("withdrawn")
     options = {"overrides": {"num_images": 2}, "variables": {"place": "A harbour"}, "priority": "low"}
-    ground.send_task("sent", recipe="any-place", **options)
+    stack.send_task("sent", recipe="any-place", **options)
 
 
-def finish_all(ground: Ground) -> dict[str, dict[str, str]]:
-    """Serve every run without an end; the SHA-256 of each object that it then has, by run id."""
-    run_ids: Any = ground.client.redis.zrange(keys.OPEN_RUNS, 0, -1)
+def finish_all(stack: Stack) -> dict[str, dict[str, str]]:
+    """Serve every unfinished run; return the SHA-256 of each object that it then has, by run id."""
+    run_ids: Any = stack.client.redis.zrange(keys.OPEN_RUNS, 0, -1)
     for model in (TINY, "scripted"):
-        served = [run_id for run_id in run_ids if ground.client.state(run_id).model == Path(model).name]
-        with ground.worker(model=model):
+        served = [run_id for run_id in run_ids if stack.client.state(run_id).model == Path(model).name]
+        with stack.worker(model=model):
             for run_id in served:
-                ground.wait_for_end(run_id)
-    return {run_id: hashes_of(ground.client.objects, run_id) for run_id in sorted(run_ids)}
+                stack.wait_for_end(run_id)
+    return {run_id: hashes_of(stack.client.objects, run_id) for run_id in sorted(run_ids)}
 
 
 def hashes_of(objects: ObjectStore, run_id: str) -> dict[str, str]:
@@ -208,24 +209,27 @@ def hide_paths(file: Path) -> None:
 
 
 def make(out: Path, scratch: Path) -> None:
-    """Make the runs, write the snapshot, and finish the runs in a restored copy to learn what they leave."""
+    """Make the runs, write the snapshot, then finish the runs in a restored copy for `expected.json`."""
     if (out / BUCKET).exists():
         raise SystemExit(f"{out / BUCKET} exists: choose another folder, or delete it")
-    with Ground.start(scratch / "first", lease_s=LEASE_S) as ground:
-        finish_some(ground)
-        leave_in_flight(ground)
-        leave_waiting(ground)
-        dump_redis(out, ground.redis)
+    with Stack.start(scratch / "first", lease_s=LEASE_S) as stack:
+        finish_some(stack)
+        leave_in_flight(stack)
+        leave_waiting(stack)
+        dump_redis(out, stack.redis)
         hide_paths(out / REDIS)
-        dump_bucket(out, ground.client.objects)
-    with Ground.start(scratch / "second", lease_s=5) as ground:
-        restore_redis(out, ground.redis)
-        restore_bucket(out, ground.client.objects)
-        expected = finish_all(ground)
+        dump_bucket(out, stack.client.objects)
+    with Stack.start(scratch / "second", lease_s=5) as stack:
+        restore_redis(out, stack.redis)
+        restore_bucket(out, stack.client.objects)
+        expected = finish_all(stack)
     (out / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.releases.make", description="Write a release snapshot.")
+    parser.add_argument("out", type=Path, help="the folder to write to, such as tests/releases/0.1.0")
+    arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in the same order, whatever the number of cores
     with tempfile.TemporaryDirectory(prefix="autoseq-release-") as created:
-        make(Path(sys.argv[1]), Path(created))
+        make(arguments.out, Path(created))

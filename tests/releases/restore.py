@@ -11,7 +11,6 @@ from typing import Any
 
 from redis import Redis
 
-from storage import keys
 from storage.objects import ObjectStore
 
 REDIS = "redis.json"
@@ -19,9 +18,9 @@ BUCKET = "bucket"
 PREFIX = "runs"
 """The prefix in the bucket under which the snapshots were taken: the default of AUTOSEQ_S3_PREFIX."""
 SHORT_TTL_MS = 3_600_000
-"""Keys with less time to live are not restored: a snapshot is restored as it is an hour later."""
-CLAIMS = {keys.LEASES, keys.BROKER_CLAIMS}
-"""Sorted sets by time: who has a run, and who has a message. They are restored as expired, by any clock: with 0."""
+"""Keys with less time to live are not restored, as if the snapshot were an hour old."""
+CLAIMS = ("autoseq:leases", "autoseq:unacked_index")
+"""Sorted sets of leases and of unacknowledged messages by time. Score 0 restores them as expired on any clock."""
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
@@ -41,8 +40,8 @@ def dump_redis(folder: Path, redis: Redis) -> None:
 def restore_redis(folder: Path, redis: Redis) -> None:
     """Load `folder`/redis.json into the database of `redis`, a client without decode_responses.
 
-    The runs in flight come back as those of workers that died long ago: keys with a time to live below SHORT_TTL_MS are
-    left out (leases, and the locks of the broker and the reconciler), and the CLAIMS are expired.
+    Runs in flight are restored as if their workers had died long ago: keys with a time to live below SHORT_TTL_MS
+    (leases, locks of the broker and the reconciler) are left out, and the CLAIMS are expired.
     """
     for entry in json.loads((folder / REDIS).read_text(encoding="utf-8")):
         name, ttl_ms, value = entry["key"], entry["ttl_ms"], entry["value"]
@@ -65,7 +64,7 @@ def dump_bucket(folder: Path, store: ObjectStore, prefix: str = PREFIX) -> None:
 def restore_bucket(folder: Path, store: ObjectStore, prefix: str = PREFIX) -> None:
     """Put every object of `folder`/bucket below `prefix`.
 
-    Queued runs name their input images as s3://autosequence/runs/…: to serve those, use that bucket and prefix.
+    Messages of runs refer to input images as s3://autosequence/runs/…: use that bucket and prefix to serve them.
     """
     root = folder / BUCKET / PREFIX
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
@@ -74,8 +73,8 @@ def restore_bucket(folder: Path, store: ObjectStore, prefix: str = PREFIX) -> No
 
 
 def _entry(redis: Redis, key: bytes) -> dict[str, Any]:
-    kind = redis.type(key).decode()
-    ttl_ms: Any = redis.pttl(key)
+    client: Any = redis
+    kind, ttl_ms = client.type(key).decode(), client.pttl(key)
     return {
         "key": _text(key),
         "type": kind,
