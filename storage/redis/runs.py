@@ -10,6 +10,7 @@ from redis import Redis
 
 from storage import keys
 from storage.errors import CorruptRecordError, RunNotFoundError
+from storage.events import Cancelled, Queued
 from storage.redis.progress import Progress
 from storage.redis.state import RunRecord, RunState
 
@@ -145,7 +146,7 @@ class Runs:
         if state is None:
             raise RunNotFoundError(f"run {run_id}: there is no such run, or it ended long ago")
         if state == "queued":
-            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).finish("cancelled", only_from="queued")
+            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).publish(Cancelled(), only_from="queued")
         return state in {"queued", "running"}
 
     def cancel_requested(self, run_id: str) -> bool:
@@ -170,9 +171,8 @@ class Runs:
         indexes = [keys.OPEN_RUNS, keys.QUEUE_SLOTS, keys.waiting(record.queue_slot)]
         reopened = self._reopen(keys=[*(key(run_id) for key in of_run), *indexes], args=[run_id, record.queue_slot])
         if reopened:
-            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).queued(
-                name=record.name, model=record.model
-            )
+            progress = Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock)
+            progress.publish(Queued(name=record.name, model=record.model))
         return bool(reopened)
 
     def announce(self, name: str, spec: str) -> None:
