@@ -144,20 +144,20 @@ class WorkerRuntime:
         try:
             manifest = retry(journal.manifest) or self._make(request, delivery, reporter, heartbeat)
         except RunCancelled:
-            progress.publish(Cancelled())
+            reporter.ended(Cancelled())
             raise
         except RunHandedBack:
             self.runs.refund_attempt(request.run_id)
-            progress.publish(Queued())
+            reporter.ended(Queued())
             raise
         except CommitConflictError as error:
             raise LeaseLost(str(error)) from error
         except (*FATAL, RunFailed) as error:
             words = self._words(error)
-            progress.publish(Failed(error=words))
+            reporter.ended(Failed(error=words))
             raise RunFailed(words) from error
         result = result_of(manifest, journal)
-        progress.publish(Succeeded(manifest=result["manifest"]))
+        reporter.ended(Succeeded(manifest=result["manifest"]))
         return result
 
     def _words(self, error: Exception) -> str:

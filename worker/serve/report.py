@@ -148,6 +148,7 @@ class RunReporter(Reporter):
     """
 
     def __init__(self, sink: EventSink, journal: Journal, *, preview_interval_s: float) -> None:
+        self.run_id = journal.run_id
         self.step = 0
         """The step that began last."""
         self._sink = sink
