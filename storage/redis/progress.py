@@ -4,8 +4,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
 
 from redis import Redis
 
@@ -21,60 +20,8 @@ from storage.events import (
     StepEvent,
     Succeeded,
 )
+from storage.redis.scripts import Argument, load_script
 from storage.redis.state import State
-
-# KEYS: state, events, cancel flag, record, runs without an end, lease, preview.
-# ARGV: run id, time to live, stream length, the state it must have (or ''), new state (or ''), fraction (or ''),
-#       event (JSON object, or ''), writer, number of this write, the step and the key of the artifact that is told
-#       (or ''), the token of the lease that the teller has, or had (or ''), the preview that belongs to the event
-#       (or ''), then field, value, ... of the hash.
-# Of previews the last alone is kept, with the number of its event: hundreds of them would outweigh all else of a run.
-# Artifacts are told in the order of their steps, each once: `told` is the last step and its keys, a space after each.
-# Returns 1; 0 when the run has another state than it must have, a final one, or another owner: then nothing was
-# written. A write that is repeated because its answer was lost is known by its number, and not made twice. One that was
-# on its way while its worker was cut off comes late, when another owns the run and tells it.
-_WRITE: Final = """
-local final = {succeeded = true, failed = true, cancelled = true}
-if redis.call('HGET', KEYS[1], 'writer') == ARGV[8] then
-  if tonumber(ARGV[9]) <= tonumber(redis.call('HGET', KEYS[1], 'written')) then return 1 end
-end
-local state = redis.call('HGET', KEYS[1], 'state')
-if (state and final[state]) or (ARGV[4] ~= '' and state ~= ARGV[4]) then return 0 end
-if ARGV[12] ~= '' then
-  local owner = redis.call('GET', KEYS[6])
-  if owner and owner ~= ARGV[12] then return 0 end
-end
-if ARGV[11] ~= '' then
-  local told = redis.call('HGET', KEYS[1], 'told') or '0 '
-  local last = tonumber(string.match(told, '^%d+'))
-  if last > tonumber(ARGV[10]) then return 1 end
-  if last < tonumber(ARGV[10]) then told = ARGV[10] .. ' ' end
-  if string.find(told, ' ' .. ARGV[11] .. ' ', 1, true) then return 1 end
-  redis.call('HSET', KEYS[1], 'told', told .. ARGV[11] .. ' ')
-end
-if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'state', ARGV[5]) end
-local fraction = redis.call('HGET', KEYS[1], 'fraction') or '0'
-if ARGV[6] ~= '' and tonumber(ARGV[6]) > tonumber(fraction) then fraction = ARGV[6] end
-redis.call('HSET', KEYS[1], 'fraction', fraction)
-redis.call('HSET', KEYS[1], 'writer', ARGV[8], 'written', ARGV[9])
-for i = 14, #ARGV, 2 do
-  if ARGV[i] == 'started_at' then redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
-  else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-end
-if ARGV[7] ~= '' then
-  local n = redis.call('HINCRBY', KEYS[1], 'events', 1)
-  local event = string.sub(ARGV[7], 1, -2) .. ',"n":' .. n .. ',"fraction":' .. fraction .. '}'
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'event', event)
-  if ARGV[13] ~= '' then redis.call('SET', KEYS[7], n .. ' ' .. ARGV[13], 'EX', ARGV[2]) end
-end
-redis.call('EXPIRE', KEYS[2], ARGV[2])
-if final[ARGV[5]] then
-  redis.call('ZREM', KEYS[5], ARGV[1])
-  redis.call('DEL', KEYS[7])
-  for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
-end
-return 1
-"""
 
 
 class Progress:
@@ -107,14 +54,16 @@ class Progress:
         self._writer = secrets.token_hex(8)
         self._lock = threading.Lock()  # writes are numbered in the order in which they arrive in Redis
         self._written = 0
-        self._script = redis.register_script(_WRITE)
-        of_run = (keys.run_state, keys.run_events, keys.run_cancel, keys.run_record)
-        self._keys = [
-            *(key(run_id) for key in of_run),
-            keys.OPEN_RUNS,
-            keys.run_lease(run_id),
-            keys.run_preview(run_id),
-        ]
+        self._script = load_script(redis, "progress")
+        self._keys = {
+            "hash": keys.run_state(run_id),
+            "stream": keys.run_events(run_id),
+            "cancel_flag": keys.run_cancel(run_id),
+            "record": keys.run_record(run_id),
+            "open_runs": keys.OPEN_RUNS,
+            "lease": keys.run_lease(run_id),
+            "last_preview": keys.run_preview(run_id),
+        }
 
     def publish(self, event: RunEvent, *, only_from: State | None = None) -> bool:
         """Store an event and update the run's state from it. False when nothing was stored, as after the run's end.
@@ -129,17 +78,25 @@ class Progress:
         state, fields = _state_of(event, f"{now:.3f}")
         fields["updated_at"] = f"{now:.3f}"
         preview = event.preview if isinstance(event, Denoised) else None
-        artifact = (event.step, event.key) if isinstance(event, ArtifactStored) else ("", "")
+        step, key = (event.step, event.key) if isinstance(event, ArtifactStored) else ("", "")
+        args: dict[str, Argument | Mapping[str, Argument]] = {
+            "run_id": self.run_id,
+            "ttl_s": self._ttl_s,
+            "max_events": self._max_events,
+            "only_from": only_from or "",
+            "new_state": state or "",
+            "fraction": f"{min(max(event.fraction, 0.0), 1.0):.6f}",
+            "event": _stored(event, now),
+            "writer": self._writer,
+            "step": step,
+            "key": key,
+            "owner": self._owner,
+            "preview": preview or "",
+            "fields": fields,
+        }
         with self._lock:
             self._written += 1
-            args = (
-                *(self.run_id, self._ttl_s, self._max_events, only_from or "", state or ""),
-                f"{min(max(event.fraction, 0.0), 1.0):.6f}",
-                _stored(event, now),
-                *(self._writer, self._written, *artifact, self._owner, preview or ""),
-                *(part for field in fields.items() for part in field),
-            )
-            return bool(self._script(keys=self._keys, args=args))
+            return bool(self._script(keys=self._keys, args={**args, "number": self._written}))
 
 
 def _state_of(event: RunEvent, now: str) -> tuple[State | None, dict[str, str | int]]:

@@ -205,7 +205,7 @@ def test_a_watcher_survives_a_restart_of_redis(own_redis: LocalServices, run_id:
 
 def test_a_watcher_does_not_wait_for_redis_for_ever(own_redis: LocalServices, run_id: str) -> None:
     with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
-        Progress(client, run_id).started(name="forest", model="tiny", steps=1)
+        Progress(client, run_id).publish(Started(name="forest", model="tiny", steps=1))
         own_redis.kill_redis()
         with pytest.raises(StoreUnavailableError, match="Redis was away"):
             list(follow(client, run_id, outage_s=0.3))
