@@ -38,7 +38,7 @@ class RunEvent:
     at: float = 0.0
     """When it was published, in unix seconds."""
     fraction: float = 0.0
-    """How much of the run is done, from 0 to 1. It never decreases."""
+    """How much of the run is done, from 0 to 1; it never decreases."""
     eta_s: float | None = None
     """The estimated time to the end of the run, in seconds; only in events of a step, once it is known."""
 
@@ -204,7 +204,7 @@ class Failed(RunEvent):
 
     type: Literal["failed"] = "failed"
     error: str = ""
-    """Why."""
+    """Why it failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
