@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from core.model_folder import ModelFolderError
 from storage.errors import InvalidNameError
+from storage.events import Failed
 from storage.redis.progress import Progress
 from worker.app import TASK, app, write_record
 from worker.connections import ServiceUnavailableError
@@ -67,7 +68,7 @@ def _refused(run_id: str, error: RequestError) -> Exception:
     if runtime().runs.state(run_id) is not None:
         log.warning("a message under the id of run %s has wrong arguments and is dropped: %s", run_id, error)
         return Ignore(str(error))
-    Progress(runtime().redis, run_id).finish(Failed(error=str(error)))
+    Progress(runtime().redis, run_id).publish(Failed(error=str(error)))
     return RunFailed(str(error))
 
 

@@ -10,6 +10,7 @@ from redis import Redis
 
 from storage import keys
 from storage.errors import CorruptRecordError, RunNotFoundError
+from storage.events import Queued
 from storage.redis.progress import Progress
 from storage.redis.runs import Runs
 from storage.redis.state import RunRecord
@@ -134,7 +135,7 @@ class Reconciler:
             return False
         log.warning("run %s lost its worker or its message; it is queued again", run_id)
         if state == "running":
-            Progress(self._redis, run_id).queued(name=record.name, model=record.model)
+            Progress(self._redis, run_id).publish(Queued(name=record.name, model=record.model))
         try:
             self._publish(record)
         except CorruptRecordError as error:  # it still waits, for a release that can read it

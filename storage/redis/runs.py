@@ -10,7 +10,9 @@ from redis import Redis
 
 from storage import keys
 from storage.errors import CorruptRecordError, RunNotFoundError
+from storage.events import Cancelled, Queued
 from storage.redis.progress import Progress
+from storage.redis.scripts import load_script
 from storage.redis.state import RunRecord, RunState
 
 log = logging.getLogger(__name__)
@@ -64,12 +66,6 @@ redis.call('ZADD', KEYS[7], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
 return 1
 """
 
-# KEYS: idempotency key. ARGV: run id, time to live. Returns the run id that owns it.
-_CLAIM: Final = """
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return ARGV[1] end
-return redis.call('GET', KEYS[1])
-"""
-
 
 class Runs:
     """The runs in one Redis. Every method is one round trip, `cancel` of a waiting run two.
@@ -86,7 +82,7 @@ class Runs:
         self._clock = clock
         self._create = redis.register_script(_CREATE)
         self._cancel = redis.register_script(_CANCEL)
-        self._claim = redis.register_script(_CLAIM)
+        self._claim = load_script(redis, "claim_key")
         self._attempt = redis.register_script(_ATTEMPT)
         self._reopen = redis.register_script(_REOPEN)
 
@@ -96,7 +92,10 @@ class Runs:
         Then create the record under the id it returns: should the owner have died before doing so, it is made good.
         """
         keys.check_run_id(run_id)
-        return cast("str", self._claim(keys=[keys.idempotency(key)], args=[run_id, self._ttl_s]))
+        return cast(
+            "str",
+            self._claim(keys={"idempotency_key": keys.idempotency(key)}, args={"run_id": run_id, "ttl_s": self._ttl_s}),
+        )
 
     def create(self, record: RunRecord) -> bool:
         """Write down a new run, queued, before its message is published. False when that run id is there already."""
@@ -145,7 +144,7 @@ class Runs:
         if state is None:
             raise RunNotFoundError(f"run {run_id}: there is no such run, or it ended long ago")
         if state == "queued":
-            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).finish("cancelled", only_from="queued")
+            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).publish(Cancelled(), only_from="queued")
         return state in {"queued", "running"}
 
     def cancel_requested(self, run_id: str) -> bool:
@@ -170,9 +169,8 @@ class Runs:
         indexes = [keys.OPEN_RUNS, keys.QUEUE_SLOTS, keys.waiting(record.queue_slot)]
         reopened = self._reopen(keys=[*(key(run_id) for key in of_run), *indexes], args=[run_id, record.queue_slot])
         if reopened:
-            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).queued(
-                name=record.name, model=record.model
-            )
+            progress = Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock)
+            progress.publish(Queued(name=record.name, model=record.model))
         return bool(reopened)
 
     def announce(self, name: str, spec: str) -> None:

@@ -1,4 +1,4 @@
-"""What Redis says of a run: its state at a glance, what was asked for, and one event of its stream."""
+"""What Redis holds of a run: its state, and what was asked for."""
 
 import json
 import math
@@ -12,8 +12,6 @@ from storage.keys import check_run_id
 
 State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
-GAP: Final = "gap"
-"""Type of the event that stands for events which the stream no longer holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,30 +113,6 @@ class RunRecord:
             if not all(isinstance(one, str) for one in texts) or not isinstance(record.submitted_at, int | float):
                 raise TypeError("a field is of the wrong type")
             return record
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProgressEvent:
-    """Something that happened in a run."""
-
-    id: str
-    """Where to go on from (Last-Event-ID)."""
-    type: str
-    data: Mapping[str, Any]
-    """`n` (counts from 1), `at` (unix seconds), `step` and what belongs to the type."""
-
-    @property
-    def is_final(self) -> bool:
-        return self.type in FINAL
-
-
-def told(run_id: str, event_id: str, fields: Mapping[str, str]) -> ProgressEvent:
-    """The event in an entry of the run's stream. Raises CorruptRecordError."""
-    with _readable(f"run {run_id}: its event {event_id}"):
-        data = json.loads(fields["event"])
-        if type(data["n"]) is not int or not isinstance(data["type"], str):
-            raise TypeError("a field is of the wrong type")
-        return ProgressEvent(id=event_id, type=data["type"], data=data)
 
 
 @contextmanager

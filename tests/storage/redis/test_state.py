@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from storage.errors import CorruptRecordError, InvalidNameError
-from storage.redis.state import RunRecord, RunState, told
+from storage.redis.state import RunRecord, RunState
 
 
 def test_a_record_is_read_back_as_it_was_written() -> None:
@@ -63,9 +63,3 @@ def test_a_record_of_another_program_is_named(text: str) -> None:
 def test_a_state_of_another_program_is_named(changed: dict[str, str]) -> None:
     with pytest.raises(CorruptRecordError, match="run r1: its state in Redis"):
         RunState.parse("r1", {"state": "running", **changed})
-
-
-@pytest.mark.parametrize("event", ["", "5", '{"n": 1}', '{"n": "1", "type": "log"}', '{"n": 1, "type": null}'])
-def test_an_event_of_another_program_is_named(event: str) -> None:
-    with pytest.raises(CorruptRecordError, match="run r1: its event 1-0 in Redis"):
-        told("r1", "1-0", {"event": event})

@@ -12,6 +12,7 @@ from core.plan import plan
 from core.scripted import ScriptedModel
 from recipes.load import load
 from storage.errors import StoreRefusedError, StoreUnavailableError
+from storage.events import Started
 from storage.objects.memory import MemoryStore
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
@@ -49,7 +50,7 @@ def drain(tmp_path: Path) -> DrainFlag:
 @pytest.fixture
 def claim(redis_client: redis.Redis, run_id: str, clock: Clock, drain: DrainFlag) -> Iterator[Claim]:
     """Of a run that has just started: 10 s a step, 100 s a run, 5 s to drain, renewed each second."""
-    Progress(redis_client, run_id).started(name="n", model="m", steps=6)
+    Progress(redis_client, run_id).publish(Started(name="n", model="m", steps=6))
     settings = {"STEP_TIMEOUT_S": "10", "RUN_TIMEOUT_S": "100", "DRAIN_TIMEOUT_S": "5", "LEASE_S": "4"}
     with Claim(
         Lease(redis_client, run_id, ttl_s=60),
