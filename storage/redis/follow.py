@@ -1,9 +1,9 @@
-"""Watching a run: what happened since a stream id, then what happens, to the end."""
+"""Follows the events of a run: those after a stream id, then each as it happens, to the end of the run."""
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 from redis import ConnectionError as RedisConnectionError
@@ -11,9 +11,10 @@ from redis import Redis
 from redis import TimeoutError as RedisTimeoutError
 
 from storage import keys
-from storage.errors import InvalidNameError, RunNotFoundError, StoreUnavailableError
+from storage.errors import CorruptRecordError, InvalidNameError, RunNotFoundError, StoreUnavailableError
+from storage.events import Cancelled, Denoised, Failed, Gap, RunEvent, Succeeded, parse
 from storage.redis.runs import Runs
-from storage.redis.state import GAP, ProgressEvent, RunState, told
+from storage.redis.state import RunState
 
 START = "0-0"
 _STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
@@ -27,11 +28,11 @@ Entry: TypeAlias = tuple[str, dict[str, str]]
 
 def follow(
     redis: Redis, run_id: str, *, after: str = START, timeout_s: float | None = None, outage_s: float = 60.0
-) -> Iterator[ProgressEvent]:
+) -> Iterator[RunEvent]:
     """The run's events after the stream id `after`, ending with its final event (the last, if the run was resumed).
 
-    What the stream no longer holds is replaced by one event of type gap, whose data is a RunState. A final event that
-    expired is made up from the state. An outage of Redis up to `outage_s` is waited out, without loss or repetition.
+    One Gap stands for events that the stream no longer holds. A final event that expired is derived from the run's
+    state. An outage of Redis up to `outage_s` is waited out, without loss or repetition.
 
     Args:
         redis: a client with decode_responses, its socket_timeout above 2 s.
@@ -85,7 +86,7 @@ class _Follower:
         self._next: int | None = 1 if after == START else None
         """The count of the event to come; None while it is not known."""
 
-    def read(self, block_ms: int) -> Sequence[ProgressEvent]:
+    def read(self, block_ms: int) -> Sequence[RunEvent]:
         """The next events; none when nothing happened for `block_ms`. Raises RunNotFoundError."""
         if not self._began:
             found = self._begin()
@@ -93,7 +94,7 @@ class _Follower:
             if found:
                 return found
         entries = self._entries(1 if self._over else block_ms)
-        return self._with_preview([event for entry in entries for event in self._told(*entry)]) or self._silence()
+        return self._with_preview([event for entry in entries for event in self._events(entry)]) or self._silence()
 
     def is_over(self) -> bool:
         """Whether a final event was the last one: a run that failed or was cancelled can be resumed."""
@@ -102,7 +103,7 @@ class _Follower:
         self._over = state is None or state.is_final
         return self._over and not later
 
-    def _begin(self) -> list[ProgressEvent]:
+    def _begin(self) -> list[RunEvent]:
         """Find the place after an event the caller has; where the stream dropped it, what followed may be gone too."""
         state = self._state()
         self._over = state.is_final
@@ -110,32 +111,44 @@ class _Follower:
             return []
         entries = cast("list[Entry]", self._redis.xrange(self._stream, self._last, self._last))
         if not entries:
-            return [self._snapshot(GAP, state)]
-        self._next = told(self._run_id, *entries[0]).data["n"] + 1
+            return [_gap(self._last, state)]
+        self._next = self._parse(entries[0]).n + 1
         return []
 
-    def _told(self, event_id: str, fields: dict[str, str]) -> list[ProgressEvent]:
+    def _events(self, entry: Entry) -> list[RunEvent]:
         """The event of an entry, behind a gap when events before it were dropped."""
-        event = told(self._run_id, event_id, fields)
-        dropped = self._next is not None and event.data["n"] > self._next
-        gap = [self._snapshot(GAP, self._state())] if dropped else []
-        self._last, self._next = event_id, event.data["n"] + 1
+        event = self._parse(entry)
+        dropped = self._next is not None and event.n > self._next
+        gap = [_gap(self._last, self._state())] if dropped else []
+        self._last, self._next = event.id, event.n + 1
         return [*gap, event]
 
-    def _with_preview(self, events: list[ProgressEvent]) -> list[ProgressEvent]:
-        """The events, the last preview put where it belongs, while it is there; older ones are not kept."""
-        if not any("preview" in event.data for event in events):
+    def _parse(self, entry: Entry) -> RunEvent:
+        event_id, fields = entry
+        try:
+            return parse(event_id, fields.get("event", ""))
+        except CorruptRecordError as error:
+            raise CorruptRecordError(f"run {self._run_id}: its {error}") from error
+
+    def _with_preview(self, events: list[RunEvent]) -> list[RunEvent]:
+        """The events, the last preview put where it belongs, while it is stored; earlier ones are not."""
+        if not any(isinstance(event, Denoised) and event.preview is not None for event in events):
             return events
         text = cast("str | None", self._redis.get(keys.run_preview(self._run_id))) or ""
         number, _, preview = text.partition(" ")
-        return [_with(event, {"preview": preview} if number == str(event.data["n"]) else {}) for event in events]
+        return [
+            replace(event, preview=preview if number == str(event.n) else None)
+            if isinstance(event, Denoised) and event.preview is not None
+            else event
+            for event in events
+        ]
 
-    def _silence(self) -> list[ProgressEvent]:
+    def _silence(self) -> list[RunEvent]:
         """Nothing happened: has the run had its end, and its last event is gone?"""
         state = self._state()
         if not state.is_final or self._entries(1):  # what came just now is for the next read
             return []
-        return [self._snapshot(state.state, state)]
+        return [_end(self._last, state)]
 
     def _entries(self, block_ms: int) -> list[Entry]:
         answer: Any = self._redis.xread({self._stream: self._last}, count=BATCH, block=block_ms)
@@ -147,16 +160,34 @@ class _Follower:
             raise RunNotFoundError(f"run {self._run_id}: there is no such run, or it ended long ago")
         return state
 
-    def _snapshot(self, type: str, state: RunState) -> ProgressEvent:  # noqa: A002 - the field's name
-        return ProgressEvent(id=self._last, type=type, data={"type": type, **asdict(state)})
+
+def _gap(event_id: str, state: RunState) -> Gap:
+    """What stands for the dropped events after `event_id`."""
+    return Gap(
+        id=event_id,
+        at=state.updated_at or 0.0,
+        fraction=state.fraction,
+        eta_s=state.eta_s,
+        state=state.state,
+        name=state.name,
+        model=state.model,
+        step=state.step,
+        steps=state.steps,
+        error=state.error,
+        manifest=state.manifest,
+    )
 
 
-def _with(event: ProgressEvent, preview: Mapping[str, str]) -> ProgressEvent:
-    """The event with this instead of its mark that there was a preview."""
-    if "preview" not in event.data:
-        return event
-    data = {name: value for name, value in event.data.items() if name != "preview"}
-    return replace(event, data={**data, **preview})
+def _end(event_id: str, state: RunState) -> RunEvent:
+    """The final event, derived from the state of a run that has ended."""
+    at, fraction = state.finished_at or state.updated_at or 0.0, state.fraction
+    match state.state:
+        case "succeeded":
+            return Succeeded(id=event_id, at=at, fraction=fraction, manifest=state.manifest or "")
+        case "failed":
+            return Failed(id=event_id, at=at, fraction=fraction, error=state.error or "")
+        case _:
+            return Cancelled(id=event_id, at=at, fraction=fraction)
 
 
 class _Outage:

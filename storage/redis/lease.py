@@ -1,8 +1,7 @@
-"""Who may write a run: a lease in Redis, renewed together with the broker's claim on the message while work goes on."""
+"""Which worker may write a run: a lease in Redis, renewed together with the broker's claim on the message."""
 
 import secrets
 import time
-from collections.abc import Callable
 from typing import Final, cast
 
 from redis import Redis
@@ -14,15 +13,24 @@ _FORGOTTEN: Final = 2
 """What take_lease returns when Redis holds nothing of the run but the lease."""
 
 
-class LeaseLost(Exception):  # noqa: N818 (it says what happened)
-    """Another worker owns the run by now, or has brought it to its end: this one stops."""
+class LeaseLost(Exception):  # noqa: N818 - control flow
+    """Another worker has the run, or it has ended: this one stops."""
 
 
 class Lease:
-    """The right to write one run, for `ttl_s` seconds after the last renewal."""
+    """The right to write one run, for `ttl_s` seconds after the last renewal.
 
-    def __init__(self, redis: Redis, run_id: str, *, ttl_s: float) -> None:
+    Args:
+        redis: a client with decode_responses, of the broker's database.
+        run_id: the run.
+        ttl_s: how long the lease lasts.
+        delivery_tag: the broker's name for the message that is served; None when there is none.
+    """
+
+    def __init__(self, redis: Redis, run_id: str, *, ttl_s: float, delivery_tag: str | None = None) -> None:
         self.run_id = run_id
+        self._redis = redis
+        self._tag = delivery_tag
         self.token = secrets.token_hex(16)
         """The value of the lease's key while it is ours."""
         self._ttl_ms = int(ttl_s * 1000)
@@ -35,10 +43,16 @@ class Lease:
         return bool(self._take(renew=False))
 
     def renew(self) -> bool:
-        """Extend the lease to its full time. False when Redis holds nothing else of the run. Raises LeaseLost."""
+        """Extend the lease to its full time, and with it the broker's claim on the message.
+
+        False when Redis holds nothing else of the run. Raises LeaseLost.
+        """
         taken = self._take(renew=True)
         if not taken:
             raise LeaseLost(f"run {self.run_id}: its lease lapsed, and another worker owns it or has ended it")
+        if self._tag is not None:
+            # The broker delivers a message again when its score here is older than the visibility timeout.
+            self._redis.zadd(keys.BROKER_CLAIMS, {self._tag: time.time()}, xx=True)
         return taken != _FORGOTTEN
 
     def release(self) -> None:
@@ -54,47 +68,3 @@ class Lease:
             "waiting_prefix": keys.WAITING_PREFIX,
         }
         return cast("int", self._take_lease(keys={**self._keys, "started": keys.STARTED}, args=args))
-
-
-class Heartbeat:
-    """Renews what keeps a run ours, from within the work itself: a hung device renews nothing and so lets go.
-
-    Args:
-        lease: ours.
-        redis: the broker's database.
-        delivery_tag: the broker's name for the message under way; None when there is none.
-        interval_s: how often to renew.
-        on_forgotten: called when Redis has lost its data, and the run with it.
-        clock: seconds.
-    """
-
-    def __init__(
-        self,
-        lease: Lease,
-        redis: Redis,
-        *,
-        delivery_tag: str | None,
-        interval_s: float,
-        on_forgotten: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._lease = lease
-        self._redis = redis
-        self._tag = delivery_tag
-        self._interval_s = interval_s
-        self._on_forgotten = on_forgotten
-        self._clock = clock
-        self._due = clock()
-
-    def beat(self) -> None:
-        """Call often: renews when it is time to. Raises LeaseLost."""
-        now = self._clock()
-        if now < self._due:
-            return
-        self._due = now + self._interval_s
-        if not self._lease.renew():
-            self._on_forgotten()
-            self._lease.renew()
-        if self._tag is not None:
-            # The broker gives a message to another worker when its score here is older than the visibility timeout.
-            self._redis.zadd(keys.BROKER_CLAIMS, {self._tag: time.time()}, xx=True)
