@@ -15,13 +15,14 @@ from storage.errors import CorruptRecordError, InvalidNameError, RunNotFoundErro
 from storage.events import Cancelled, Denoised, Failed, Gap, RunEvent, Succeeded, parse
 from storage.redis.runs import Runs
 from storage.redis.state import RunState
+from storage.retry import Backoff
 
 START = "0-0"
 _STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
 # Below the 5 s after which redis-py takes a silent server for dead.
 BLOCK_MS = 2_000
 BATCH = 500
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+LONGEST_PAUSE_S = 2.0
 
 Entry: TypeAlias = tuple[str, dict[str, str]]
 
@@ -50,7 +51,7 @@ def follow(
     """
     follower = _Follower(redis, run_id, after)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    outage = _Outage(outage_s)
+    backoff = Backoff(outage_s, longest_s=LONGEST_PAUSE_S)
     ended = False
     while True:
         left_s = BLOCK_MS / 1000 if deadline is None else deadline - time.monotonic()
@@ -59,9 +60,12 @@ def follow(
                 return
             events = follower.read(block_ms=max(1, min(BLOCK_MS, int(left_s * 1000))))
         except (RedisConnectionError, RedisTimeoutError) as error:
-            outage.wait(error)
+            pause_s = backoff.next_pause_s()
+            if pause_s is None:
+                raise StoreUnavailableError(f"Redis was away for {outage_s:g} s: {error}") from error
+            time.sleep(pause_s)
             continue
-        outage = _Outage(outage_s)
+        backoff = Backoff(outage_s, longest_s=LONGEST_PAUSE_S)
         for event in events:
             yield event
             ended = event.is_final
@@ -188,18 +192,3 @@ def _end(event_id: str, state: RunState) -> RunEvent:
             return Failed(id=event_id, at=at, fraction=fraction, error=state.error or "")
         case _:
             return Cancelled(id=event_id, at=at, fraction=fraction)
-
-
-class _Outage:
-    """Redis is away: growing pauses, and an end to them."""
-
-    def __init__(self, outage_s: float) -> None:
-        self._deadline = time.monotonic() + outage_s
-        self._outage_s = outage_s
-        self._pause_s = FIRST_PAUSE_S
-
-    def wait(self, error: Exception) -> None:
-        if time.monotonic() > self._deadline:
-            raise StoreUnavailableError(f"Redis was away for {self._outage_s:g} s: {error}") from error
-        time.sleep(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

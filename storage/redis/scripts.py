@@ -20,6 +20,7 @@ from typing import TypeAlias
 from redis import Redis
 
 Argument: TypeAlias = str | int | float
+Arguments: TypeAlias = Mapping[str, Argument | Mapping[str, Argument]]
 
 _KEYS, _ARGS = (re.compile(rf"^-- {kind}: (.+)$", re.MULTILINE) for kind in ("keys", "args"))
 
@@ -54,9 +55,7 @@ class Script:
         self._source = source
         self._run = redis.register_script(source.text)
 
-    def __call__(
-        self, *, keys: Mapping[str, str], args: Mapping[str, Argument | Mapping[str, Argument]] | None = None
-    ) -> object:
+    def __call__(self, *, keys: Mapping[str, str], args: Arguments | None = None) -> object:
         """Run it, atomically and in one round trip. Raises TypeError when a name is missing or unknown."""
         args = args or {}
         self._check("keys", self._source.keys, keys)

@@ -13,8 +13,8 @@ from storage.errors import CorruptRecordError, InvalidNameError, RunNotFoundErro
 from storage.events import Cancelled, Denoised, Failed, Gap, RunEvent, Started, StepStarted, Succeeded, TextDelta
 from storage.redis.follow import BLOCK_MS, follow
 from storage.redis.progress import Progress
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
 from worker.local.services import LocalServices
 
 
