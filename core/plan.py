@@ -21,7 +21,7 @@ SHORTEST_MEMORY = 3
 class Read:
     """The model reads a given item: one of the initial context, or a given refinement text."""
 
-    kind: ClassVar = "read"
+    kind: ClassVar[Literal["read"]] = "read"
 
     number: int
     path: Path = ()
@@ -35,7 +35,7 @@ class Read:
 class Write:
     """The model writes a text and reads it back."""
 
-    kind: ClassVar = "write"
+    kind: ClassVar[Literal["write"]] = "write"
 
     number: int
     path: Path = ()
@@ -49,7 +49,7 @@ class Write:
 class Draw:
     """The model draws the variations of an image from one context, or draws again those that were judged too low."""
 
-    kind: ClassVar = "draw"
+    kind: ClassVar[Literal["draw"]] = "draw"
 
     number: int
     path: Path = ()
@@ -80,7 +80,7 @@ class Draw:
 class Evict:
     """Items leave the context, whole."""
 
-    kind: ClassVar = "forget"
+    kind: ClassVar[Literal["forget"]] = "forget"
 
     number: int
     path: Path = ()

@@ -70,7 +70,7 @@ def _schema_of(kind: type[RunEvent]) -> dict[str, Any]:
     required = []
     for name, field in fields.items():
         options = field.get("anyOf", [])
-        value = next((option for option in options if option != _NULL), {})
+        value: dict[str, Any] = next((option for option in options if option != _NULL), {})
         fields[name] = {**{key: what for key, what in field.items() if key not in _NOT_SHOWN}, **value}
         if not options:
             required.append(name)

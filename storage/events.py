@@ -48,8 +48,8 @@ class RunEvent:
         return self.type in FINAL
 
     def to_document(self) -> dict[str, Any]:
-        """The event as JSON data; fields that are None are left out."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """The event as JSON data. Fields that are None are left out, and so is the id of an event that has none yet."""
+        return {name: value for name, value in vars(self).items() if value is not None and (name, value) != ("id", "")}
 
     def to_json(self) -> str:
         """The event as one line of JSON."""

@@ -15,13 +15,14 @@ from storage.errors import CorruptRecordError, InvalidNameError, RunNotFoundErro
 from storage.events import Cancelled, Denoised, Failed, Gap, RunEvent, Succeeded, parse
 from storage.redis.runs import Runs
 from storage.redis.state import RunState
+from storage.retry import Backoff
 
 START = "0-0"
 _STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
 # Below the 5 s after which redis-py takes a silent server for dead.
 BLOCK_MS = 2_000
 BATCH = 500
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+LONGEST_PAUSE_S = 2.0
 
 Entry: TypeAlias = tuple[str, dict[str, str]]
 
@@ -37,20 +38,20 @@ def follow(
     Args:
         redis: a client with decode_responses, its socket_timeout above 2 s.
         run_id: the run.
-        after: id of the last event the caller has; all of them by default.
-        timeout_s: how long to follow at most.
-        outage_s: how long Redis may be away at a time.
+        after: the id of the last event that the caller has; by default, all events are read.
+        timeout_s: how long to follow the run at most.
+        outage_s: how long Redis may be unavailable at a time.
 
     Raises:
-        InvalidNameError: `after` is no event's id.
+        InvalidNameError: `after` is not the id of an event.
         RunNotFoundError: Redis holds nothing of this run, or no longer.
-        TimeoutError: the run had no end within `timeout_s`.
-        StoreUnavailableError: Redis stayed away.
+        TimeoutError: the run did not end within `timeout_s`.
+        StoreUnavailableError: Redis stayed unavailable.
         CorruptRecordError: what Redis holds of the run was not written by this program.
     """
     follower = _Follower(redis, run_id, after)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    outage = _Outage(outage_s)
+    backoff = Backoff(outage_s, longest_s=LONGEST_PAUSE_S)
     ended = False
     while True:
         left_s = BLOCK_MS / 1000 if deadline is None else deadline - time.monotonic()
@@ -59,9 +60,12 @@ def follow(
                 return
             events = follower.read(block_ms=max(1, min(BLOCK_MS, int(left_s * 1000))))
         except (RedisConnectionError, RedisTimeoutError) as error:
-            outage.wait(error)
+            pause_s = backoff.next_pause_s()
+            if pause_s is None:
+                raise StoreUnavailableError(f"Redis was away for {outage_s:g} s: {error}") from error
+            time.sleep(pause_s)
             continue
-        outage = _Outage(outage_s)
+        backoff = Backoff(outage_s, longest_s=LONGEST_PAUSE_S)
         for event in events:
             yield event
             ended = event.is_final
@@ -70,7 +74,7 @@ def follow(
 
 
 class _Follower:
-    """Where one reader stands in a run's stream."""
+    """The position of one reader in a run's stream."""
 
     def __init__(self, redis: Redis, run_id: str, after: str) -> None:
         if not _STREAM_ID.fullmatch(after):
@@ -82,29 +86,29 @@ class _Follower:
         self._last = after
         self._began = False
         self._over = False
-        """Whether the run had its end before this reader began: then there is nothing to wait for."""
+        """Whether the run had ended before this reader began; then there is nothing to wait for."""
         self._next: int | None = 1 if after == START else None
-        """The count of the event to come; None while it is not known."""
+        """The number of the next event; None while it is not known."""
 
     def read(self, block_ms: int) -> Sequence[RunEvent]:
-        """The next events; none when nothing happened for `block_ms`. Raises RunNotFoundError."""
+        """The next events; none when there was none for `block_ms`. Raises RunNotFoundError."""
         if not self._began:
             found = self._begin()
             self._began = True
             if found:
                 return found
         entries = self._entries(1 if self._over else block_ms)
-        return self._with_preview([event for entry in entries for event in self._events(entry)]) or self._silence()
+        return self._with_preview([event for entry in entries for event in self._events(entry)]) or self._lost_end()
 
     def is_over(self) -> bool:
-        """Whether a final event was the last one: a run that failed or was cancelled can be resumed."""
+        """Whether a final event was the last one; a run that failed or was cancelled can be resumed."""
         later = self._redis.xrange(self._stream, f"({self._last}", "+", count=1)
         state = self._runs.state(self._run_id)
         self._over = state is None or state.is_final
         return self._over and not later
 
     def _begin(self) -> list[RunEvent]:
-        """Find the place after an event the caller has; where the stream dropped it, what followed may be gone too."""
+        """Find the event that the caller has; when the stream dropped it, later ones may be gone too, hence a gap."""
         state = self._state()
         self._over = state.is_final
         if self._next is not None:
@@ -116,7 +120,7 @@ class _Follower:
         return []
 
     def _events(self, entry: Entry) -> list[RunEvent]:
-        """The event of an entry, behind a gap when events before it were dropped."""
+        """The event of an entry, after a gap when events before it were dropped."""
         event = self._parse(entry)
         dropped = self._next is not None and event.n > self._next
         gap = [_gap(self._last, self._state())] if dropped else []
@@ -131,7 +135,7 @@ class _Follower:
             raise CorruptRecordError(f"run {self._run_id}: its {error}") from error
 
     def _with_preview(self, events: list[RunEvent]) -> list[RunEvent]:
-        """The events, the last preview put where it belongs, while it is stored; earlier ones are not."""
+        """The events, with the last preview in the event that it belongs to; earlier previews are not stored."""
         if not any(isinstance(event, Denoised) and event.preview is not None for event in events):
             return events
         text = cast("str | None", self._redis.get(keys.run_preview(self._run_id))) or ""
@@ -143,10 +147,10 @@ class _Follower:
             for event in events
         ]
 
-    def _silence(self) -> list[RunEvent]:
-        """Nothing happened: has the run had its end, and its last event is gone?"""
+    def _lost_end(self) -> list[RunEvent]:
+        """The final event, derived from the state, when the run has ended but its stream has expired."""
         state = self._state()
-        if not state.is_final or self._entries(1):  # what came just now is for the next read
+        if not state.is_final or self._entries(1):  # what arrived just now is for the next read
             return []
         return [_end(self._last, state)]
 
@@ -162,7 +166,7 @@ class _Follower:
 
 
 def _gap(event_id: str, state: RunState) -> Gap:
-    """What stands for the dropped events after `event_id`."""
+    """Stands for the dropped events after `event_id`."""
     return Gap(
         id=event_id,
         at=state.updated_at or 0.0,
@@ -188,18 +192,3 @@ def _end(event_id: str, state: RunState) -> RunEvent:
             return Failed(id=event_id, at=at, fraction=fraction, error=state.error or "")
         case _:
             return Cancelled(id=event_id, at=at, fraction=fraction)
-
-
-class _Outage:
-    """Redis is away: growing pauses, and an end to them."""
-
-    def __init__(self, outage_s: float) -> None:
-        self._deadline = time.monotonic() + outage_s
-        self._outage_s = outage_s
-        self._pause_s = FIRST_PAUSE_S
-
-    def wait(self, error: Exception) -> None:
-        if time.monotonic() > self._deadline:
-            raise StoreUnavailableError(f"Redis was away for {self._outage_s:g} s: {error}") from error
-        time.sleep(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

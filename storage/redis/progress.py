@@ -4,7 +4,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from redis import Redis
 
@@ -20,7 +20,7 @@ from storage.events import (
     StepEvent,
     Succeeded,
 )
-from storage.redis.scripts import Argument, load_script
+from storage.redis.scripts import Arguments, load_script
 from storage.redis.state import State
 
 
@@ -79,7 +79,7 @@ class Progress:
         fields["updated_at"] = f"{now:.3f}"
         preview = event.preview if isinstance(event, Denoised) else None
         step, key = (event.step, event.key) if isinstance(event, ArtifactStored) else ("", "")
-        args: dict[str, Argument | Mapping[str, Argument]] = {
+        args: Arguments = {
             "run_id": self.run_id,
             "ttl_s": self._ttl_s,
             "max_events": self._max_events,
@@ -119,7 +119,7 @@ def _state_of(event: RunEvent, now: str) -> tuple[State | None, dict[str, str | 
 
 def _stored(event: RunEvent, now: float) -> str:
     """The event as its stream holds it: the script adds `n` and `fraction`, and keeps the last preview apart."""
-    document = {name: value for name, value in event.to_document().items() if name not in {"id", "n", "fraction"}}
+    document = {name: value for name, value in event.to_document().items() if name not in {"n", "fraction"}}
     document["at"] = now
     if "preview" in document:
         document["preview"] = True

@@ -1,6 +1,5 @@
 """All runs that Redis knows: creates, lists, cancels and reopens them, and counts their attempts."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -50,15 +49,13 @@ class Runs:
     def create(self, record: RunRecord) -> bool:
         """Create a run in the state queued, before its message is published. False when the run exists already."""
         at = round(record.submitted_at, 3)
-        event = Queued(n=1, at=at, name=record.name, model=record.model).to_document()
-        del event["id"]  # the stream gives it
         args: Arguments = {
             "run_id": record.run_id,
             "document": record.to_json(),
             "submitted_at": at,
             "max_recent": keys.MAX_RECENT,
             "queue_slot": record.queue_slot,
-            "event": json.dumps(event, ensure_ascii=False),
+            "event": Queued(n=1, at=at, name=record.name, model=record.model).to_json(),
             "fields": {
                 "name": record.name,
                 "model": record.model,

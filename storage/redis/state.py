@@ -1,4 +1,4 @@
-"""The state of a run, as Redis holds it."""
+"""The state of a run as Redis holds it."""
 
 import math
 from collections.abc import Iterator, Mapping

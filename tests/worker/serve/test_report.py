@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import pytest
 from PIL import Image
+from redis import ConnectionError as RedisConnectionError
 from redis import Redis
 
 from core.events import Denoised, StepStarted, TextDelta, TextReady
@@ -156,6 +157,55 @@ def test_what_is_stored_is_told_with_where_it_is(watched: Watched) -> None:
     assert told.key == f"{PREFIX}/{watched.run_id}/steps/002-thinking.txt"
     assert told.url == watched.journal.url(made.key)
     assert (told.step, told.role, told.size, told.sha256) == (2, "thinking", 3, "ab" * 32)
+
+
+def test_an_image_is_told_with_its_place_and_its_score(watched: Watched) -> None:
+    made = Artifact(
+        kind="image",
+        role="image",
+        step=3,
+        key="steps/003-image.v1.png",
+        content_type="image/png",
+        index=0,
+        variation=1,
+        score=0.5,
+        chosen=False,
+    )
+    watched.begin()
+    watched.reporter.committed(
+        Commit(run_id=watched.run_id, step=3, kind="draw", artifacts=(made,), recipe_sha256="cd" * 32)
+    )
+    (told,) = watched.told_of(events.ArtifactStored)
+    assert (told.index, told.path, told.variation, told.attempt) == (0, "", 1, 0)
+    assert (told.score, told.selected) == (0.5, False)
+
+
+def test_a_step_has_the_time_left_as_soon_as_it_is_known(watched: Watched) -> None:
+    watched.begin()
+    for step in watched.steps:
+        watched.reporter.event(StepStarted(step=step))
+    first, *others = watched.told_of(events.StepStarted)
+    assert first.eta_s is None
+    assert all(event.eta_s is not None for event in others)
+
+
+def test_a_celery_that_redis_refuses_does_not_stop_the_run(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(step: int, steps: int) -> None:
+        raise RedisConnectionError(f"no answer for {step} of {steps}")
+
+    watched.reporter = Reporters([CeleryReporter(watched.run_id, refuse), watched.run_reporter])
+    watched.begin()
+    watched.reporter.event(StepStarted(step=watched.steps[0]))
+    assert "no answer for 1 of 6" in caplog.text
+    assert [event.step for event in watched.told_of(events.StepStarted)] == [1]
+
+
+def test_a_run_that_redis_forgot_is_started_again_and_one_that_has_not_begun_is_not(watched: Watched) -> None:
+    watched.run_reporter.begin_again()
+    watched.begin(committed=2)
+    watched.reporter.committed(Commit(run_id=watched.run_id, step=3, kind="draw", recipe_sha256="cd" * 32))
+    watched.run_reporter.begin_again()
+    assert [event.done for event in watched.told_of(events.Started)] == [2, 3]
 
 
 def test_loading_tells_its_end_and_not_every_byte(watched: Watched) -> None:
