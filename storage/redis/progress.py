@@ -56,9 +56,9 @@ class Progress:
         self._written = 0
         self._script = load_script(redis, "progress")
         self._keys = {
-            "hash": keys.run_state(run_id),
-            "stream": keys.run_events(run_id),
-            "cancel_flag": keys.run_cancel(run_id),
+            "state": keys.run_state(run_id),
+            "events": keys.run_events(run_id),
+            "cancel": keys.run_cancel(run_id),
             "record": keys.run_record(run_id),
             "open_runs": keys.OPEN_RUNS,
             "lease": keys.run_lease(run_id),
