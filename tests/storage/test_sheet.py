@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from storage.lettering import MAX_LINES
 from storage.sheet import LINE, MARK, PAPER, Tile, contact_sheet, tiled_sheet
+from storage.text_layout import MAX_LINES
 
 
 def plain(colour: str, size: tuple[int, int] = (64, 64)) -> Image.Image:
