@@ -1,5 +1,6 @@
 """Small copies of a run's images, for its page."""
 
+import base64
 import io
 from collections.abc import Mapping
 
@@ -19,7 +20,7 @@ def thumbnail(image: Image.Image, *, limit_bytes: int = LARGEST_BYTES) -> bytes:
 
     Empty when even the smallest takes more.
     """
-    picture = image.convert("RGB")
+    picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
     for side_px in SIDES_PX:
         if side_px < max(picture.size) or side_px == SIDE_PX:
             scale = min(1.0, side_px / max(picture.size))
@@ -28,6 +29,11 @@ def thumbnail(image: Image.Image, *, limit_bytes: int = LARGEST_BYTES) -> bytes:
             if len(data) <= limit_bytes:
                 return data
     return b""
+
+
+def data_uri(data: bytes) -> str:
+    """A thumbnail as the address of itself."""
+    return f"data:{CONTENT_TYPE};base64,{base64.b64encode(data).decode()}"
 
 
 def bounded(thumbnails: Mapping[str, bytes], copies: int) -> dict[str, bytes]:
