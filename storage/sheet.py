@@ -124,7 +124,7 @@ class _Sheet:
         """Of a tile with its caption."""
         picture, lines = self.pictures[number], len(self.captions[number])
         if picture is None:
-            return self.empty[1]
+            return max(self.empty[1], LINE_PX * lines + 2 * CAPTION_GAP_PX)
         return picture.height + (CAPTION_GAP_PX + LINE_PX * lines if lines else 0)
 
     def corner(self, number: int) -> tuple[int, int]:
@@ -137,7 +137,7 @@ class _Sheet:
     def size(self, number: int) -> tuple[int, int]:
         """Of a tile's picture."""
         picture = self.pictures[number]
-        return picture.size if picture else self.empty
+        return picture.size if picture else (self.empty[0], self.height_px(number))
 
     def paint(self) -> Image.Image:
         sheet = Image.new("RGB", (self.total_width_px, self.tops[-1]), PAPER)
