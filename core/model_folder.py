@@ -108,7 +108,9 @@ def _write_cache(cache: Path, hashes: Mapping[str, str]) -> None:
             json.dump(hashes, file)
         Path(file.name).replace(cache)
     except OSError as error:
-        log.warning("the model's hashes can't be kept in %s, so the next start reads the weights again: %s", cache, error)
+        log.warning(
+            "the model's hashes can't be kept in %s, so the next start reads the weights again: %s", cache, error
+        )
 
 
 def _resize_rule(folder: Path, name: str, official: Mapping[str, int], config: Mapping[str, Any]) -> ResizeRule:

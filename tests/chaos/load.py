@@ -16,8 +16,8 @@ from tests.worker.serving import Silent
 from worker.jobs.inputs import Sources
 from worker.jobs.job import resolve, store
 from worker.jobs.request import RunRequest
-from worker.serve.engine import Engine
 from worker.serve.claim import Unclaimed
+from worker.serve.engine import Engine
 from worker.serve.run import run
 from worker.settings import PROJECT
 

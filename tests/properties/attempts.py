@@ -19,10 +19,10 @@ from storage.redis.runs import Runs
 from worker.app import write_record
 from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack
 from worker.jobs.request import RunRequest
-from worker.serve.drain import DrainFlag
 from worker.serve.delivery import Delivery, Message
-from worker.serve.runtime import WorkerRuntime
+from worker.serve.drain import DrainFlag
 from worker.serve.engine import Engine
+from worker.serve.runtime import WorkerRuntime
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -163,9 +163,7 @@ class MortalStore:
         return self._line.call(call, StoreUnavailableError)
 
 
-def mortal_runtime(
-    config: Settings, attempt: "Attempt", store: ObjectStore, clock: Clock, flag: Path
-) -> WorkerRuntime:
+def mortal_runtime(config: Settings, attempt: "Attempt", store: ObjectStore, clock: Clock, flag: Path) -> WorkerRuntime:
     """A worker process as far as a run sees it, on lines that can be cut."""
     retry = MortalRetry(Line(attempt, "Redis"), config.outage_timeout_s)
     redis = Redis.from_url(config.redis_url.get_secret_value(), decode_responses=True, retry=retry)

@@ -77,7 +77,7 @@ def test_errors_of_services_show_no_secret(scripted_worker: WorkerProcess, secre
     right_redis = scripted_worker.env["AUTOSEQ_REDIS_URL"]
     host = WorkerRuntime.connect(config_of({**scripted_worker.env, **wrong, "AUTOSEQ_REDIS_URL": right_redis}))
     with pytest.raises(ServiceUnavailableError) as denied:
-        host.open()
+        host.start()
     host.close()
     for words in (str(refused.value), str(denied.value)):
         assert words

@@ -35,8 +35,8 @@ from worker.app import TASK, make_app
 from worker.client import Client
 from worker.errors import RunFailed
 from worker.local.services import LocalServices
-from worker.serve.runtime import WorkerRuntime
 from worker.serve.engine import Engine
+from worker.serve.runtime import WorkerRuntime
 from worker.settings import PROJECT, queue_of, settings
 from worker.tasks import run_task, runtime
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ from worker.client import Client
 from worker.errors import RunFailed
 from worker.local.services import LocalServices
 from worker.serve.delivery import Delivery, Message
-from worker.serve.runtime import WorkerRuntime
 from worker.serve.engine import Engine
+from worker.serve.runtime import WorkerRuntime
 from worker.settings import PROJECT
 
 DATABASE = 10

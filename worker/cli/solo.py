@@ -14,8 +14,8 @@ from storage.objects.folder import FolderStore
 from worker.connections import limits_of
 from worker.jobs.inputs import Sources
 from worker.jobs.job import Job, prepare, store
-from worker.serve.engine import Engine
 from worker.serve.claim import Unclaimed
+from worker.serve.engine import Engine
 from worker.serve.report import RunReporter
 from worker.serve.run import run
 from worker.settings import Settings

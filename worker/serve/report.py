@@ -49,8 +49,8 @@ class Rate:
         return True
 
 
-class Reporter(Protocol):
-    """Learns how a run goes. A subclass implements what it wants to know."""
+class Reporter:
+    """Learns how a run goes; a subclass implements what it wants to know."""
 
     def loading(self, done_bytes: int, total_bytes: int) -> None:
         """The model's weights are being loaded, before the run begins."""

@@ -172,7 +172,9 @@ def test_a_run_computes_one_event_at_most_after_a_cancel(
     assert [commit.step for commit in reporter.commits] == [1, 2]
 
 
-def test_a_store_that_hangs_delays_no_cancel(claim: Claim, clock: Clock, redis_client: redis.Redis, run_id: str) -> None:
+def test_a_store_that_hangs_delays_no_cancel(
+    claim: Claim, clock: Clock, redis_client: redis.Redis, run_id: str
+) -> None:
     answered = threading.Event()
 
     def hang() -> None:
@@ -215,9 +217,12 @@ def test_what_the_call_raises_is_raised_once(claim: Claim) -> None:
     assert len(calls) == 1
 
 
-def test_a_claim_that_another_worker_holds_is_not_taken(claim: Claim, redis_client: redis.Redis, drain: DrainFlag) -> None:
+def test_a_claim_that_another_worker_holds_is_not_taken(
+    claim: Claim, redis_client: redis.Redis, drain: DrainFlag
+) -> None:
     lease = Lease(redis_client, claim.lease.run_id, ttl_s=60)
-    with pytest.raises(ClaimLost, match="another worker has it"), Claim(
-        lease, runs=Runs(redis_client), drain=drain, config=config_of({})
+    with (
+        pytest.raises(ClaimLost, match="another worker has it"),
+        Claim(lease, runs=Runs(redis_client), drain=drain, config=config_of({})),
     ):
         pytest.fail("two workers hold one run")

@@ -32,7 +32,9 @@ def runtime(services: LocalServices) -> Iterator[WorkerRuntime]:
     opened.close()
 
 
-def serve(runtime: WorkerRuntime, asked: RunRequest, *, states: list[tuple[int, int]] | None = None) -> dict[str, object]:
+def serve(
+    runtime: WorkerRuntime, asked: RunRequest, *, states: list[tuple[int, int]] | None = None
+) -> dict[str, object]:
     def update_state(step: int, steps: int) -> None:
         if states is not None:
             states.append((step, steps))
@@ -172,7 +174,9 @@ def test_two_processes_that_serve_one_run_at_once_have_one_effect(
 
 
 def test_a_host_without_its_services_says_which(services: LocalServices) -> None:
-    away = WorkerRuntime.connect(config_of(env_of(services, DATABASE, redis_url="redis://127.0.0.1:1/0", outage_timeout_s=0.1)))
+    away = WorkerRuntime.connect(
+        config_of(env_of(services, DATABASE, redis_url="redis://127.0.0.1:1/0", outage_timeout_s=0.1))
+    )
     with pytest.raises(ServiceUnavailableError, match=r"Redis at 127\.0\.0\.1:1"):
         away.start()
     away.close()

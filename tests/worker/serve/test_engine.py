@@ -15,8 +15,8 @@ from worker.errors import RunFailed
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
 from worker.serve.delivery import Delivery, Message
-from worker.serve.runtime import WorkerRuntime
 from worker.serve.engine import Engine
+from worker.serve.runtime import WorkerRuntime
 
 DATABASE = 7
 
