@@ -3,14 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any
 
 from storage.keys import check_run_id
+from storage.records import check_version
 from storage.redis.state import reading
-from storage.versions import check_version
-
-VERSION: Final = 1
-"""The newest version of a record that this release reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,7 @@ class RunRecord:
         what = f"run {run_id}: its record"
         with reading(what):
             document = json.loads(text)
-            check_version(what, document, newest=VERSION)
+            check_version(document.get("version", 1), what)
             document["queue_slot"] = document.pop("line", "")
             record = RunRecord(**{one.name: document[one.name] for one in fields(RunRecord) if one.name in document})
             if record.run_id != run_id:
