@@ -159,7 +159,7 @@ def test_the_plan_in_the_guide_is_that_of_its_recipe() -> None:
     rules = section("The rules of the sequence")
     shown = re.findall(r"^(\d+) +(\w+)", blocks(rules, "")[0], re.MULTILINE)
     steps = plan(load(blocks(rules, "yaml")[0]))
-    assert shown == [(str(step.number), type(step).__name__.lower()) for step in steps]
+    assert shown == [(str(step.number), step.kind) for step in steps]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -116,7 +116,7 @@ class ProgressReporter:
             case StepStarted(step=step):
                 self.step = step.number
                 self._previews.restart()
-                self._tell(step, "step", kind=type(step).__name__.lower(), **_about(step))
+                self._tell(step, "step", kind=step.kind, **_about(step))
                 self._celery_state(step.number, self._steps)
             case TextDelta(step=step, text=text):
                 self._unsent += text
@@ -139,6 +139,7 @@ class ProgressReporter:
     def committed(self, commit: Commit) -> None:
         self._committed = commit.step
         for made in commit.artifacts:
+            data = made.to_data()
             self._progress.artifact(
                 step=made.step,
                 role=made.role,
@@ -146,7 +147,7 @@ class ProgressReporter:
                 url=self._journal.url(made.key),
                 size=made.size,
                 sha256=made.sha256,
-                **{name: getattr(made, name) for name in TOLD_OF_IMAGES if made.kind == "image"},
+                **{name: data[name] for name in TOLD_OF_IMAGES if made.kind == "image"},
             )
 
     def _send_text(self, step: Step) -> None:
