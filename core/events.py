@@ -64,7 +64,7 @@ class Variation:
     """What the image's noise was drawn from."""
     score: float | None = None
     """How well the model finds that it shows what it is to show, from 0 to 1; None when it was not asked."""
-    chosen: bool = True
+    selected: bool = True
     """Whether it goes on; a better one of a later try may take its place."""
 
 
@@ -95,7 +95,7 @@ class ImageReady:
     @property
     def best(self) -> Variation:
         """The variation that goes on; the first when all do (in a tree) or none does (a try that was no better)."""
-        return next((one for one in self.variations if one.chosen), self.variations[0])
+        return next((one for one in self.variations if one.selected), self.variations[0])
 
     @property
     def image(self) -> Image:

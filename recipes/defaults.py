@@ -34,13 +34,13 @@ def _of_the_mode(mode: Mode) -> dict[str, Any]:
     return EDITING_IMAGE_DEFAULTS if mode == "editing" else {"cfg_img_scale": 1.0}
 
 
-def origin_of(path: FieldPath, spec: ModelSpec | None, mode: Mode) -> str:
+def default_source(path: FieldPath, spec: ModelSpec | None, mode: Mode) -> str:
     """Where the default at `path` comes from: "the mode's", "the model's" or BAGEL's own, "default"."""
     group, name = (*path, None, None)[:2]
     if group == "image" and name in _of_the_mode(mode):
         return "the mode's"
-    from_card = {"text": spec.text_defaults, "image": spec.image_defaults}.get(str(group), {}) if spec else {}
-    return "the model's" if name in from_card else "default"
+    from_model = {"text": spec.text_defaults, "image": spec.image_defaults}.get(str(group), {}) if spec else {}
+    return "the model's" if name in from_model else "default"
 
 
 def fill_in(given: Mapping[str, Any], spec: ModelSpec | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from recipes.document import Document, in_order, read_data, read_file, read_text
 from recipes.error_messages import type_faults
 from recipes.extends import extended, placed, without_parent
 from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue
+from recipes.fields import known
 from recipes.model_spec import ModelSpec
 from recipes.overrides import SOURCE, Overridden, override
 from recipes.recipe import Recipe
@@ -81,12 +82,13 @@ def load(
 
 
 def load_resolved(document: Mapping[str, Any]) -> Recipe:
-    """The recipe that `canonical.to_document` wrote down: its texts are as they are, and hold no variables.
+    """The recipe that `canonical.to_document` wrote down, of this or another release.
 
-    Raises RecipeError.
+    Its texts are as they are and hold no variables. Fields that this release does not know are ignored, and absent
+    ones have their defaults. Raises RecipeError.
     """
     read_back = read_data(document)
-    expanded = Expanded(data=read_back.data, uses={})
+    expanded = Expanded(data=known(read_back.data), uses={})
     return Given(document=read_back, expanded=expanded, overridden=override(expanded.data, None)).resolve(None)
 
 

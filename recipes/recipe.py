@@ -136,6 +136,8 @@ class Recipe:
     """Lower-case letters, digits and dashes, at most 64; begins with a letter or digit."""
     model: str | None = None
     """A name the worker serves; null is the worker's default model."""
+    model_sha256: str | None = None
+    """Optional pin: the fingerprint of the model's files, 64 hexadecimal digits; a worker with other files refuses."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
     """All the run's randomness comes from this number."""
     context: Annotated[tuple[ContextItem, ...], MinLen(1), MaxLen(MAX_CONTEXT_ITEMS)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.canonical import to_document
-from recipes.defaults import origin_of
+from recipes.defaults import default_source
 from recipes.faults import FieldPath
 from recipes.load import Given
 from recipes.model_spec import ModelSpec
@@ -23,43 +23,43 @@ def render_yaml(given: Given, spec: ModelSpec | None) -> str:
     from --set or --var.
     """
     recipe = given.resolve(spec)
-    origins = _Origins(given, recipe, spec)
-    return "\n".join(_mapping(escaped(to_document(recipe)), (), 0, origins)) + "\n"
+    sources = _Sources(given, recipe, spec)
+    return "\n".join(_mapping(escaped(to_document(recipe)), (), 0, sources)) + "\n"
 
 
-def _mapping(mapping: Mapping[str, Any], path: FieldPath, indent: int, origins: "_Origins") -> Iterator[str]:
+def _mapping(mapping: Mapping[str, Any], path: FieldPath, indent: int, sources: "_Sources") -> Iterator[str]:
     for key, value in mapping.items():
-        yield from _entry(f"{' ' * indent}{key}:", value, (*path, key), indent, origins)
+        yield from _entry(f"{' ' * indent}{key}:", value, (*path, key), indent, sources)
 
 
-def _entry(start: str, value: Any, path: FieldPath, indent: int, origins: "_Origins") -> Iterator[str]:  # noqa: ANN401 - any part of a recipe
+def _entry(start: str, value: Any, path: FieldPath, indent: int, sources: "_Sources") -> Iterator[str]:  # noqa: ANN401 - any part of a recipe
     """The lines of a value behind its key, or behind the dash of its list."""
     if isinstance(value, dict):
         yield start
-        yield from _mapping(value, path, indent + _STEP, origins)
+        yield from _mapping(value, path, indent + _STEP, sources)
     elif isinstance(value, list) and any(not isinstance(item, int | float) for item in value):
         yield start
         for index, item in enumerate(value):
-            yield from _item(item, (*path, index), indent + _STEP, origins)
+            yield from _item(item, (*path, index), indent + _STEP, sources)
     else:
         first, *others = scalar_lines(value, indent)
-        note = origins.of(path)
+        note = sources.of(path)
         yield f"{start} {first}  {comment(note)}" if note else f"{start} {first}"
         yield from others
 
 
-def _item(item: Any, path: FieldPath, indent: int, origins: "_Origins") -> Iterator[str]:  # noqa: ANN401 - see _entry
+def _item(item: Any, path: FieldPath, indent: int, sources: "_Sources") -> Iterator[str]:  # noqa: ANN401 - see _entry
     """An item of a list: a mapping begins on the line of its dash."""
     dash = f"{' ' * indent}-"
     if not isinstance(item, dict):
-        yield from _entry(dash, item, path, indent, origins)
+        yield from _entry(dash, item, path, indent, sources)
         return
-    first, *others = _mapping(item, path, indent + _STEP, origins)
+    first, *others = _mapping(item, path, indent + _STEP, sources)
     yield f"{dash} {first.lstrip(' ')}"
     yield from others
 
 
-class _Origins:
+class _Sources:
     """Where the values of a recipe come from."""
 
     def __init__(self, given: Given, recipe: Recipe, spec: ModelSpec | None) -> None:
@@ -70,7 +70,7 @@ class _Origins:
     def of(self, path: FieldPath) -> str:
         """Where the value at `path` comes from, in a few words; nothing when the recipe's own file gives it."""
         if not self._is_given(path):
-            return origin_of(path, self._spec, self._recipe.mode)
+            return default_source(path, self._spec, self._recipe.mode)
         if self._given.overridden.replaced(path):
             return "--set"
         return ", ".join(filter(None, (self._parent(path), "--var" if self._varies(path) else "")))

@@ -33,6 +33,7 @@ MODELS = "autoseq:models"
 """Hash: model name -> its spec as JSON."""
 
 RECIPE = "recipe.json"
+MODEL = "model.json"
 MANIFEST = "manifest.json"
 PAGE = "index.html"
 CONTACT_SHEET = "contact-sheet.png"

@@ -138,7 +138,7 @@ def page_of(*artifacts: Artifact, thumbnails: Mapping[str, bytes] = MappingProxy
 
 
 def test_the_chosen_variation_is_marked_and_each_has_its_score() -> None:
-    page = page_of(*variations(2, 0.125, 0.875, chosen=1))
+    page = page_of(*variations(2, 0.125, 0.875, selected=1))
     assert re.findall(r'<figure id="([\w-]+)" class="chosen">', page) == ["image-2-1"]
     assert page.index("<b>chosen</b>") < page.index("score 0.875") < page.index("v0 <span>0.125</span>")
     assert "2 variations" in page

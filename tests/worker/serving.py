@@ -106,14 +106,15 @@ def make_run(
     objects: ObjectStore,
     *,
     prefix: str = PREFIX,
+    job: Job | None = None,
     model: UnifiedModel | None = None,
     reporter: Silent | None = None,
     checkpoint: Callable[..., None] = lambda *_: None,
     uploads: UploadLimits = UPLOADS,
 ) -> Manifest:
-    """The run that `asked` describes, in this process; on the scripted model, unless another is given."""
+    """The run that `asked` describes, or its `job`, in this process; on the scripted model unless another is given."""
     journal, model = Journal(objects, prefix, asked.run_id), model or ScriptedModel()
-    job = resolve(asked, model.spec, recipes=PROJECT / "recipes", sources=Sources())
+    job = job or resolve(asked, model.spec, recipes=PROJECT / "recipes", sources=Sources())
     store(job, journal)
     reporter = reporter or Silent()
     return run(job, model=model, journal=journal, reporter=reporter, claim=Watched(checkpoint), uploads=uploads)

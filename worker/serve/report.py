@@ -242,7 +242,7 @@ def _artifact_stored(artifact: Artifact, journal: Journal) -> events.ArtifactSto
         variation=artifact.variation,
         attempt=artifact.attempt,
         score=artifact.score,
-        selected=artifact.chosen,
+        selected=artifact.selected,
     )
 
 

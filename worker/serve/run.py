@@ -11,15 +11,14 @@ from core.events import StepEnded, TextReady
 from core.plan import plan
 from core.protocol import UnifiedModel
 from core.sequence import StepOutput, run_sequence
-from recipes.canonical import to_document
-from recipes.recipe import Recipe
 from storage import keys, page
 from storage.errors import StoreUnavailableError
-from storage.journal import Commit, Journal, Manifest, selected_images
+from storage.journal import Commit, Journal, Manifest
 from storage.uploader import Uploader, UploadLimits
 from worker.errors import RunStopped
 from worker.jobs.artifacts import check_committed, pending_step, restored
 from worker.jobs.job import Job
+from worker.jobs.result import manifest_of
 from worker.serve.claim import Checkpoints
 from worker.serve.report import Reporter
 
@@ -134,25 +133,9 @@ def _log_outage(run_id: str, error: StoreUnavailableError, pause_s: float) -> No
 
 def complete(job: Job, journal: Journal, commits: Sequence[Commit], texts: Mapping[str, str]) -> Manifest:
     """Write the run's page, with its `texts` by key, and last of all its manifest; the same again leaves the same."""
-    manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits)
+    manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
     if job.recipe.output.page:
-        html = page.render_page(manifest, to_document(job.recipe), texts)
+        html = page.render_page(manifest, job.document, texts)
         journal.put(keys.PAGE, html, content_type=page.CONTENT_TYPE)
     journal.write_manifest(manifest)
     return manifest
-
-
-def manifest_of(run_id: str, recipe: Recipe, recipe_sha256: str, commits: Sequence[Commit]) -> Manifest:
-    """The manifest of a run whose steps are all committed."""
-    artifacts = tuple(artifact for commit in commits for artifact in commit.artifacts)
-    return Manifest(
-        run_id=run_id,
-        name=recipe.name,
-        recipe_sha256=recipe_sha256,
-        model=recipe.model or "",
-        seed=recipe.seed,
-        steps=len(commits),
-        parent=recipe.parent,
-        artifacts=artifacts,
-        images=selected_images(artifacts),
-    )
