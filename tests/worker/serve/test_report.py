@@ -169,7 +169,7 @@ def test_an_image_is_told_with_its_place_and_its_score(watched: Watched) -> None
         index=0,
         variation=1,
         score=0.5,
-        chosen=False,
+        selected=False,
     )
     watched.begin()
     watched.reporter.committed(
