@@ -95,8 +95,10 @@ class Reconciler:
             state = self._requeue(keys=_requeue_keys(record), args={"run_id": run_id})
             if not state:
                 return False
-            log.warning("run %s lost its worker or its message; it is queued again", run_id)
-            if state == "running":
+            if state == "queued":
+                log.info("run %s waits without a worker or a message; it is queued again", run_id)
+            else:
+                log.warning("run %s lost its worker; it is queued again", run_id)
                 Progress(self._redis, run_id).publish(Queued(name=record.name, model=record.model))
             self._publish(record)
         except RunNotFoundError:

@@ -171,7 +171,7 @@ def mortal_runtime(config: Settings, attempt: "Attempt", store: ObjectStore, clo
         config=config,
         redis=redis,
         runs=Runs(redis, ttl_s=config.keep_progress_s),
-        objects=MortalStore(store, Line(attempt, "S3")),  # type: ignore[arg-type]  # any store serves a run
+        objects=store,  # type: ignore[arg-type]  # any store serves a run
         engine=Engine(config, ScriptedModel(delay_s=TICK_S, sleep=lambda _seconds: attempt.tick())),
         drain=DrainFlag(flag),
         clock=clock,
@@ -210,7 +210,8 @@ class Attempt:
         self._step = self._done = 0
         self._to_be_told = self._told = 0
         self._troubles = [*troubles]
-        self.runtime = mortal_runtime(config, self, store, clock, flag)
+        self.store = MortalStore(store, Line(self, "S3"))
+        self.runtime = mortal_runtime(config, self, self.store, clock, flag)
         self._thread = threading.Thread(target=self._live, name=f"attempt at {request.run_id}", daemon=True)
         self._thread.start()
         self.settle()

@@ -185,7 +185,7 @@ class World:
 
     def _settle(self, attempt: Attempt) -> None:
         """What becomes of the message of an attempt that is over."""
-        promised(not attempt.runtime.mortal.overwritten, f"put over: {attempt.runtime.mortal.overwritten}")
+        promised(not attempt.store.overwritten, f"put over: {attempt.store.overwritten}")
         if not attempt.is_over:
             return
         if attempt.unforeseen:

@@ -2,24 +2,26 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
-from core.events import StepEnded, TextReady
+from core.events import StepEnded
 from core.plan import plan
 from core.protocol import UnifiedModel
 from core.sequence import StepOutput, run_sequence
-from storage import keys, page
+from storage import keys
 from storage.errors import StoreUnavailableError
 from storage.journal import Commit, Journal, Manifest
+from storage.page import CONTENT_TYPE
 from storage.uploader import Uploader, UploadLimits
 from worker.errors import RunStopped
 from worker.jobs.artifacts import check_committed, pending_step, restored
 from worker.jobs.job import Job
 from worker.jobs.result import manifest_of
 from worker.serve.claim import Checkpoints
+from worker.serve.page_builder import PageBuilder
 from worker.serve.report import Reporter
 
 log = logging.getLogger(__name__)
@@ -59,31 +61,29 @@ def run(
     for commit in commits:
         reporter.committed(commit)  # the worker that committed it may have died before reporting it
     inputs = [image.decode() for image in job.inputs]
-    texts: dict[str, str] = {}
-    done = _restored(tuple(commits), journal, claim, texts)
+    page = PageBuilder(job, inputs)
+    done = _restored(tuple(commits), journal, claim, page)
     with _uploading(job, journal, commits, reporter, claim, uploads) as uploader:
         for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
             claim.checkpoint(event)
             reporter.event(event)
-            if isinstance(event, TextReady):
-                texts[keys.step_text(event.step.number, event.role, event.step.path)] = event.text
+            page.add(event)
             if isinstance(event, StepEnded):
                 uploader.submit(pending_step(job, event))
-    return claim.retry(partial(complete, job, journal, commits, texts))
+    return claim.retry(partial(complete, job, journal, commits, page))
 
 
 def _restored(
-    commits: Sequence[Commit], journal: Journal, claim: Checkpoints, texts: dict[str, str]
+    commits: Sequence[Commit], journal: Journal, claim: Checkpoints, page: PageBuilder
 ) -> Iterator[StepOutput]:
-    """What each of `commits` made, read a few ahead in parallel; texts also go into `texts`, by their keys."""
+    """What each of `commits` made, read a few ahead in parallel; the page gets it, too."""
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as readers:
         ahead: deque[Future[StepOutput]] = deque()
         for number, commit in enumerate(commits):
             while len(ahead) < READ_AHEAD and number + len(ahead) < len(commits):
                 ahead.append(readers.submit(restored, commits[number + len(ahead)], journal))
             output = claim.retry(partial(_output, ahead.popleft(), commit, journal))
-            if isinstance(output, str):
-                texts[commit.artifacts[0].key] = output
+            page.add_restored(commit, output)
             yield output
 
 
@@ -131,11 +131,10 @@ def _log_outage(run_id: str, error: StoreUnavailableError, pause_s: float) -> No
     log.warning("run %s: its uploads wait, the next try is in %.1f s: %s", run_id, pause_s, error)
 
 
-def complete(job: Job, journal: Journal, commits: Sequence[Commit], texts: Mapping[str, str]) -> Manifest:
-    """Write the run's page, with its `texts` by key, and last of all its manifest; the same again leaves the same."""
+def complete(job: Job, journal: Journal, commits: Sequence[Commit], page: PageBuilder) -> Manifest:
+    """Write the run's page, and last of all its manifest; the same again leaves the same."""
     manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
     if job.recipe.output.page:
-        html = page.render_page(manifest, job.document, texts)
-        journal.put(keys.PAGE, html, content_type=page.CONTENT_TYPE)
+        journal.put(keys.PAGE, page.render(manifest, journal), content_type=CONTENT_TYPE)
     journal.write_manifest(manifest)
     return manifest
