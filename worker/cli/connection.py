@@ -28,7 +28,7 @@ def open_client() -> "Client":
 
 def follow_run(client: "Client", run_id: str, *, after: str = "0-0", as_json: bool, stderr: bool = False) -> None:
     """Show a run until its end, and leave with what that means."""
-    from worker.cli.console import RunView, screen
+    from worker.cli.views.console import RunView, screen
 
     ended = "succeeded"
     view = RunView(screen(stderr=stderr), hint="" if client.models() else f"; {NO_WORKER}")

@@ -16,8 +16,8 @@ from recipes.load import load
 from storage import keys
 from storage.redis.follow import START
 from storage.redis.state import ProgressEvent
-from worker.cli.album import Album, download, make_album, print_link, print_links
-from worker.cli.console import RunView
+from worker.cli.run_folder import Album, download, make_album, print_link, print_links
+from worker.cli.views.console import RunView
 from worker.client import Client
 from worker.errors import RunCancelled, RunFailed
 from worker.local.fleet import POLL_S, WorkerFleet, signals_to

@@ -81,8 +81,8 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Where two runs part: recipes field by field, texts word by word, pictures side by side in a file."""
-    from worker.cli.comparison import comparison, difference_sheet
-    from worker.cli.console import screen
+    from worker.cli.views.comparison import comparison, difference_sheet
+    from worker.cli.views.console import screen
     from worker.client import Client
     from worker.history.diff import compare
 

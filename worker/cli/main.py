@@ -32,7 +32,7 @@ from worker.cli.arguments import (
 )
 from worker.cli.boundary import Boundary, ExitCode, print_error, print_json, print_note
 from worker.cli.connection import NO_WORKER, follow_run, open_client
-from worker.cli.sweep_command import show_sweep
+from worker.cli.sweep import show_sweep
 from worker.jobs.request import Priority
 
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that --help and completion are quick
@@ -70,7 +70,7 @@ def demo(
 ) -> None:
     """See it all on this machine: Redis, S3, a worker, one recipe; ends with links to the pictures."""
     from worker.cli import dev
-    from worker.cli.console import screen
+    from worker.cli.views.console import screen
 
     dev.demo(recipe_file(recipe), parsed(overrides), out=out, keep=keep, console=screen())
 
@@ -79,7 +79,7 @@ def demo(
 def develop(gpus: Gpus = "") -> None:
     """Redis, S3 and a worker on this machine until Ctrl-C; the other commands, in this folder, find them."""
     from worker.cli import dev
-    from worker.cli.console import screen
+    from worker.cli.views.console import screen
 
     dev.dev(gpu_numbers(gpus), console=screen())
 
@@ -109,9 +109,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a recipe in this process, without services. The same again goes on where it was left."""
-    from worker.cli.album import make_album, print_links
-    from worker.cli.console import RunView, screen
-    from worker.cli.solo import run_here
+    from worker.cli.local_run import run_here
+    from worker.cli.run_folder import make_album, print_links
+    from worker.cli.views.console import RunView, screen
 
     try:
         with RunView(screen(stderr=True)) as view:
@@ -194,8 +194,8 @@ def list_runs(
     if as_json:
         print_json([asdict(state) for state in states])
         return
-    from worker.cli.console import screen
-    from worker.cli.tables import run_table
+    from worker.cli.views.console import screen
+    from worker.cli.views.tables import run_table
 
     screen().print(run_table(states) if states else "There are no runs.")
 
@@ -203,8 +203,8 @@ def list_runs(
 @app.command(rich_help_panel=FOLLOW)
 def show(run: RunArgument, *, as_json: Json = False) -> None:
     """A run's state, its texts, and links to its pictures."""
-    from worker.cli.console import screen
-    from worker.cli.tables import artifact_lines, state_lines
+    from worker.cli.views.console import screen
+    from worker.cli.views.tables import artifact_lines, state_lines
     from worker.client.lookup import look_up
 
     with open_client() as client:
@@ -264,7 +264,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check recipes and their images, offline: every fault with its place and what is allowed."""
-    from worker.cli.verdict import known_spec, verdict_on
+    from worker.cli.recipe_check import known_spec, verdict_on
 
     spec = known_spec(settings_for(model), required=model is not None)
     given = values_of(variables), parsed(overrides)
@@ -291,9 +291,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Every step of a recipe before it runs: tokens, KV memory and forward passes."""
-    from worker.cli.console import screen
-    from worker.cli.estimate import estimate
-    from worker.cli.tables import cost_note, cost_table
+    from worker.cli.plan_costs import estimate
+    from worker.cli.views.console import screen
+    from worker.cli.views.tables import cost_note, cost_table
 
     found = estimate(given_recipe(recipe, overrides, variables), settings_for(model))
     if as_json:
@@ -314,7 +314,7 @@ def show_recipe(
     """A recipe with every default filled in, as a recipe, and where each value comes from."""
     from recipes.canonical import to_json
     from recipes.render_yaml import render_yaml
-    from worker.cli.verdict import known_spec
+    from worker.cli.recipe_check import known_spec
 
     spec = known_spec(settings_for(model), required=model is not None)
     given = given_recipe(recipe, overrides, variables)
@@ -335,7 +335,7 @@ def schema() -> None:
 @app.command(rich_help_panel=CHECK)
 def doctor() -> None:
     """Is everything there that a run needs? One line for each thing, with what helps."""
-    from worker.cli.doctor import examine
+    from worker.cli.doctor_checks import examine
     from worker.client import Client
 
     healthy = True

@@ -12,11 +12,11 @@ from recipes.faults import Fault, RecipeError
 from recipes.sweep import parse_sweep
 from storage import keys
 from storage.sweeps import Sweep
-from worker.cli.album import print_link
 from worker.cli.boundary import ExitCode, print_json, print_note
-from worker.cli.console import screen
-from worker.cli.sweep_sheet import sweep_sheet
-from worker.cli.sweep_view import SweepView, sweep_table
+from worker.cli.run_folder import print_link
+from worker.cli.sheets.sweep_sheet import sweep_sheet
+from worker.cli.views.console import screen
+from worker.cli.views.sweep_view import SweepView, sweep_table
 from worker.client import Client
 from worker.client.sweeps import States, follow_sweep, states_of
 

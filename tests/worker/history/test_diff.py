@@ -9,7 +9,7 @@ from rich.console import Console
 from storage.errors import CorruptRecordError
 from tests.worker.history.test_branch import BRANCH, LANGUAGE, PARENT, Bucket, photo
 from tests.worker.serving import recipe
-from worker.cli.comparison import MAX_ROWS, comparison, difference_sheet, word_difference
+from worker.cli.views.comparison import MAX_ROWS, comparison, difference_sheet, word_difference
 from worker.history.diff import Difference, Pair, compare, load_picture
 from worker.history.history import read_history
 from worker.history.lineage import read_lineage

@@ -8,8 +8,8 @@ from rich.text import Text
 from recipes.sweep import told, value_text
 from storage.redis.state import RunState
 from storage.sweeps import Sweep
-from worker.cli.console import BAR_COLUMNS, STATE_STYLES, clean, duration
-from worker.cli.live_view import LiveView
+from worker.cli.views.console import BAR_COLUMNS, STATE_STYLES, clean, duration
+from worker.cli.views.live_view import LiveView
 from worker.client.sweeps import States
 
 LEAST_ROWS = 3

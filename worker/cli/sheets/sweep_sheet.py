@@ -10,7 +10,7 @@ from storage.figures import figures
 from storage.journal import Journal
 from storage.sheet import Tile, tiled_sheet
 from storage.sweeps import Sweep
-from worker.cli.run_sheet import read_image
+from worker.cli.sheets.run_sheet import read_image
 from worker.client.sweeps import States
 
 ACROSS = 8

@@ -9,8 +9,8 @@ from rich.text import Text
 from storage.figures import figures, image_name
 from storage.journal import Artifact, Journal
 from storage.redis.state import RunState
-from worker.cli.console import HOUR_S, MINUTE_S, STATE_STYLES, annotations, clean, duration
-from worker.cli.estimate import BYTES_A_VALUE, Estimate, described
+from worker.cli.plan_costs import BYTES_A_VALUE, Estimate, described
+from worker.cli.views.console import HOUR_S, MINUTE_S, STATE_STYLES, annotations, clean, duration
 
 DAY_S = 24 * HOUR_S
 MIB = 2**20

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from storage.pair_sheet import SIDE_PX, Half, Row, pair_sheet
-from worker.cli.console import clean
+from worker.cli.views.console import clean
 from worker.history.diff import Difference, Pair, load_picture
 from worker.history.history import is_on
 from worker.history.lineage import Lineage, LineageItem

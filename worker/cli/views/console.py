@@ -13,7 +13,7 @@ from rich.text import Text
 
 from storage.figures import image_name, score_text
 from storage.redis.state import ProgressEvent
-from worker.cli.live_view import LiveView
+from worker.cli.views.live_view import LiveView
 
 PLAIN_COLUMNS = 1000
 """Nothing is wrapped or cut where it is not looked at on a screen."""

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from storage.redis.state import RunState
 from storage.sweeps import Sweep, SweepRun
-from worker.cli.sweep_view import SweepView, summary
+from worker.cli.views.sweep_view import SweepView, summary
 from worker.client.sweeps import States
 
 

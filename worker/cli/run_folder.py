@@ -12,7 +12,7 @@ from storage import keys
 from storage.figures import figures, image_name
 from storage.journal import Journal
 from storage.objects.folder import FolderStore
-from worker.cli.run_sheet import run_sheet
+from worker.cli.sheets.run_sheet import run_sheet
 
 
 @dataclass(frozen=True, kw_only=True)

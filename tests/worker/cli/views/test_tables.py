@@ -5,7 +5,7 @@ from dataclasses import replace
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
 from tests.storage.drawn import image, tree, variations
-from worker.cli.tables import artifact_lines
+from worker.cli.views.tables import artifact_lines
 
 JOURNAL = Journal(MemoryStore(), "", "r")
 

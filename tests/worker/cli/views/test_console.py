@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from storage.redis.state import ProgressEvent
-from worker.cli.console import RunView, clean, duration
+from worker.cli.views.console import RunView, clean, duration
 
 
 def event(type_: str, at: float = 0.0, fraction: float = 0.0, **fields: Any) -> ProgressEvent:

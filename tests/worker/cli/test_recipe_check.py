@@ -1,7 +1,7 @@
 """A recipe is judged as it would be run, with what a command line changes in it."""
 
 from core.scripted import SPEC
-from worker.cli.verdict import verdict_on
+from worker.cli.recipe_check import verdict_on
 
 
 def test_overrides_are_judged_with_the_recipe() -> None:
