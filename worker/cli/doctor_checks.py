@@ -1,7 +1,8 @@
-"""`autoseq doctor`: is everything there that a run needs, and if not, what helps?"""
+"""What `autoseq doctor` checks: the services, the workers and the model that a run needs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from redis.exceptions import RedisError
 
@@ -19,27 +20,27 @@ class Check:
 
     what: str
     problem: str | None = None
-    """What is wrong, and what helps."""
+    """What is wrong, and how to fix it."""
     fact: str = ""
-    """What there is, when nothing is wrong."""
+    """What was found, when nothing is wrong."""
 
 
 def examine(client: Client) -> Iterator[Check]:
-    """Check one thing after the other; what only Redis could tell, only where it answers."""
-    redis = _finding("Redis answers", _redis, client)
+    """Run the checks in order; those that need Redis only when it answers."""
+    redis = _check("Redis answers", _redis, client)
     yield redis
     if redis.problem is None:
-        yield _finding("Redis keeps its data", _persistence, client)
-        yield _finding("Redis forgets nothing", _eviction, client)
-        yield _finding("workers", _workers, client)
-    bucket = _finding("the bucket can be used", _bucket, client)
+        yield _check("Redis keeps its data", _persistence, client)
+        yield _check("Redis evicts nothing", _eviction, client)
+        yield _check("workers", _workers, client)
+    bucket = _check("S3 bucket", _bucket, client)
     yield bucket
     if bucket.problem is None:
-        yield _finding("the bucket keeps writers apart", _conditional_puts, client)
-    yield _finding("the model folder", _model, client)
+        yield _check("S3 conditional writes", _conditional_puts, client)
+    yield _check("model folder", _model if redis.problem else _model_here_or_served, client)
 
 
-def _finding(what: str, check: Callable[[Client], str], client: Client) -> Check:
+def _check(what: str, check: Callable[[Client], str], client: Client) -> Check:
     try:
         return Check(what=what, fact=check(client))
     except (_Problem, ServiceUnavailableError, RedisError, StorageError, ModelFolderError) as error:
@@ -47,7 +48,7 @@ def _finding(what: str, check: Callable[[Client], str], client: Client) -> Check
 
 
 class _Problem(Exception):  # noqa: N818 (it says what it is)
-    """Something is there but not as it must be."""
+    """A service answers but is not set up as a run needs it."""
 
 
 def _redis(client: Client) -> str:
@@ -57,14 +58,14 @@ def _redis(client: Client) -> str:
 
 def _persistence(client: Client) -> str:
     if not client.redis.info("persistence")["aof_enabled"]:
-        raise _Problem("appendonly is off: a restart would lose queued runs; set `appendonly yes`")
+        raise _Problem("appendonly is off: a restart loses queued runs; set `appendonly yes`")
     return "appendonly is on"
 
 
 def _eviction(client: Client) -> str:
     policy = client.redis.info("memory")["maxmemory_policy"]
     if policy != "noeviction":
-        raise _Problem(f"maxmemory-policy is {policy}: a full Redis would drop runs; set `maxmemory-policy noeviction`")
+        raise _Problem(f"maxmemory-policy is {policy}: a full Redis drops runs; set `maxmemory-policy noeviction`")
     return "maxmemory-policy is noeviction"
 
 
@@ -83,7 +84,7 @@ def _bucket(client: Client) -> str:
 
 def _conditional_puts(client: Client) -> str:
     probe(client.objects)
-    return "conditional puts hold"
+    return "conditional puts work"
 
 
 def _model(client: Client) -> str:
@@ -94,8 +95,16 @@ def _model(client: Client) -> str:
     return f"{spec.name}, images up to {spec.max_side_px} px"
 
 
+def _model_here_or_served(client: Client) -> str:
+    """Settings shared with containers name a folder that exists only there."""
+    folder, model = client.config.model, client.config.served_model
+    if not Path(folder).exists() and model in client.models():
+        return f"{folder} is not on this machine; workers serve {model}"
+    return _model(client)
+
+
 def _workers(client: Client) -> str:
     served = sorted(client.models())
     if not served:
-        raise _Problem("none has announced a model; start one with `autoseq worker`")
-    return f"have announced {', '.join(served)}"
+        raise _Problem("no worker has announced a model; start one with `autoseq worker`")
+    return f"serve {', '.join(served)}"

@@ -1,4 +1,4 @@
-"""`autoseq plan`: what each step of a recipe will cost, with the model's own tokenizer where it is here."""
+"""What each step of a recipe costs, counted with the model's own tokenizer where it is on this machine."""
 
 import importlib.util
 from collections.abc import Callable
@@ -24,13 +24,13 @@ BYTES_A_VALUE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class PlanCosts:
     """The steps of a recipe and their costs."""
 
     recipe: str
     model: str
     exact: bool
-    """Whether the model's own tokenizer counted the given texts; those yet to be written count with their limit."""
+    """Whether the model's own tokenizer counted the given texts; generated texts count with their limit."""
     costs: tuple[StepCost, ...]
 
     def to_data(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Estimate:
         return {"recipe": self.recipe, "model": self.model, "exact_tokens": self.exact, "steps": steps}
 
 
-def estimate(given: Given, config: Settings) -> Estimate:
+def plan_costs(given: Given, config: Settings) -> PlanCosts:
     """The cost of a recipe on the model of `config`, without loading its weights.
 
     Raises RecipeError, InputError, ModelFolderError.
@@ -65,7 +65,7 @@ def estimate(given: Given, config: Settings) -> Estimate:
         count_tokens=count,
         input_sizes=[image.decode().size for image in job.inputs],
     )
-    return Estimate(recipe=job.recipe.name, model=spec.name, exact=exact, costs=found)
+    return PlanCosts(recipe=job.recipe.name, model=spec.name, exact=exact, costs=found)
 
 
 def token_counter(model: Path) -> tuple[Callable[[str], int], bool]:

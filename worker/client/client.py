@@ -42,6 +42,9 @@ from worker.settings import Settings, queue_of
 BROKER_CONNECTIONS = 4
 """How many threads of a client may put runs into their queues at once; more wait for their turn."""
 
+MAX_CANDIDATES = 8
+"""How many ids an error lists for an ambiguous prefix."""
+
 
 class Client:
     """Talks to the workers through Redis and the bucket of `config`. Safe to share between threads.
@@ -270,6 +273,20 @@ class Client:
         if state is None:
             raise RunNotFoundError(f"run {run_id}: there is no such run, or it ended long ago")
         return state
+
+    def find_run(self, text: str) -> str:
+        """The id of the run that `text` names in full or by a unique prefix; `text` itself when Redis has no such run.
+
+        Raises RunNotFoundError, which lists the candidates, when several runs have this prefix.
+        """
+        if self.runs.state(keys.check_run_id(text)) is not None:
+            return text
+        found = [state.run_id for state in self.runs.recent(keys.MAX_RECENT) if state.run_id.startswith(text)]
+        if len(found) > 1:
+            raise RunNotFoundError(
+                f"run {text}: {len(found)} runs have this prefix: {', '.join(found[:MAX_CANDIDATES])}"
+            )
+        return found[0] if found else text
 
     def recent(self, limit: int = 20) -> list[RunState]:
         """The runs submitted last, the newest first."""

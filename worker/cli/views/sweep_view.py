@@ -59,7 +59,7 @@ def summary(states: States) -> str:
 
 
 def sweep_table(sweep: Sweep, states: States) -> Table:
-    """The runs of a sweep, one a line, and a summary."""
+    """The runs of a sweep, one a line."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("run", *sweep.fields, "state"):
         table.add_column(heading, overflow="fold")
@@ -68,8 +68,6 @@ def sweep_table(sweep: Sweep, states: States) -> Table:
         state = states[run.run_id]
         values = [Text(clean(value_text(value))) for value in run.values.values()]
         table.add_row(Text(run.run_id), *values, Text(clean(_outcome(state)), style=_style(state)))
-    table.caption = summary(states)
-    table.caption_justify = "left"
     return table
 
 
