@@ -23,7 +23,7 @@ RunArgument = Annotated[
 RunOrLast = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]", help="Run id, or a unique prefix of it. Default: the last run.", autocompletion=run_ids
+        metavar="RUN", help="Run id, or a unique prefix of it. Default: the last run.", autocompletion=run_ids
     ),
 ]
 Overrides = Annotated[

@@ -17,7 +17,7 @@ def diff(
     run: RunArgument,
     other: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="Id of the other run, or a unique prefix of it.", autocompletion=run_ids),
+        typer.Argument(metavar="OTHER", help="Id of the other run, or a unique prefix of it.", autocompletion=run_ids),
     ],
     *,
     out: Annotated[

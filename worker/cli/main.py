@@ -4,6 +4,7 @@ Exit codes: 0 success; 1 the run failed; 2 bad input or usage; 3 Redis, S3 or a 
 cancelled; 130 Ctrl-C. Results go to stdout, progress and errors to stderr.
 """
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
@@ -35,7 +36,7 @@ EPILOG = (
     "Exit codes: 0 success, 1 the run failed, 2 bad input or usage, 3 Redis, S3 or a package is not available, "
     "4 the run was cancelled, 130 Ctrl-C. Settings: AUTOSEQ_* in the environment, in .env or in .autoseq/env."
 )
-PANELS = {
+PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Make": {"demo": demo, "dev": dev, "worker": work, "run": run, "submit": submit, "branch": branch},
     "Follow": {"watch": watch, "list": list_runs, "show": show, "sweep": sweep, "cancel": cancel, "resume": resume},
     "Check": {

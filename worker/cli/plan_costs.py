@@ -18,7 +18,7 @@ from worker.serve.engine import Engine
 from worker.settings import Settings
 
 CHARS_A_TOKEN = 4
-"""About, in English."""
+"""Approximate, for English text."""
 BYTES_A_VALUE = 2
 """Of the KV cache in bfloat16, as on a GPU."""
 
@@ -90,7 +90,7 @@ def _about(text: str) -> int:
 
 
 def described(step: Step) -> str:
-    """A step in a few words."""
+    """A step in a few words, for the plan's table."""
     branch = f"branch {dotted(step.path)}: " if step.path else ""
     return branch + _act(step)
 

@@ -1,5 +1,7 @@
 """`autoseq show-recipe`."""
 
+import json
+
 import typer
 
 from worker.cli.arguments import Json, Model, Overrides, RecipeArgument, Variables, given_recipe, settings_for
@@ -17,13 +19,13 @@ def show_recipe(
     as_json: Json = False,
 ) -> None:
     """Print a recipe with all defaults filled in, and the source of each value."""
-    from recipes.canonical import to_document
+    from recipes.canonical import to_json
     from recipes.render_yaml import render_yaml
     from worker.cli.recipe_check import known_spec
 
     spec = known_spec(settings_for(model), required=model is not None)
     given = given_recipe(recipe, overrides, variables)
     if as_json:
-        print_json(to_document(given.resolve(spec)))
+        print_json(json.loads(to_json(given.resolve(spec))))
     else:
         typer.echo(render_yaml(given, spec), nl=False)

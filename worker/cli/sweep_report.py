@@ -87,7 +87,7 @@ def sweep_data(sweep: Sweep, states: States) -> dict[str, Any]:
 
 
 def _followed(client: Client, sweep: Sweep, *, quiet: bool) -> States:
-    """How the runs ended."""
+    """The final states of the runs, shown as they change unless `quiet`."""
     states: States = {}
     view = SweepView(screen(stderr=True), sweep)
     try:

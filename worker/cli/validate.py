@@ -15,7 +15,7 @@ def validate(
     recipes: Annotated[
         list[str],
         typer.Argument(
-            metavar="RECIPE...", help="Recipe files, or names of shipped recipes.", autocompletion=recipe_names
+            metavar="RECIPE", help="Recipe files, or names of shipped recipes.", autocompletion=recipe_names
         ),
     ],
     *,

@@ -13,7 +13,7 @@ from worker.cli.arguments import Gpus, Model, gpu_numbers, model_folder
 def work(
     options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- CELERY OPTIONS]", help="Options of `celery worker`.", show_default=False),
+        typer.Argument(metavar="-- CELERY_OPTIONS", help="Options of `celery worker`.", show_default=False),
     ] = None,
     *,
     gpus: Gpus = "",
