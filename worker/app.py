@@ -9,7 +9,7 @@ from celery import Celery, signals
 from kombu import Connection
 
 from recipes.faults import RecipeError
-from recipes.load import find, given
+from recipes.load import Given, find, read
 from storage import keys
 from storage.errors import CorruptRecordError
 from storage.redis.runs import Runs
@@ -126,11 +126,16 @@ def choose_model(wanted: str | None, config: Settings, served: Collection[str]) 
     return wanted or config.served_model
 
 
+def model_named_in(given: Given) -> str | None:
+    """The model that a recipe names, if it names one."""
+    model = given.data.get("model")
+    return model if isinstance(model, str) else None
+
+
 def _wanted_model(request: RunRequest, config: Settings) -> str | None:
     recipe = request.recipe
     source = find(recipe, config.recipes) if isinstance(recipe, str) else recipe
-    model = given(source, request.overrides, request.variables).get("model")
-    return model if isinstance(model, str) else None
+    return model_named_in(read(source, overrides=request.overrides, variables=request.variables))
 
 
 @signals.before_task_publish.connect(weak=False)
@@ -148,9 +153,15 @@ def record_run(sender: str, headers: Mapping[str, Any], body: Sequence[Any], rou
 
 
 def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> bool:
-    """The run's record, and its key if it has one. False when the run is there already, or another owns the key."""
-    if request.idempotency_key and runs.claim_key(request.idempotency_key, request.run_id) != request.run_id:
-        return False
+    """Write the run's record and claim its idempotency key. False when the run exists, or another owns the key.
+
+    Then the id of this request becomes an alias of the run that owns the key.
+    """
+    if request.idempotency_key:
+        owner = runs.claim_key(request.idempotency_key, request.run_id)
+        if owner != request.run_id:
+            runs.add_alias(request.run_id, owner)
+            return False
     name = request.recipe if isinstance(request.recipe, str) else request.recipe.get("name", "")
     return runs.create(
         RunRecord(

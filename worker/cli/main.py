@@ -190,7 +190,7 @@ def list_runs(
 ) -> None:
     """The runs submitted last, the newest first."""
     with open_client() as client:
-        states = client.recent(limit)
+        states = client.list(limit)
     if as_json:
         print_json([asdict(state) for state in states])
         return

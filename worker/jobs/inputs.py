@@ -1,4 +1,4 @@
-"""The images a recipe refers to: fetched from where it may refer to, checked, and decoded."""
+"""The images of a recipe: fetched from the places that recipes may refer to, checked, and decoded."""
 
 import hashlib
 import io
@@ -6,7 +6,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -23,7 +23,7 @@ CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
 
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError, TypeError, OverflowError)
-"""What Pillow's decoders, and its reader of EXIF data, raise for damaged files."""
+"""What Pillow's decoders and its EXIF reader raise for damaged files."""
 
 
 class InputError(ValueError):
@@ -45,7 +45,7 @@ class InputImage:
     def decode(self) -> Image.Image:
         """The picture, upright, with its transparency if it has any."""
         with warnings.catch_warnings():
-            # Of large pictures, which the limit here is for, and of EXIF data that is read as far as it goes.
+            # Pillow warns of large images, which MAX_PIXELS bounds, and of EXIF data that it can read only in part.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(self.data), formats=tuple(EXTENSIONS)) as image:
                 image.load()
@@ -54,7 +54,7 @@ class InputImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where images may come from."""
+    """The places that images may come from. Each image is fetched once in the life of this object."""
 
     folder: Path | None = None
     """The folder of the recipe file; None when the recipe did not come from a file."""
@@ -62,14 +62,20 @@ class Sources:
     """Where s3:// references are read; None where there is none."""
     buckets: Sequence[str] = ()
     """The buckets that s3:// references may name."""
+    _fetched: dict[ImageItem, InputImage] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def fetch(self, recipe: Recipe) -> tuple[InputImage, ...]:
         """The images of the recipe's context, in order. Raises InputError for the first that can't be used."""
         return tuple(
-            self._fetch(f"context[{position}].image", item)
+            self._fetch_once(f"context[{position}].image", item)
             for position, item in enumerate(recipe.context)
             if isinstance(item, ImageItem)
         )
+
+    def _fetch_once(self, place: str, item: ImageItem) -> InputImage:
+        if item not in self._fetched:
+            self._fetched[item] = self._fetch(place, item)
+        return self._fetched[item]
 
     def _fetch(self, place: str, item: ImageItem) -> InputImage:
         try:

@@ -58,13 +58,13 @@ def test_a_branch_goes_on_with_another_setting(shell: Shell, parent: str, client
 
 
 def test_a_branch_can_be_a_file_for_later(shell: Shell, parent: str, client: Client) -> None:
-    before = len(client.recent(1000))
+    before = len(client.list(1000))
     printed = said(shell("branch", parent, "--at", "4", "--no-submit"))
     result = shell("branch", parent, "--at", "4", "--no-submit", "--out", "later.yaml")
     assert (said(result), result.stderr) == ("", "written: later.yaml\n")
     assert (shell.folder / "later.yaml").read_text() == printed
     assert load(shell.folder / "later.yaml").parent == f"{parent}@4"
-    assert len(client.recent(1000)) == before
+    assert len(client.list(1000)) == before
     run_id = said(shell("submit", "later.yaml", "--watch")).strip()
     assert client.result(run_id)["state"] == "succeeded"
 
@@ -106,7 +106,7 @@ def test_without_s3_it_is_said_that_s3_is_not_there(shell: Shell, parent: str) -
 def test_without_a_worker_a_branch_waits(
     shell: Shell, services: LocalServices, idle_client: Client, parent: str
 ) -> None:
-    assert idle_client.recent() == []
+    assert idle_client.list() == []
     shell.use(env_of(services, 1))
     result = shell("branch", parent, "--at", "3")
     assert "none has announced itself yet" in result.stderr
