@@ -21,7 +21,8 @@ from worker.cli.console import RunView
 from worker.client import Client
 from worker.errors import RunCancelled, RunFailed
 from worker.local.fleet import POLL_S, WorkerFleet, signals_to
-from worker.local.services import LocalServices, write_private
+from worker.local.identity import write_private
+from worker.local.services import LocalServices
 from worker.serve.engine import Engine
 from worker.settings import Settings, settings
 
