@@ -95,7 +95,7 @@ def test_images_are_checked_in_every_combination(idle_client: Client) -> None:
     good = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
     bad = "data:image/png;base64," + base64.b64encode(b"none").decode()
     document = recipe(context=[{"image": good}, {"text": "Bigger"}])
-    with pytest.raises(RecipeError, match=r"is no image that can be read.*\(with context\.0\.image=data:"):
+    with pytest.raises(RecipeError, match=r"is not a readable image.*\(with context\.0\.image=data:"):
         idle_client.sweep(document, {"context.0.image": [good, bad]})
     assert messages(idle_client) == []
 
