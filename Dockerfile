@@ -7,7 +7,7 @@ ENV PATH=/opt/autoseq/bin:$PATH
 WORKDIR /src
 COPY constraints.txt ./
 RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md autosequence.py ./
 COPY recipes recipes
 COPY core core
 COPY storage storage

@@ -47,7 +47,7 @@ def open_client() -> "Client":
         check_redis(client.redis)
     except ServiceUnavailableError as error:
         raise ServiceUnavailableError(f"{error}. {NO_SETTINGS}") from error
-    if not client.recent(1) and not client.models():
+    if not client.list(1) and not client.models():
         print_note(f"note: Redis at the default address, 127.0.0.1:6379, holds no runs and no workers. {NO_SETTINGS}")
     return client
 
@@ -57,7 +57,7 @@ def find_run(client: "Client", text: str | None) -> str:
     from storage.errors import RunNotFoundError
 
     if text is None:
-        last = client.recent(1)
+        last = client.list(1)
         if not last:
             raise RunNotFoundError("there are no runs yet; `autoseq submit` queues one")
         return last[0].run_id

@@ -36,7 +36,7 @@ def serve(up: "Stack") -> None:
 
     Raises LocalServiceError when a worker ends by itself.
     """
-    from worker.local.services import write_private
+    from worker.local.identity import write_private
     from worker.local.stack import ENV_FILE
 
     write_private(ENV_FILE, "".join(f"{name}={value}\n" for name, value in up.services.env().items()))

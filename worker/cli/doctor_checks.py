@@ -6,11 +6,12 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
+from autosequence import check_origin
 from core.model_folder import ModelFolderError
 from storage.errors import StorageError
 from storage.objects.probe import probe
 from worker.client import Client
-from worker.connections import ServiceUnavailableError, check_redis, connect_store
+from worker.connections import ServiceUnavailableError, check_redis, connect_store, explain_s3_errors
 from worker.serve.engine import Engine
 
 
@@ -27,6 +28,7 @@ class Check:
 
 def examine(client: Client) -> Iterator[Check]:
     """Run the checks in order; those that need Redis only when it answers."""
+    yield _check("modules", lambda _client: check_origin(), client)
     redis = _check("Redis answers", _redis, client)
     yield redis
     if redis.problem is None:
@@ -43,7 +45,7 @@ def examine(client: Client) -> Iterator[Check]:
 def _check(what: str, check: Callable[[Client], str], client: Client) -> Check:
     try:
         return Check(what=what, fact=check(client))
-    except (_Problem, ServiceUnavailableError, RedisError, StorageError, ModelFolderError) as error:
+    except (_Problem, ServiceUnavailableError, RedisError, StorageError, ModelFolderError, ImportError) as error:
         return Check(what=what, problem=str(error))
 
 
@@ -72,11 +74,10 @@ def _eviction(client: Client) -> str:
 def _bucket(client: Client) -> str:
     store = connect_store(client.config)
     try:
-        store.ensure_bucket()
-        store.put("doctor", b"a put with its checksum", content_type="text/plain")
-        store.delete("doctor")
-    except StorageError as error:
-        raise _Problem(f"{error}; S3 is set by AUTOSEQ_S3_…") from error
+        with explain_s3_errors("S3 can't be used"):
+            store.ensure_bucket()
+            store.put("doctor", b"a put with its checksum", content_type="text/plain")
+            store.delete("doctor")
     finally:
         store.close()
     return store.address("")

@@ -22,7 +22,7 @@ def list_runs(
     from worker.cli.views.tables import print_table, run_table
 
     with open_client() as client:
-        states = client.recent(limit)
+        states = client.list(limit)
     if as_json:
         print_json([asdict(state) for state in states])
     elif states:

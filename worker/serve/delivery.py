@@ -15,7 +15,7 @@ from storage.redis.lease import Heartbeat, Lease, LeaseLost
 from storage.redis.progress import Progress
 from storage.redis.runs import Runs
 from storage.retry import RetryPolicy
-from worker.connections import ServiceUnavailableError, check_redis, connect_redis, connect_store, limits_of
+from worker.connections import check_redis, connect_redis, connect_store, explain_s3_errors, limits_of
 from worker.errors import RunCancelled, RunFailed, RunHandedBack
 from worker.jobs.inputs import InputError, Sources
 from worker.jobs.job import Job, resolve, restore, store
@@ -88,11 +88,9 @@ class WorkerRuntime:
             check_redis(impatient)
         spec = self.engine.spec()
         retry = RetryPolicy(START_PATIENCE_S, on_wait=lambda error, _pause_s: log.warning("waiting for S3: %s", error))
-        try:
+        with explain_s3_errors("S3 can't be used"):
             retry(self.objects.ensure_bucket)
             retry(lambda: probe(self.objects))
-        except StorageError as error:
-            raise ServiceUnavailableError(f"S3 can't be used: {error}; it is set by AUTOSEQ_S3_…") from error
         self.runs.announce(spec.name, spec.to_json())
 
     def serve(self, request: RunRequest, delivery: Delivery) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def serving(shell: Shell, scripted_worker: WorkerProcess) -> Shell:
 @pytest.fixture
 def idle(shell: Shell, idle_client: Client, services: LocalServices) -> Shell:
     """With services, and no worker."""
-    assert idle_client.recent() == []
+    assert idle_client.list() == []
     shell.use(env_of(services, 1))
     return shell
 

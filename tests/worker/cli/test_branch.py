@@ -32,13 +32,13 @@ def test_a_branch_goes_on_with_another_setting(serving: Shell, parent: str, clie
 
 
 def test_a_branch_can_be_a_file_for_later(serving: Shell, parent: str, client: Client) -> None:
-    before = len(client.recent(1000))
+    before = len(client.list(1000))
     printed = said(serving("branch", parent, "--at", "4", "--no-submit"))
     result = serving("branch", parent, "--at", "4", "--no-submit", "--out", "later.yaml")
     assert (said(result), result.stderr) == ("", "Recipe written to later.yaml.\n")
     assert (serving.folder / "later.yaml").read_text() == printed
     assert load(serving.folder / "later.yaml").parent == f"{parent}@4"
-    assert len(client.recent(1000)) == before
+    assert len(client.list(1000)) == before
     run_id = said(serving("submit", "later.yaml", "--watch")).strip()
     assert client.result(run_id)["state"] == "succeeded"
 
@@ -67,7 +67,7 @@ def test_a_branch_that_can_not_be_is_refused_in_one_line(
 
 
 def test_only_runs_can_be_branched_off(serving: Shell) -> None:
-    assert "there is no s3://" in one_error(serving("branch", "nope", "--at", "1"), code=2)
+    assert "there is no such run" in one_error(serving("branch", "nope", "--at", "1"), code=2)
     assert "run id 'a b'" in one_error(serving("branch", "a b", "--at", "1"), code=2)
 
 
@@ -80,7 +80,7 @@ def test_without_s3_it_is_said_that_s3_is_not_there(serving: Shell, parent: str)
 def test_without_a_worker_a_branch_waits(
     serving: Shell, services: LocalServices, idle_client: Client, parent: str
 ) -> None:
-    assert idle_client.recent() == []
+    assert idle_client.list() == []
     serving.use(env_of(services, 1))
     result = serving("branch", parent, "--at", "3")
     assert "No worker has announced a model yet" in result.stderr

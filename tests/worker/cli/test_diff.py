@@ -56,4 +56,4 @@ def test_runs_of_one_recipe_are_the_same(serving: Shell, parent: str, client: Cl
 
 
 def test_a_run_that_is_not_there_differs_from_nothing(serving: Shell, parent: str) -> None:
-    assert "run nope: there is no s3://" in one_error(serving("diff", parent, "nope"), code=2)
+    assert "run nope: there is no such run" in one_error(serving("diff", parent, "nope"), code=2)

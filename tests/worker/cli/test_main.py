@@ -55,7 +55,7 @@ def test_every_fault_of_every_recipe_is_told(shell: Shell) -> None:
 def test_validation_reads_the_images(shell: Shell) -> None:
     shell.recipe("name: mine\ncontext:\n  - image: photo.png\n  - text: Bigger\n")
     (shell.folder / "photo.png").write_bytes(b"no image")
-    assert "mine.yaml: context[0].image: is no image" in one_error(shell("validate", "mine.yaml"), code=2)
+    assert "mine.yaml: context[0].image: is not a readable image" in one_error(shell("validate", "mine.yaml"), code=2)
     Image.new("RGB", (64, 64)).save(shell.folder / "photo.png")
     assert said(shell("validate", "mine.yaml")) == "mine.yaml: ok\n"
 

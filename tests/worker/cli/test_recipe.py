@@ -75,7 +75,7 @@ def test_what_leads_to_no_recipe_is_named(serving: Shell, parent: str, s3_store:
     assert "foreign.png: does not say which run drew it" in one_error(serving("recipe", "from", "foreign.png"), code=2)
     assert "text.png: is no PNG picture" in one_error(serving("recipe", "from", "text.png"), code=2)
     assert "gone.png: No such file" in one_error(serving("recipe", "from", "gone.png"), code=2)
-    assert "run nope: there is no s3://" in one_error(serving("recipe", "from", "nope"), code=2)
+    assert "run nope: there is no such run" in one_error(serving("recipe", "from", "nope"), code=2)
     (folder / "edited.png").write_bytes(ours)
     with_hash(folder / "edited.png", "0" * 64)
     error = one_error(serving("recipe", "from", "edited.png"), code=2)
