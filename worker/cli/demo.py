@@ -12,7 +12,7 @@ from worker.cli.arguments import Out, Overrides, RecipeArgument, parsed, recipe_
 # ruff: noqa: PLC0415 - imported when the command runs, so that --help and completion are quick
 
 if TYPE_CHECKING:
-    from storage.redis.state import ProgressEvent
+    from storage.events import RunEvent
     from worker.client import Client
     from worker.local.stack import Stack
 
@@ -69,6 +69,7 @@ def run_demo(
 
     Raises RunFailed, RunCancelled, or what `check` does when the worker has ended.
     """
+    from storage.events import Cancelled, Failed
     from worker.cli.run_folder import complete_folder, download, print_link, print_links
     from worker.cli.views.console import RunView, screen
     from worker.errors import RunCancelled, RunFailed
@@ -80,9 +81,9 @@ def run_demo(
         with RunView(screen()) as view:
             for event in _events(client, run_id, check):
                 view.show(event)
-                if event.type == "failed":
-                    raise RunFailed(event.data["error"])
-                if event.type == "cancelled":
+                if isinstance(event, Failed):
+                    raise RunFailed(event.error)
+                if isinstance(event, Cancelled):
                     raise RunCancelled(f"run {run_id} was cancelled")
     except KeyboardInterrupt:
         client.cancel(run_id)
@@ -102,7 +103,7 @@ def _settle(up: "Stack") -> None:
         time.sleep(POLL_S)
 
 
-def _events(client: "Client", run_id: str, check: Callable[[], None]) -> "Iterator[ProgressEvent]":
+def _events(client: "Client", run_id: str, check: Callable[[], None]) -> "Iterator[RunEvent]":
     """The run's events to its end, for as long as `check` does not raise."""
     from storage.redis.follow import START
 

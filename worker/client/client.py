@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage import keys
 from storage.errors import RunNotFoundError
+from storage.events import Cancelled, Failed
 from storage.redis.follow import START, follow
 from worker.client.connections import Connections
 from worker.client.lookup import find_run, state_of
@@ -22,7 +23,8 @@ from worker.jobs.result import result_of
 if TYPE_CHECKING:
     import builtins
 
-    from storage.redis.state import ProgressEvent, RunState
+    from storage.events import RunEvent
+    from storage.redis.state import RunState
     from storage.sweeps import Sweep
     from worker.jobs.request import Priority
 
@@ -146,7 +148,7 @@ class Client(Connections):
         """
         return find_run(self, text)
 
-    def watch(self, run_id: str, *, after: str = START, timeout_s: float | None = None) -> Iterator[ProgressEvent]:
+    def watch(self, run_id: str, *, after: str = START, timeout_s: float | None = None) -> Iterator[RunEvent]:
         """The run's events after the event id `after`, to its end. Raises what `storage.redis.follow.follow` raises."""
         return follow(self.redis, self.runs.resolve_alias(run_id), after=after, timeout_s=timeout_s)
 
@@ -166,9 +168,9 @@ class Client(Connections):
             if journal.manifest() is None:
                 raise
         else:
-            if last.type == "failed":
-                raise RunFailed(str(last.data.get("error")))
-            if last.type == "cancelled":
+            if isinstance(last, Failed):
+                raise RunFailed(last.error)
+            if isinstance(last, Cancelled):
                 raise RunCancelled(f"run {journal.run_id} was cancelled")
         manifest = journal.manifest()
         if manifest is None:
