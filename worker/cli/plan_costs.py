@@ -113,4 +113,4 @@ def _drawing(step: Draw) -> str:
     what = f"image {step.index + 1}"
     if step.variations > 1:
         what += f" in {step.variations} variations"
-    return f"draw {what}, try {step.attempt + 1}, if its score is low" if step.attempt else f"draw {what}"
+    return f"draw {what}, attempt {step.attempt + 1}, if its score is low" if step.attempt else f"draw {what}"

@@ -253,7 +253,7 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(shell: Shell) -> None:
     assert "Run the same command again to resume after the last completed step." in output
     shell.use({"AUTOSEQ_MODEL": "scripted"})
     again = shell("run", "mine.yaml")
-    assert "goes on after step " in again.stderr
+    assert "resuming after step " in again.stderr
     assert "image 1: " not in again.stderr
     assert "image 2  " in said(again)
 

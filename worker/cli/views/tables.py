@@ -108,7 +108,7 @@ def _annotations(artifacts: Sequence[Artifact]) -> dict[str, str]:
         image.key: annotations(
             attempt=image.attempt,
             score=image.score,
-            chosen=image in figure.selected if figure.others or figure.dropped else None,
+            selected=image in figure.selected if figure.others or figure.dropped else None,
         )
         for figure in figures(artifacts)
         for image in (*figure.selected, *figure.others, *figure.dropped)
