@@ -1,6 +1,5 @@
 """What several commands do with the services: connect, find a run, and follow one."""
 
-import re
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ STATE_PHRASES = {
     "failed": "has already failed",
     "cancelled": "is already cancelled",
 }
-_WHOLE_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def open_client() -> "Client":
@@ -76,8 +74,6 @@ def find_stored_run(client: "Client", text: str) -> str:
 
     from worker.connections import ServiceUnavailableError
 
-    if _WHOLE_ID.fullmatch(text):
-        return text
     try:
         return find_run(client, text)
     except (RedisError, ServiceUnavailableError):
