@@ -12,7 +12,7 @@ from storage.errors import StorageError
 from storage.objects.probe import probe
 from worker.client import Client
 from worker.connections import ServiceUnavailableError, check_redis, connect_store, explain_s3_errors
-from worker.serve.engine import Engine
+from worker.serve.engine import SCRIPTED, Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def _model(client: Client) -> str:
 def _model_here_or_served(client: Client) -> str:
     """Settings shared with containers name a folder that exists only there."""
     folder, model = client.config.model, client.config.served_model
-    if not Path(folder).exists() and model in client.models():
+    if folder != SCRIPTED and not Path(folder).exists() and model in client.models():
         return f"{folder} is not on this machine; workers serve {model}"
     return _model(client)
 
