@@ -12,6 +12,7 @@ class StorageError(Exception):
     ├── StoreRefusedError       the store says no, and will again: credentials, bucket, size
     ├── CommitConflictError           another worker committed this run differently: stop, nothing of ours counts
     ├── CorruptRecordError      what S3 or Redis holds of a run is not what this program leaves there
+    ├── NewerRecordError        what S3 or Redis holds of a run was written by a newer release
     └── RunNotFoundError         Redis holds nothing of this run
     """
 
@@ -46,3 +47,7 @@ class RunNotFoundError(StorageError):
 
 class CorruptRecordError(StorageError):
     """What S3 or Redis holds of a run is not what this program leaves there."""
+
+
+class NewerRecordError(StorageError):
+    """What S3 or Redis holds of a run was written by a newer release, which can continue it."""

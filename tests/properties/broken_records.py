@@ -14,7 +14,8 @@ from storage import keys
 from storage.errors import CorruptRecordError, StorageError
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
-from storage.redis.state import RunRecord, RunState, told
+from storage.redis.record import RunRecord
+from storage.redis.state import RunState, told
 from tests.properties.broken_images import TOKENS as IMAGE_TOKENS
 from tests.properties.cases import refused
 from tests.properties.damage import damaged, damaged_data

@@ -15,7 +15,8 @@ from core.scripted import SPEC
 from storage import keys
 from storage.objects.s3 import S3Store
 from storage.redis.reconcile import Reconciler
-from storage.redis.state import RunRecord, RunState
+from storage.redis.record import RunRecord
+from storage.redis.state import RunState
 from tests.properties.attempts import Attempt, Clock, Trouble
 from tests.properties.promises import Watched, promised
 from tests.worker.serving import config_of, env_of

@@ -14,8 +14,8 @@ from storage import keys
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from storage.redis.reconcile import Reconciler
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
 from tests.scale.commands import Asked, asked
 from tests.scale.many_runs import recipe_of
 from tests.worker.serving import config_of, env_of

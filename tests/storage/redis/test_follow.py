@@ -12,8 +12,9 @@ from storage import keys
 from storage.errors import CorruptRecordError, InvalidNameError, RunNotFoundError, StoreUnavailableError
 from storage.redis.follow import BLOCK_MS, follow
 from storage.redis.progress import Progress
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import ProgressEvent, RunRecord
+from storage.redis.state import ProgressEvent
 from worker.local.services import LocalServices
 
 

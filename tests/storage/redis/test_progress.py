@@ -10,8 +10,9 @@ import redis
 
 from storage import keys
 from storage.redis.progress import Progress
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord, RunState
+from storage.redis.state import RunState
 
 
 def events_of(client: redis.Redis, run_id: str) -> list[dict[str, Any]]:

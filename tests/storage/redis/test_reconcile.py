@@ -8,12 +8,13 @@ import pytest
 from redis import Redis
 
 from storage import keys
+from storage.errors import CorruptRecordError
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from storage.redis.reconcile import Reconciler
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
-from worker.jobs.request import RunRequest
+from worker.jobs.request import RequestError, RunRequest
 
 PATIENCE_S = 10.0
 
@@ -52,7 +53,10 @@ class Broker:
         return taken
 
     def publish(self, record: RunRecord) -> None:
-        RunRequest.of(record)  # as whoever publishes does
+        try:
+            RunRequest.of(record)
+        except RequestError as error:  # as worker.app.publish_again does
+            raise CorruptRecordError(str(error)) from error
         self.published.append(record.run_id)
         self.redis.lpush(self.queue, record.run_id)
 
@@ -172,7 +176,7 @@ def test_a_run_whose_record_expired_is_dropped_from_the_indexes(broker: Broker, 
     assert broker.redis.zscore(keys.waiting(broker.line), run_id) is None
 
 
-@pytest.mark.parametrize("changed", [{"later": 1}, {"priority": "urgent"}])
+@pytest.mark.parametrize("changed", [{"version": 2}, {"priority": "urgent"}])
 def test_a_run_that_only_another_release_understands_is_left_to_it(
     broker: Broker, run_id: str, changed: dict[str, object]
 ) -> None:

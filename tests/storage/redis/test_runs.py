@@ -11,8 +11,8 @@ from storage import keys
 from storage.errors import InvalidNameError, RunNotFoundError
 from storage.redis.follow import follow
 from storage.redis.progress import Progress
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
 
 
 @pytest.fixture
@@ -74,6 +74,30 @@ def test_the_newest_runs_are_listed_first(runs: Runs, run_id: str) -> None:
     for number in range(3):
         runs.create(record_of(f"{run_id}-{number}", future + number))
     assert [state.run_id for state in runs.recent(2)] == [f"{run_id}-2", f"{run_id}-1"]
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(runs: Runs, redis_client: redis.Redis, run_id: str) -> None:
+    future = time.time() + 3_000_000
+    for number in range(3):
+        runs.create(record_of(f"{run_id}-{number}", future + number))
+    redis_client.zrem(keys.RUNS, f"{run_id}-1")  # listed no more, and open
+    assert runs.latest() == f"{run_id}-2"
+    assert runs.find(run_id) == [f"{run_id}-2", f"{run_id}-0", f"{run_id}-1"]
+    assert runs.find(f"{run_id}-0") == [f"{run_id}-0"]
+    assert runs.find(f"{run_id}-x") == []
+
+
+def test_the_search_for_a_run_is_bounded(runs: Runs, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    future = time.time() + 4_000_000
+    for number in range(3):
+        runs.create(record_of(f"{run_id}-{number}", future + number))
+    monkeypatch.setattr(keys, "MAX_RECENT", 2)
+    assert runs.find(run_id) == [f"{run_id}-2", f"{run_id}-1"]
+
+
+def test_no_run_is_the_latest_where_there_is_none(runs: Runs, redis_client: redis.Redis) -> None:
+    redis_client.delete(keys.RUNS)
+    assert runs.latest() is None
 
 
 def test_the_list_is_trimmed(

@@ -12,7 +12,7 @@ from storage.journal import Journal
 from storage.objects.s3 import S3Store
 from storage.redis.lease import Lease, LeaseLost
 from storage.redis.progress import Progress
-from storage.redis.state import RunRecord
+from storage.redis.record import RunRecord
 from tests.worker.serving import config_of, env_of, make_run, objects_of, recipe, request, undisturbed
 from worker.connections import ServiceUnavailableError
 from worker.errors import RunCancelled, RunFailed
