@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from core.model_folder import ModelFolderError
 from storage.errors import InvalidNameError
+from storage.events import Failed
 from storage.redis.lease import LeaseLost
 from storage.redis.progress import Progress
 from storage.redis.reconcile import Reconciler
@@ -48,7 +49,7 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     try:
         request = RunRequest.parse(run_id, args, kwargs)
     except RequestError as error:
-        Progress(host().redis, run_id).finish("failed", error=str(error))
+        Progress(host().redis, run_id).publish(Failed(error=str(error)))
         raise RunFailed(str(error)) from error
     return _serve(self, request)
 
@@ -59,10 +60,7 @@ def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
     tag = (task.request.properties or {}).get("delivery_tag")
 
     def celery_state(step: int, steps: int) -> None:
-        try:
-            task.update_state(state="PROGRESS", meta={"step": step, "steps": steps})
-        except RedisError as error:  # our own progress, which waits for Redis, is what counts
-            log.warning("run %s: Celery is not told of step %d: %s", run_id, step, error)
+        task.update_state(state="PROGRESS", meta={"step": step, "steps": steps})
 
     def record() -> None:
         write_record(here.runs, request, queue=queue_of(here.config.served_model), model=here.config.served_model)
@@ -84,7 +82,8 @@ def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
     except Exception as error:
         words = f"internal error: {type(error).__name__}: {error}"
         # Our lease is given back by now: one that is there is another worker's, and the run with it.
-        Progress(here.redis, run_id, ttl_s=here.config.keep_progress_s, owner="nobody").finish("failed", error=words)
+        progress = Progress(here.redis, run_id, ttl_s=here.config.keep_progress_s, owner="nobody")
+        progress.publish(Failed(error=words))
         raise
 
 

@@ -10,6 +10,7 @@ from redis import Redis
 
 from storage import keys
 from storage.errors import CorruptRecordError, NewerRecordError, RunNotFoundError
+from storage.events import Queued
 from storage.redis.progress import Progress
 from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
@@ -96,7 +97,7 @@ class Reconciler:
                 return False
             log.warning("run %s lost its worker or its message; it is queued again", run_id)
             if state == "running":
-                Progress(self._redis, run_id).queued(name=record.name, model=record.model)
+                Progress(self._redis, run_id).publish(Queued(name=record.name, model=record.model))
             self._publish(record)
         except RunNotFoundError:
             self._forget(run_id)

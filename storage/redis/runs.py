@@ -1,6 +1,5 @@
 """All runs that Redis knows: creates, lists, cancels and reopens them, and counts their attempts."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from redis import Redis
 
 from storage import keys
 from storage.errors import CorruptRecordError, RunNotFoundError
+from storage.events import Cancelled, Queued
 from storage.redis.progress import Progress
 from storage.redis.record import RunRecord
 from storage.redis.scripts import Arguments, load_script
@@ -61,14 +61,13 @@ class Runs:
     def create(self, record: RunRecord) -> bool:
         """Create a run in the state queued, before its message is published. False when the run exists already."""
         at = round(record.submitted_at, 3)
-        event = {"type": "queued", "at": at, "name": record.name, "model": record.model, "n": 1, "fraction": 0}
         args: Arguments = {
             "run_id": record.run_id,
             "document": record.to_json(),
             "submitted_at": at,
             "max_recent": keys.MAX_RECENT,
             "queue_slot": record.queue_slot,
-            "event": json.dumps(event, ensure_ascii=False),
+            "event": Queued(n=1, at=at, name=record.name, model=record.model).to_json(),
             "fields": {
                 "name": record.name,
                 "model": record.model,
@@ -118,7 +117,7 @@ class Runs:
         if state is None:
             raise RunNotFoundError(f"run {run_id}: there is no such run, or it ended long ago")
         if state == "queued":
-            self._progress(run_id).finish("cancelled", only_from="queued")
+            self._progress(run_id).publish(Cancelled(), only_from="queued")
         return state in {"queued", "running"}
 
     def cancel_requested(self, run_id: str) -> bool:
@@ -144,7 +143,7 @@ class Runs:
         args = {"run_id": run_id, "queue_slot": record.queue_slot}
         reopened = self._reopen_run(keys={**_keys_of_queued(record), "cancel": keys.run_cancel(run_id)}, args=args)
         if reopened:
-            self._progress(run_id).queued(name=record.name, model=record.model)
+            self._progress(run_id).publish(Queued(name=record.name, model=record.model))
         return bool(reopened)
 
     def _progress(self, run_id: str) -> Progress:

@@ -1,18 +1,15 @@
-"""What Redis says of a run: its state at a glance, and one event of its stream."""
+"""The state of a run as Redis holds it."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from storage.errors import CorruptRecordError
 
 State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
-GAP: Final = "gap"
-"""Type of the event that stands for events which the stream no longer holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,30 +68,6 @@ class RunState:
                 error=fields.get("error") or None,
                 manifest=fields.get("manifest") or None,
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProgressEvent:
-    """Something that happened in a run."""
-
-    id: str
-    """Where to go on from (Last-Event-ID)."""
-    type: str
-    data: Mapping[str, Any]
-    """`n` (counts from 1), `at` (unix seconds), `step` and what belongs to the type."""
-
-    @property
-    def is_final(self) -> bool:
-        return self.type in FINAL
-
-
-def told(run_id: str, event_id: str, fields: Mapping[str, str]) -> ProgressEvent:
-    """The event in an entry of the run's stream. Raises CorruptRecordError."""
-    with reading(f"run {run_id}: its event {event_id}"):
-        data = json.loads(fields["event"])
-        if type(data["n"]) is not int or not isinstance(data["type"], str):
-            raise TypeError("a field is of the wrong type")
-        return ProgressEvent(id=event_id, type=data["type"], data=data)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from recipes.faults import RecipeError
 from recipes.model_spec import ModelSpec, ModelSpecError
 from storage import keys
 from storage.errors import CorruptRecordError, StorageError
+from storage.events import parse
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
 from storage.redis.record import RunRecord
-from storage.redis.state import RunState, told
+from storage.redis.state import RunState
 from tests.properties.broken_images import TOKENS as IMAGE_TOKENS
 from tests.properties.cases import refused
 from tests.properties.damage import damaged, damaged_data
@@ -119,7 +120,7 @@ def redis_case(rng: random.Random) -> bool:
             return not refused(lambda: RunRecord.from_json(RUN, text), CorruptRecordError, naming=RUN)
         case 2:
             text = _text(json.dumps(EVENT), rng)
-            return not refused(lambda: told(RUN, "1-0", {"event": text}), CorruptRecordError, naming=RUN)
+            return not refused(lambda: parse("1-0", text), CorruptRecordError, naming="1-0")
         case _:
             text = _text(SPEC.to_json(), rng)
             return not refused(lambda: ModelSpec.from_json(text), ModelSpecError)

@@ -11,6 +11,7 @@ from typing import Any
 from redis import Redis
 
 from storage import keys
+from storage.events import Started
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from storage.redis.reconcile import Reconciler
@@ -141,7 +142,7 @@ def _start(redis: Redis, run_id: str) -> Lease:
     lease = Lease(redis, run_id, ttl_s=LEASE_S)
     Runs(redis).create(_record(run_id))
     lease.acquire()
-    Progress(redis, run_id).started(name="scale", model="scripted", steps=2)
+    Progress(redis, run_id).publish(Started(name="scale", model="scripted", steps=2))
     return lease
 
 

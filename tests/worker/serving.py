@@ -24,6 +24,7 @@ from worker.jobs.inputs import Sources
 from worker.jobs.job import Job, resolve, store
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
+from worker.serve.report import Ended, Reporter
 from worker.serve.run import run
 from worker.settings import PROJECT, Settings
 
@@ -66,10 +67,11 @@ def request(run_id: str, document: str | Mapping[str, Any] | None = None) -> Run
     return RunRequest(run_id=run_id, recipe=document or recipe(), overrides={})
 
 
-class Silent:
+class Silent(Reporter):
     """A Reporter that remembers."""
 
     def __init__(self) -> None:
+        self.end: Ended | None = None
         self.began_after: int | None = None
         self.events: list[Event] = []
         self.commits: list[Commit] = []
@@ -83,6 +85,12 @@ class Silent:
 
     def committed(self, commit: Commit) -> None:
         self.commits.append(commit)
+
+    def loading(self, done_bytes: int, total_bytes: int) -> None:
+        pass
+
+    def ended(self, event: Ended) -> None:
+        self.end = event
 
 
 def make_run(

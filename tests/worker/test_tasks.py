@@ -11,6 +11,7 @@ import pytest
 from redis import ConnectionError as RedisConnectionError
 
 from core.protocol import UnifiedModel
+from storage.events import ArtifactStored, Started
 from storage.objects.s3 import S3Store
 from storage.redis.lease import Lease
 from tests.worker.conftest import IDLE_DATABASE
@@ -142,12 +143,12 @@ def test_a_killed_child_is_replaced_and_its_run_goes_on_to_the_same_bytes(
         worker.kill_child()
         client.result(run_id, timeout_s=DEADLINE_S)
         events = list(client.watch(run_id))
-    starts = [event.data["done"] for event in events if event.type == "started"]
+    starts = [event.done for event in events if isinstance(event, Started)]
     assert starts[0] == 0
     assert starts[1] >= 3, "it went on after the last committed step"
-    stored = [event.data["step"] for event in events if event.type == "artifact"]
+    stored = [event.step for event in events if isinstance(event, ArtifactStored)]
     assert len(stored) == len(set(stored)), "no step is committed twice"
-    fractions = [event.data["fraction"] for event in events]
+    fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id, some_steps_recipe()))
     assert celery_end(worker, run_id)[0] == "SUCCESS"
@@ -166,7 +167,7 @@ def test_two_deliveries_at_once_to_two_workers_have_one_effect(
     assert other.stop() == 0
     assert all(f"[{run_id}] received" in worker.output for worker in (scripted_worker, other))
     events = list(client.watch(run_id))
-    assert [event.data["done"] for event in events if event.type == "started"] == [0]
+    assert [event.done for event in events if isinstance(event, Started)] == [0]
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id, some_steps_recipe()))
 
 

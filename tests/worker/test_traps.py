@@ -17,6 +17,7 @@ from redis import Redis
 from core.protocol import Context
 from core.scripted import ScriptedModel
 from recipes.recipe import ImageSettings
+from storage.events import Started
 from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
@@ -196,7 +197,7 @@ def test_a_worker_that_is_asked_to_stop_commits_its_step_and_another_goes_on(
     start()
     eventually(lambda: own_client.state(run_id).state == "running", "the run on another worker")
     own_client.cancel(run_id)
-    starts = [event.data["done"] for event in own_client.watch(run_id) if event.type == "started"]
+    starts = [event.done for event in own_client.watch(run_id) if isinstance(event, Started)]
     assert starts == [0, 3]
 
 

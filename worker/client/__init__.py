@@ -11,7 +11,8 @@ from typing import Any
 
 from recipes.faults import RecipeError
 from storage.errors import RunNotFoundError
-from storage.redis.state import ProgressEvent, RunState
+from storage.events import RunEvent
+from storage.redis.state import RunState
 from storage.sweeps import Sweep
 from worker.client.client import Client
 from worker.connections import ServiceUnavailableError
@@ -59,7 +60,7 @@ def branch(run: str, *, at: int, **options: Any) -> str:
     return _default().branch(run, at=at, **options)
 
 
-def watch(run_id: str, **options: Any) -> Iterator[ProgressEvent]:
+def watch(run_id: str, **options: Any) -> Iterator[RunEvent]:
     """`Client.watch` with the settings of the environment."""
     return _default().watch(run_id, **options)
 

@@ -9,6 +9,7 @@ from typing import Any
 from core.model_folder import ModelFolderError
 from recipes.faults import RecipeError
 from storage.errors import CommitConflictError, StorageError, StoreUnavailableError
+from storage.events import Cancelled, Failed, Queued, Succeeded
 from storage.journal import Journal, Manifest
 from storage.objects.probe import probe
 from storage.redis.lease import Heartbeat, Lease, LeaseLost
@@ -23,7 +24,7 @@ from worker.jobs.request import RunRequest
 from worker.jobs.result import result_of
 from worker.serve.claim import DrainFlag, Guard
 from worker.serve.engine import Engine
-from worker.serve.report import ProgressReporter
+from worker.serve.report import CeleryReporter, Reporters, RunReporter
 from worker.serve.run import run
 from worker.settings import Settings
 
@@ -122,12 +123,7 @@ class WorkerRuntime:
         """As the one worker that may: make what is missing, and say how it ended."""
         journal = self.journal(request.run_id)
         progress = Progress(self.redis, request.run_id, ttl_s=self.config.keep_progress_s, owner=lease.token)
-        reporter = ProgressReporter(
-            progress,
-            journal,
-            celery_state=delivery.celery_state,
-            preview_interval_s=self.config.preview_interval_s,
-        )
+        reporter = RunReporter(progress, journal, preview_interval_s=self.config.preview_interval_s)
 
         def remind() -> None:
             log.warning("run %s: Redis lost its data; it is told of the run again", request.run_id)
@@ -144,22 +140,22 @@ class WorkerRuntime:
         )
         retry = RetryPolicy(self.config.outage_timeout_s, on_wait=lambda _error, _pause_s: heartbeat.beat())
         try:
-            manifest = retry(journal.manifest) or self._make(request, journal, reporter, heartbeat)
+            manifest = retry(journal.manifest) or self._make(request, delivery, reporter, heartbeat)
         except RunCancelled:
-            progress.finish("cancelled")
+            reporter.ended(Cancelled())
             raise
         except RunHandedBack:
             self.runs.refund_attempt(request.run_id)
-            progress.queued()
+            reporter.ended(Queued())
             raise
         except CommitConflictError as error:
             raise LeaseLost(str(error)) from error
         except (*FATAL, RunFailed) as error:
             words = self._words(error)
-            progress.finish("failed", error=words)
+            reporter.ended(Failed(error=words))
             raise RunFailed(words) from error
         result = result_of(manifest, journal)
-        progress.finish("succeeded", manifest=result["manifest"])
+        reporter.ended(Succeeded(manifest=result["manifest"]))
         return result
 
     def _words(self, error: Exception) -> str:
@@ -170,9 +166,10 @@ class WorkerRuntime:
             )
         return str(error)
 
-    def _make(
-        self, request: RunRequest, journal: Journal, reporter: ProgressReporter, heartbeat: Heartbeat
-    ) -> Manifest:
+    def _make(self, request: RunRequest, delivery: Delivery, reporter: RunReporter, heartbeat: Heartbeat) -> Manifest:
+        journal = self.journal(request.run_id)
+        reporters = Reporters([reporter, CeleryReporter(request.run_id, delivery.celery_state)])
+
         def loading(done_bytes: int, total_bytes: int) -> None:
             heartbeat.beat()
             reporter.loading(done_bytes, total_bytes)
@@ -195,7 +192,7 @@ class WorkerRuntime:
                 job,
                 model=model,
                 journal=journal,
-                reporter=reporter,
+                reporter=reporters,
                 guard=guard,
                 uploads=limits_of(self.config),
                 waiting=guard.wait,

@@ -4,10 +4,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
 
 from core.events import Event, Evicted, ImageReady, ItemRead, Skipped, TextReady
-from core.plan import Step, plan
+from core.plan import plan
 from core.protocol import UnifiedModel
 from core.sequence import StepOutput, run_sequence
 from recipes.canonical import to_document
@@ -20,24 +19,9 @@ from storage.uploader import Uploader, UploadLimits
 from worker.errors import RunStopped
 from worker.jobs.artifacts import check_committed, pending_step, restored
 from worker.jobs.job import Job
+from worker.serve.report import Reporter
 
 log = logging.getLogger(__name__)
-
-
-class Reporter(Protocol):
-    """Who is told how a run goes."""
-
-    def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
-        """The run starts, or goes on after its first `committed` steps."""
-        ...
-
-    def event(self, event: Event) -> None:
-        """Something happened in the sequence."""
-        ...
-
-    def committed(self, commit: Commit) -> None:
-        """A step and its objects are stored for good, now (called from the uploader's thread) or before the start."""
-        ...
 
 
 def run(

@@ -28,7 +28,7 @@ MARKED: dict[str, list[tuple[str, str, str, Callable[..., str]]]] = {
         ("Journal", "commit", "commit", lambda journal, *_: journal.run_id),
         ("Journal", "write_manifest", "manifest", lambda journal, *_: journal.run_id),
     ],
-    "storage.redis.progress": [("Progress", "finish", "finish", lambda progress, *_: progress.run_id)],
+    "worker.serve.report": [("RunReporter", "ended", "finish", lambda reporter, *_: reporter.run_id)],
     # Of the worker's parent process: the broker's record that a message is under way, and its end.
     "kombu.transport.redis": [
         ("QoS", "append", "claim", lambda _qos, message, *_: message.headers["id"]),

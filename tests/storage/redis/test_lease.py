@@ -4,9 +4,9 @@ import pytest
 from redis import Redis
 
 from storage import keys
+from storage.events import Cancelled, Failed, RunEvent, Started, Succeeded
 from storage.redis.lease import Heartbeat, Lease, LeaseLost
 from storage.redis.progress import Progress
-from storage.redis.state import State
 
 TTL_S = 3600.0
 
@@ -56,14 +56,14 @@ def test_a_lease_that_another_took_is_lost(redis_client: Redis, run_id: str) -> 
     theirs.renew()
 
 
-@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+@pytest.mark.parametrize("end", [Succeeded(), Failed(), Cancelled()])
 def test_a_lease_that_lapsed_is_lost_when_the_run_had_its_end_meanwhile(
-    redis_client: Redis, run_id: str, end: State
+    redis_client: Redis, run_id: str, end: RunEvent
 ) -> None:
     ours = lease(redis_client, run_id)
     ours.acquire()
     redis_client.delete(keys.run_lease(run_id))
-    Progress(redis_client, run_id).finish(end)
+    Progress(redis_client, run_id).publish(end)
     with pytest.raises(LeaseLost, match="has ended it"):
         ours.renew()
     assert lease(redis_client, run_id).acquire(), "a message that comes again is served"
@@ -108,7 +108,7 @@ def test_a_heartbeat_of_a_lost_run_leaves_the_message_to_its_new_owner(redis_cli
 
 
 def test_a_lease_that_lapsed_is_lost_once_another_had_the_run(redis_client: Redis, run_id: str) -> None:
-    Progress(redis_client, run_id).started(name="n", model="m", steps=6)
+    Progress(redis_client, run_id).publish(Started(name="n", model="m", steps=6))
     late, other = lease(redis_client, run_id), lease(redis_client, run_id)
     late.acquire()
     redis_client.delete(keys.run_lease(run_id))

@@ -9,6 +9,7 @@ from redis import Redis
 
 from storage import keys
 from storage.errors import CorruptRecordError
+from storage.events import Started, Succeeded
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from storage.redis.reconcile import Reconciler
@@ -90,7 +91,7 @@ def looked_twice(broker: Broker) -> list[str]:
 def start(broker: Broker, run_id: str, *, ttl_s: float = 60.0) -> Lease:
     lease = Lease(broker.redis, run_id, ttl_s=ttl_s)
     assert lease.acquire()
-    Progress(broker.redis, run_id).started(name="a", model="m", steps=3)
+    Progress(broker.redis, run_id).publish(Started(name="a", model="m", steps=3))
     return lease
 
 
@@ -121,7 +122,7 @@ def test_a_run_with_a_lease_is_left_alone(broker: Broker, run_id: str) -> None:
 def test_a_run_that_ended_without_giving_its_lease_back_is_forgotten(broker: Broker, run_id: str) -> None:
     broker.submit(run_id)
     start(broker, broker.take())
-    Progress(broker.redis, run_id).finish("succeeded")
+    Progress(broker.redis, run_id).publish(Succeeded())
     lapse(broker, run_id)
     assert looked_twice(broker) == []
     assert broker.redis.zscore(keys.LEASES, run_id) is None

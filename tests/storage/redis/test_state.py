@@ -3,7 +3,7 @@
 import pytest
 
 from storage.errors import CorruptRecordError
-from storage.redis.state import RunState, told
+from storage.redis.state import RunState
 
 
 def test_empty_fields_are_nothing() -> None:
@@ -15,9 +15,3 @@ def test_empty_fields_are_nothing() -> None:
 def test_a_state_of_another_program_is_named(changed: dict[str, str]) -> None:
     with pytest.raises(CorruptRecordError, match="run r1: its state in Redis"):
         RunState.parse("r1", {"state": "running", **changed})
-
-
-@pytest.mark.parametrize("event", ["", "5", '{"n": 1}', '{"n": "1", "type": "log"}', '{"n": 1, "type": null}'])
-def test_an_event_of_another_program_is_named(event: str) -> None:
-    with pytest.raises(CorruptRecordError, match="run r1: its event 1-0 in Redis"):
-        told("r1", "1-0", {"event": event})

@@ -9,6 +9,7 @@ from core.events import Denoised, Event, StepStarted, TextDelta
 from core.plan import plan
 from core.scripted import ScriptedModel
 from recipes.load import load
+from storage.events import Started
 from storage.objects.memory import MemoryStore
 from storage.redis.lease import Heartbeat, Lease, LeaseLost
 from storage.redis.progress import Progress
@@ -44,7 +45,7 @@ def drain(tmp_path: Path) -> DrainFlag:
 @pytest.fixture
 def guard(redis_client: redis.Redis, run_id: str, clock: Clock, drain: DrainFlag) -> Guard:
     """Of a run that has just started: 10 s a step, 100 s a run, 5 s to drain."""
-    Progress(redis_client, run_id).started(name="n", model="m", steps=6)
+    Progress(redis_client, run_id).publish(Started(name="n", model="m", steps=6))
     lease = Lease(redis_client, run_id, ttl_s=60)
     assert lease.acquire()
     return Guard(

@@ -8,6 +8,7 @@ import pytest
 
 from core.scripted import SPEC
 from storage import keys
+from storage.events import Started
 from storage.journal import Journal
 from storage.objects.s3 import S3Store
 from storage.redis.lease import Lease, LeaseLost
@@ -106,7 +107,7 @@ def test_a_folder_that_holds_what_no_worker_left_is_an_error(host: WorkerRuntime
 def test_a_cancel_is_seen_before_the_first_step(host: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
     record = RunRecord(run_id=run_id, document=recipe(), queue="none", submitted_at=1.0)
     host.runs.create(record)
-    Progress(host.redis, run_id).started(name="test", model="scripted", steps=6)
+    Progress(host.redis, run_id).publish(Started(name="test", model="scripted", steps=6))
     host.runs.request_cancel(run_id)
     with pytest.raises(RunCancelled):
         serve(host, request(run_id))
