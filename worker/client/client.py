@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from storage import keys
 from storage.errors import RunNotFoundError
-from storage.events import Cancelled, Failed
+from storage.events import Cancelled, Failed, RunEvent
 from storage.redis.follow import START, follow
 from worker.client.connections import Connections
-from worker.client.lookup import find_run, state_of
+from worker.client.lookup import find_run, not_found, state_of
 from worker.client.submit import RecipeChecker, publish_request, submit_checked
 from worker.client.sweeps import submit_sweep
 from worker.connections import explain_s3_errors
@@ -23,7 +23,6 @@ from worker.jobs.result import result_of
 if TYPE_CHECKING:
     import builtins
 
-    from storage.events import RunEvent
     from storage.redis.state import RunState
     from storage.sweeps import Sweep
     from worker.jobs.request import Priority
@@ -150,7 +149,13 @@ class Client(Connections):
 
     def watch(self, run_id: str, *, after: str = START, timeout_s: float | None = None) -> Iterator[RunEvent]:
         """The run's events after the event id `after`, to its end. Raises what `storage.redis.follow.follow` raises."""
-        return follow(self.redis, self.runs.resolve_alias(run_id), after=after, timeout_s=timeout_s)
+        try:
+            yield from follow(self.redis, run_id, after=after, timeout_s=timeout_s)
+        except RunNotFoundError:
+            known_as = self.runs.resolve_alias(run_id)
+            if known_as == run_id:
+                raise
+            yield from follow(self.redis, known_as, after=after, timeout_s=timeout_s)
 
     def result(self, run_id: str, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Wait for the run's end and return its result, as the Celery task does: the URLs of everything it made.
@@ -160,19 +165,18 @@ class Client(Connections):
             RunNotFoundError: there is no such run.
             TimeoutError: the run has not ended within `timeout_s`.
         """
-        journal = self.journal(self.runs.resolve_alias(run_id))
         try:
-            *_, last = self.watch(journal.run_id, timeout_s=timeout_s)
+            *_, last = self.watch(run_id, timeout_s=timeout_s)
         except RunNotFoundError:
-            # Redis forgets a run after a while, the bucket does not.
-            if journal.manifest() is None:
-                raise
-        else:
-            if isinstance(last, Failed):
-                raise RunFailed(last.error)
-            if isinstance(last, Cancelled):
-                raise RunCancelled(f"run {journal.run_id} was cancelled")
+            last = None  # Redis forgets a run after a while, the bucket does not
+        journal = self.journal(self.runs.resolve_alias(run_id))
+        if isinstance(last, Failed):
+            raise RunFailed(last.error)
+        if isinstance(last, Cancelled):
+            raise RunCancelled(f"run {journal.run_id} was cancelled")
         manifest = journal.manifest()
+        if manifest is None and last is None:
+            raise not_found(journal.run_id)
         if manifest is None:
             raise RunNotFoundError(f"run {journal.run_id}: succeeded, but its manifest is not in {journal.address('')}")
         return result_of(manifest, journal)

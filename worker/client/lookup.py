@@ -1,7 +1,7 @@
 """What is known of one run: its state from Redis, its artifacts from the bucket, which keeps every run."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 from storage import keys
 from storage.errors import RunNotFoundError
@@ -41,19 +41,13 @@ def find_run(connections: Connections, text: str) -> str:
     with explain_s3_errors(f"run {run_id} can't be looked up"):
         if any(True for _ in journal.store.list(journal.folder)):
             return run_id  # Redis forgets a run after a while, the bucket does not
-    candidates = _run_ids(connections, text)
+    candidates = runs.find(text)
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
         raise not_found(text)
     listed = ", ".join(candidates[:MAX_CANDIDATES]) + (", …" if len(candidates) > MAX_CANDIDATES else "")
     raise RunNotFoundError(f"run {text}: {len(candidates)} run ids begin with this: {listed}")
-
-
-def _run_ids(connections: Connections, beginning: str) -> list[str]:
-    """The ids of the runs in Redis that begin with `beginning`, newest first."""
-    known = cast("list[str]", connections.redis.zrange(keys.RUNS, 0, -1, desc=True))
-    return [run_id for run_id in known if run_id.startswith(beginning)]
 
 
 def state_of(connections: Connections, run_id: str) -> RunState:
