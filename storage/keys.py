@@ -84,6 +84,11 @@ def run_preview(run_id: str) -> str:
     return f"{run_state(run_id)}:preview"
 
 
+def run_alias(run_id: str) -> str:
+    """The run that owns the idempotency key under which the message `run_id` was published."""
+    return f"{run_state(run_id)}:alias"
+
+
 def run_lease(run_id: str) -> str:
     """Who may write the run."""
     return f"{run_state(run_id)}:lease"

@@ -46,6 +46,18 @@ class Runs:
         args: Arguments = {"run_id": run_id, "ttl_s": self._ttl_s}
         return cast("str", self._claim_key(keys={"idempotency_key": keys.idempotency(key)}, args=args))
 
+    def add_alias(self, alias: str, run_id: str) -> None:
+        """Let `alias`, a message id that repeated an idempotency key of `run_id`, also name that run."""
+        self._redis.set(keys.run_alias(alias), run_id, ex=self._ttl_s)
+
+    def resolve_alias(self, run_id: str) -> str:
+        """The run that `run_id` names: itself, unless there is no such run and it is an alias of another."""
+        with self._redis.pipeline(transaction=False) as together:
+            together.exists(keys.run_state(run_id))
+            together.get(keys.run_alias(run_id))
+            exists, owner = together.execute()
+        return run_id if exists or owner is None else cast("str", owner)
+
     def create(self, record: RunRecord) -> bool:
         """Create a run in the state queued, before its message is published. False when the run exists already."""
         at = round(record.submitted_at, 3)

@@ -25,6 +25,7 @@ from worker.jobs.job import Job, resolve, store
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
 from worker.serve.claim import Unclaimed
+from worker.serve.engine import Engine
 from worker.serve.report import Ended, Reporter
 from worker.serve.run import run
 from worker.settings import PROJECT, Settings
@@ -101,6 +102,12 @@ class Watched(Unclaimed):
         self.checkpoint = at_checkpoint  # type: ignore[method-assign]
 
 
+def model_sha256(model: UnifiedModel) -> str:
+    """The fingerprint that a worker with this model records."""
+    name = "scripted" if isinstance(model, ScriptedModel) else str(PROJECT / "models" / model.spec.name)
+    return Engine(config_of({"AUTOSEQ_MODEL": name})).fingerprint()
+
+
 def make_run(
     asked: RunRequest,
     objects: ObjectStore,
@@ -114,7 +121,9 @@ def make_run(
 ) -> Manifest:
     """The run that `asked` describes, or its `job`, in this process; on the scripted model unless another is given."""
     journal, model = Journal(objects, prefix, asked.run_id), model or ScriptedModel()
-    job = job or resolve(asked, model.spec, recipes=PROJECT / "recipes", sources=Sources())
+    job = job or resolve(
+        asked, model.spec, recipes=PROJECT / "recipes", sources=Sources(), model_sha256=model_sha256(model)
+    )
     store(job, journal)
     reporter = reporter or Silent()
     return run(job, model=model, journal=journal, reporter=reporter, claim=Watched(checkpoint), uploads=uploads)

@@ -76,7 +76,7 @@ def celery_end(worker: WorkerProcess, run_id: str) -> tuple[str, str]:
         (recipe(num_imges=3), "num_imges"),
         (recipe(model="bagel-7b"), "model: 'bagel-7b' is not served by this worker; allowed: 'scripted'"),
         (recipe(image={"width": 100, "height": 64}), "image.width: 100 is not a multiple of 8"),
-        (recipe(context=[{"image": NOT_AN_IMAGE}]), "context[0].image: is no image that can be read"),
+        (recipe(context=[{"image": NOT_AN_IMAGE}]), "context[0].image: is not a readable image"),
         (recipe(context=[{"image": HUGE_IMAGE}]), "context[0].image: is 9000 x 9000 pixels; at most 64,000,000"),
         (recipe(context=[{"image": "photo.png"}]), "this recipe has no folder"),
         (recipe(context=[{"image": "s3://secrets/photo.png"}]), "bucket 'secrets' is not allowed"),

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from storage.errors import StorageError
 from storage.journal import Journal
 from storage.objects.probe import probe
 from storage.objects.s3 import S3Store
 from storage.redis.runs import Runs
 from storage.retry import RetryPolicy
-from worker.connections import ServiceUnavailableError, check_redis, connect_redis, connect_store
+from worker.connections import check_redis, connect_redis, connect_store, explain_s3_errors
 from worker.serve.drain import DrainFlag
 from worker.serve.engine import Engine
 from worker.settings import Settings
@@ -73,9 +72,7 @@ class WorkerRuntime:
             check_redis(impatient)
         spec = self.engine.spec()
         retry = RetryPolicy(START_TIMEOUT_S, on_wait=lambda error, _pause_s: log.warning("waiting for S3: %s", error))
-        try:
+        with explain_s3_errors("S3 can't be used"):
             retry(self.objects.ensure_bucket)
             retry(lambda: probe(self.objects))
-        except StorageError as error:
-            raise ServiceUnavailableError(f"S3 can't be used: {error}; it is set by AUTOSEQ_S3_…") from error
         self.runs.announce(spec.name, spec.to_json())
