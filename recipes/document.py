@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue, SourcePosition, path_text
-from recipes.yaml_core import MAX_DEPTH, MAX_NODES, UnreadableError, YamlReader, place_of
+from recipes.yaml_core import MAX_DEPTH, MAX_NODES, UnreadableError, YamlReader, position_of
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_DATA_CHARS = 1024 * 1024
@@ -25,9 +25,9 @@ class Document:
 
     source: str
     data: dict[str, Any]
-    findings: tuple[RecipeIssue, ...] = ()
-    marks: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
-    key_marks: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
+    issues: tuple[RecipeIssue, ...] = ()
+    positions: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
+    key_positions: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
     folder: Path | None = None
     """What the recipe's image paths are relative to; None where it did not come from a file."""
     images_from: Path | None = None
@@ -35,17 +35,17 @@ class Document:
     size_bytes: int = 0
     """Of the text it was read from."""
 
-    def fault(self, finding: RecipeIssue) -> Fault:
-        """`finding` at its place in this document: that of the value, or of what it is missing from."""
-        path = finding.path
-        mark = finding.mark or (self.key_marks.get(path) if finding.about_key else None)
-        while mark is None and path:
-            mark = self.marks.get(path)
+    def fault(self, issue: RecipeIssue) -> Fault:
+        """`issue` at its place in this document: that of the value, or of what it is missing from."""
+        path = issue.path
+        position = issue.position or (self.key_positions.get(path) if issue.about_key else None)
+        while position is None and path:
+            position = self.positions.get(path)
             path = path[:-1]
-        mark = mark or self.marks.get(())
-        shown = finding.path[:-1] if finding.about_key else finding.path
-        source = (mark and mark.source) or self.source
-        return Fault(path=shown, message=finding.message, source=source, mark=mark)
+        position = position or self.positions.get(())
+        shown = issue.path[:-1] if issue.about_key else issue.path
+        source = (position and position.source) or self.source
+        return Fault(path=shown, message=issue.message, source=source, position=position)
 
 
 def read_file(path: Path) -> Document:
@@ -67,8 +67,8 @@ def read_file(path: Path) -> Document:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8").removeprefix("\ufeff")
-        mark = place_of(before, len(before))
-        raise RecipeError([Fault(path=(), message="is not UTF-8 text", source=str(path), mark=mark)]) from None
+        position = position_of(before, len(before))
+        raise RecipeError([Fault(path=(), message="is not UTF-8 text", source=str(path), position=position)]) from None
     return read_text(text, source=str(path), folder=path.parent)
 
 
@@ -84,16 +84,16 @@ def read_text(text: str, *, source: str = "<recipe>", folder: Path | None = None
     try:
         value = _top(text, reader)
     except UnreadableError as error:
-        findings = sorted((*reader.findings, error.finding), key=lambda one: _place(one.mark))
-        empty = Document(source=source, data={}, marks=reader.marks)
-        raise RecipeError(empty.fault(finding) for finding in findings) from None
-    data, findings = plain(value)
+        issues = sorted((*reader.issues, error.issue), key=lambda one: _place(one.position))
+        empty = Document(source=source, data={}, positions=reader.positions)
+        raise RecipeError(empty.fault(issue) for issue in issues) from None
+    data, issues = plain(value)
     return Document(
         source=source,
         data=data,
-        findings=(*reader.findings, *findings),
-        marks=reader.marks,
-        key_marks=reader.key_marks,
+        issues=(*reader.issues, *issues),
+        positions=reader.positions,
+        key_positions=reader.key_positions,
         folder=folder,
         size_bytes=len(text.encode("utf-8", "replace")),
     )
@@ -103,21 +103,23 @@ def _top(text: str, reader: YamlReader) -> dict[str, Any]:
     """The mapping that a recipe is. Raises UnreadableError when there is none."""
     start = SourcePosition(line=1, column=1)
     if len(text) > MAX_FILE_BYTES:
-        raise UnreadableError(RecipeIssue(path=(), message=f"is larger than {MAX_FILE_BYTES // 1024} KiB", mark=start))
+        raise UnreadableError(
+            RecipeIssue(path=(), message=f"is larger than {MAX_FILE_BYTES // 1024} KiB", position=start)
+        )
     value = reader.read()
     if isinstance(value, dict):
         return value
     what = "is empty" if value is None else f"is {kind_of(value)}"
     message = f"the recipe {what}; expected a mapping of fields, such as `name: my-recipe`"
-    raise UnreadableError(RecipeIssue(path=(), message=message, mark=reader.marks.get((), start)))
+    raise UnreadableError(RecipeIssue(path=(), message=message, position=reader.positions.get((), start)))
 
 
 def read_data(value: object) -> Document:
     """The document in JSON-like data. Raises RecipeError when it is no mapping or too large."""
     if not isinstance(value, Mapping):
         raise _unusable("", f"the recipe is {kind_of(value)}", "a mapping of fields")
-    data, findings = plain(value)
-    return Document(source="", data=data, findings=tuple(findings))
+    data, issues = plain(value)
+    return Document(source="", data=data, issues=tuple(issues))
 
 
 def plain(value: object, path: FieldPath = ()) -> tuple[Any, list[RecipeIssue]]:
@@ -126,7 +128,7 @@ def plain(value: object, path: FieldPath = ()) -> tuple[Any, list[RecipeIssue]]:
     Raises RecipeError when it is too deep or too large to be looked through.
     """
     copier = _Copier()
-    return copier.copy(value, path), copier.findings
+    return copier.copy(value, path), copier.issues
 
 
 def kind_of(value: object) -> str:
@@ -147,7 +149,7 @@ class _Copier:
     """Copies data within limits."""
 
     def __init__(self) -> None:
-        self.findings: list[RecipeIssue] = []
+        self.issues: list[RecipeIssue] = []
         self.values = 0
         self.chars = 0
 
@@ -183,7 +185,7 @@ class _Copier:
     def _checked(self, value: object, path: FieldPath, *, bad: bool, why: str) -> Any:  # noqa: ANN401 - see copy
         if not bad:
             return value
-        self.findings.append(RecipeIssue(path=path, message=why))
+        self.issues.append(RecipeIssue(path=path, message=why))
         return None
 
     def _text(self, value: str, path: FieldPath) -> str | None:
@@ -202,19 +204,19 @@ class _Copier:
                 copied[key] = self.copy(item, (*path, key))
             else:
                 message = f"the key {key!a} is not a field name; keys are texts"
-                self.findings.append(RecipeIssue(path=(*path, "<key>"), message=message, about_key=True))
+                self.issues.append(RecipeIssue(path=(*path, "<key>"), message=message, about_key=True))
         return copied
 
 
 def in_order(
-    findings: Iterable[RecipeIssue], data: Mapping[str, Any], mark: Callable[[RecipeIssue], SourcePosition | None]
+    issues: Iterable[RecipeIssue], data: Mapping[str, Any], position: Callable[[RecipeIssue], SourcePosition | None]
 ) -> list[RecipeIssue]:
-    """`findings` as a reader meets them: by their place in the text, else by that of their field in `data`."""
-    return sorted(findings, key=lambda finding: (*_place(mark(finding)), _position(finding.path, data)))
+    """`issues` as a reader meets them: by their place in the text, else by that of their field in `data`."""
+    return sorted(issues, key=lambda issue: (*_place(position(issue)), _position(issue.path, data)))
 
 
-def _place(mark: SourcePosition | None) -> tuple[str, int, int]:
-    return (mark.source, mark.line, mark.column) if mark else ("", 0, 0)
+def _place(position: SourcePosition | None) -> tuple[str, int, int]:
+    return (position.source, position.line, position.column) if position else ("", 0, 0)
 
 
 def _position(path: FieldPath, data: Any) -> tuple[int, ...]:  # noqa: ANN401 - any part of a recipe

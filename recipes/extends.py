@@ -69,7 +69,7 @@ def placed(data: dict[str, Any], document: Document) -> tuple[dict[str, Any], li
     if document.images_from is None or not isinstance(context, list):
         return data, []
     beside = _below(document.images_from, document.folder)
-    items, findings = [], []
+    items, issues = [], []
     for index, item in enumerate(context):
         image = item.get("image") if isinstance(item, dict) else None
         if not isinstance(image, str) or not _is_file(image):
@@ -79,8 +79,8 @@ def placed(data: dict[str, Any], document: Document) -> tuple[dict[str, Any], li
         if beside is None:
             why = f"{image[:80]!r} is beside the extended recipe, out of this one's folder"
             message = f"{why}; allowed: a context of its own, with images it can reach"
-            findings.append(RecipeIssue(path=("context", index, "image"), message=message))
-    return {**data, "context": items}, findings
+            issues.append(RecipeIssue(path=("context", index, "image"), message=message))
+    return {**data, "context": items}, issues
 
 
 def _parent(child: Document, shipped: Callable[[str], Path]) -> Path:
@@ -110,17 +110,17 @@ def _read(path: Path, child: Document) -> Document:
     try:
         return read_file(path)
     except RecipeError as error:
-        if any(fault.mark for fault in error.faults):
+        if any(fault.position for fault in error.faults):
             raise
         raise _refused(child, f"{path}: {error.faults[0].message}") from None
 
 
 def _refused(child: Document, message: str) -> RecipeError:
     """What to raise for a parent, with what else is known to be wrong in the file that wants it."""
-    refused = {finding.path for finding in child.findings}
+    refused = {issue.path for issue in child.issues}
     own = [] if (_KEY,) in refused else [RecipeIssue(path=(_KEY,), message=message)]
-    findings = in_order((*child.findings, *own), child.data, lambda finding: child.fault(finding).mark)
-    return RecipeError(map(child.fault, findings))
+    issues = in_order((*child.issues, *own), child.data, lambda issue: child.fault(issue).position)
+    return RecipeError(map(child.fault, issues))
 
 
 def _route(files: Sequence[Path]) -> str:
@@ -130,15 +130,15 @@ def _route(files: Sequence[Path]) -> str:
 def _foreign(document: Document) -> Document:
     """`document` with its own file named at each of its places."""
 
-    def here(mark: SourcePosition) -> SourcePosition:
-        return replace(mark, source=document.source)
+    def here(position: SourcePosition) -> SourcePosition:
+        return replace(position, source=document.source)
 
-    located = [(finding, document.fault(finding).mark) for finding in document.findings]
+    located = [(issue, document.fault(issue).position) for issue in document.issues]
     return replace(
         document,
-        marks={path: here(mark) for path, mark in document.marks.items()},
-        key_marks={path: here(mark) for path, mark in document.key_marks.items()},
-        findings=tuple(replace(finding, mark=here(mark) if mark else None) for finding, mark in located),
+        positions={path: here(position) for path, position in document.positions.items()},
+        key_positions={path: here(position) for path, position in document.key_positions.items()},
+        issues=tuple(replace(issue, position=here(position) if position else None) for issue, position in located),
     )
 
 
@@ -150,9 +150,9 @@ def _merged(child: Document, parent: Document) -> Document:
     return replace(
         child,
         data=data,
-        findings=(*child.findings, *parent.findings),
-        marks={**_kept(parent.marks, replaced), **child.marks},
-        key_marks={**_kept(parent.key_marks, replaced), **child.key_marks},
+        issues=(*child.issues, *parent.issues),
+        positions={**_kept(parent.positions, replaced), **child.positions},
+        key_positions={**_kept(parent.key_positions, replaced), **child.key_positions},
     )
 
 
@@ -171,11 +171,11 @@ def _merge(
     return merged
 
 
-def _kept(marks: Mapping[FieldPath, SourcePosition], replaced: set[FieldPath]) -> dict[FieldPath, SourcePosition]:
+def _kept(positions: Mapping[FieldPath, SourcePosition], replaced: set[FieldPath]) -> dict[FieldPath, SourcePosition]:
     """The places of a parent's values that are still there."""
     return {
-        path: mark
-        for path, mark in marks.items()
+        path: position
+        for path, position in positions.items()
         if not any(path[:depth] in replaced for depth in range(1, len(path) + 1))
     }
 

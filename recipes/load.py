@@ -39,12 +39,12 @@ class Given:
     def resolve(self, spec: ModelSpec | None) -> Recipe:
         """The recipe, with the defaults of the model of `spec` filled in. Raises RecipeError with all the faults."""
         draft = Draft(given=self.data, filled=fill_in(self.data, spec), spec=spec, folder=self.document.folder)
-        structural = self._findings()
+        structural = self._issues()
         try:
             recipe, wrong = _adapter().validate_json(json.dumps(draft.filled)), []
         except ValidationError as error:
             recipe, wrong = None, list(type_faults(error.errors(include_url=False), draft.filled))
-        hidden = [finding.path for finding in structural if finding.path and not finding.about_key]
+        hidden = [issue.path for issue in structural if issue.path and not issue.about_key]
         hidden += [path for path in self.expanded.unresolved if not self.overridden.gave(path)]
         wrong = [one for one in wrong if not any(one.path[: len(path)] == path for path in hidden)]
         wrong += broken_rules(draft, [*hidden, *(one.path for one in wrong)])
@@ -54,10 +54,10 @@ class Given:
             return replace(recipe, image=replace(recipe.image, cfg_img_scale=1.0))
         return recipe
 
-    def _findings(self) -> list[RecipeIssue]:
+    def _issues(self) -> list[RecipeIssue]:
         """What is wrong before types and rules are looked at; an override mends what was wrong with a variable."""
-        expanded = [one for one in self.expanded.findings if not self.overridden.gave(one.path)]
-        return [*self.document.findings, *expanded, *self.overridden.findings]
+        expanded = [one for one in self.expanded.issues if not self.overridden.gave(one.path)]
+        return [*self.document.issues, *expanded, *self.overridden.issues]
 
 
 def load(
@@ -113,7 +113,7 @@ def read(
     document = _read(source)
     expanded = expand(document, variables)
     data, out_of_reach = placed(expanded.data, document)
-    expanded = replace(expanded, data=data, findings=(*expanded.findings, *out_of_reach))
+    expanded = replace(expanded, data=data, issues=(*expanded.issues, *out_of_reach))
     return Given(document=document, expanded=expanded, overridden=override(data, overrides))
 
 
@@ -142,19 +142,19 @@ def _adapter() -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)
 
 
-def _located(findings: list[RecipeIssue], given: Given, spec: ModelSpec | None) -> Iterator[Fault]:
+def _located(issues: list[RecipeIssue], given: Given, spec: ModelSpec | None) -> Iterator[Fault]:
     """The faults with their sources: the document's in its order, the model's defaults', then the overrides'."""
     document, overridden, uses = given.document, given.overridden, given.expanded.uses
     own, defaults, theirs = [], [], []
-    for finding in in_order(findings, overridden.data, lambda finding: document.fault(finding).mark):
-        fault = document.fault(finding)
-        if finding in overridden.findings or overridden.gave(finding.path):
-            theirs.append(replace(fault, source=SOURCE, mark=None))
-        elif spec and _from_model(finding.path, overridden.data, spec):
-            defaults.append(replace(fault, source=f"the defaults of {spec.name}", mark=None))
-        elif finding.path in uses and finding not in given.expanded.findings:
-            names = ", ".join(f"${{{name}}}" for name in uses[finding.path])
-            own.append(replace(fault, message=f"{fault.message} (from {names})"))
+    for issue in in_order(issues, overridden.data, lambda issue: document.fault(issue).position):
+        fault = document.fault(issue)
+        if issue in overridden.issues or overridden.gave(issue.path):
+            theirs.append(replace(fault, source=SOURCE, position=None))
+        elif spec and _from_model(issue.path, overridden.data, spec):
+            defaults.append(replace(fault, source=f"the defaults of {spec.name}", position=None))
+        elif issue.path in uses and issue not in given.expanded.issues:
+            names = ", ".join(f"${{{name}}}" for name in uses[issue.path])
+            own.append(fault.with_note(f"from {names}"))
         else:
             own.append(fault)
     yield from (*own, *defaults, *theirs)

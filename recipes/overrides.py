@@ -23,7 +23,7 @@ class Overridden:
     data: dict[str, Any]
     paths: tuple[FieldPath, ...]
     """The fields that were overridden, in the order given."""
-    findings: tuple[RecipeIssue, ...]
+    issues: tuple[RecipeIssue, ...]
     made: frozenset[FieldPath]
     """The mappings that were not there before."""
 
@@ -56,8 +56,8 @@ def typed(text: str, *, source: str, yaml: tuple[str, ...]) -> Any:  # noqa: ANN
     if not text.lstrip().startswith(yaml):
         return scalar(text.strip())
     document = read_text(f"value: {text}", source=source)
-    if document.findings or document.data.keys() != {"value"}:
-        faults = [document.fault(finding) for finding in document.findings]
+    if document.issues or document.data.keys() != {"value"}:
+        faults = [document.fault(issue) for issue in document.issues]
         raise RecipeError(faults or [Fault(path=(), message="is more than one value", source=source)])
     return document.data["value"]
 
@@ -69,29 +69,29 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
         raise RecipeError([Fault(path=(), message=message, source=SOURCE)])
     merged = copy.deepcopy(dict(data))
     paths: list[FieldPath] = []
-    findings: list[RecipeIssue] = []
+    issues: list[RecipeIssue] = []
     made: set[FieldPath] = set()
     for key, value in (overrides or {}).items():
         if not isinstance(key, str) or plain(key)[1] or key.count(".") >= MAX_DEPTH:
-            findings.append(
+            issues.append(
                 RecipeIssue(path=(), message=f"the key {key!a:.80} is not a field; keys are names or dotted paths")
             )
             continue
         root = _path(key)
         given, wrong = plain(value, root)
-        findings += wrong
+        issues += wrong
         if root[0] in KEYS:
             message = "is not a field that an override changes; variables are given by --var name=value"
-            findings.append(RecipeIssue(path=root[:1], message=message))
+            issues.append(RecipeIssue(path=root[:1], message=message))
             continue
         if root[0] not in field_names(()):
-            findings.append(RecipeIssue(path=root[:1], message=unknown(str(root[0]), _FIELDS), about_key=True))
+            issues.append(RecipeIssue(path=root[:1], message=unknown(str(root[0]), _FIELDS), about_key=True))
             continue
         for path, leaf in _leaves(root, given):
             paths.append(path)
             if why := _assign(merged, path, leaf, made):
-                findings.append(RecipeIssue(path=path, message=why))
-    return Overridden(data=merged, paths=tuple(paths), findings=tuple(findings), made=frozenset(made))
+                issues.append(RecipeIssue(path=path, message=why))
+    return Overridden(data=merged, paths=tuple(paths), issues=tuple(issues), made=frozenset(made))
 
 
 def _path(key: str) -> FieldPath:

@@ -88,10 +88,10 @@ class _Origins:
     def _parent(self, path: FieldPath) -> str:
         """The file of a parent that gives the value."""
         document = self._given.document
-        mark = document.marks.get(path)
-        if mark is None or not mark.source:
+        position = document.positions.get(path)
+        if position is None or not position.source:
             return ""
-        file = Path(mark.source)
+        file = Path(position.source)
         beside = document.folder is not None and file.is_relative_to(document.folder)
         return f"from {file.relative_to(document.folder or '') if beside else file.name}"
 

@@ -44,7 +44,7 @@ def check(recipe: Recipe, spec: ModelSpec | None) -> None:
     filled["context"] = list(filled["context"])
     draft = Draft(given=filled, filled=filled, spec=spec, folder=None)
     if found := list(broken_rules(draft, ())):
-        raise RecipeError(Fault(path=finding.path, message=finding.message) for finding in found)
+        raise RecipeError(Fault(path=issue.path, message=issue.message) for issue in found)
 
 
 def broken_rules(draft: Draft, faulty: Sequence[FieldPath]) -> Iterator[RecipeIssue]:

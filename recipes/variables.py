@@ -32,7 +32,7 @@ class Expanded:
     """A recipe's data with the values of its variables in it, and without `vars` and `extends`."""
 
     data: dict[str, Any]
-    findings: tuple[RecipeIssue, ...] = ()
+    issues: tuple[RecipeIssue, ...] = ()
     faults: tuple[Fault, ...] = ()
     """What is wrong with the variables that were given beside the recipe."""
     uses: Mapping[FieldPath, tuple[str, ...]]
@@ -77,7 +77,7 @@ def expand(document: Document, variables: Mapping[str, Any] | None) -> Expanded:
     if not isinstance(variables, Mapping | None):
         message = f"the variables are {kind_of(variables)}; expected a mapping of names to values"
         raise RecipeError([Fault(path=(), message=message, source=SOURCE)])
-    declared, findings = _declared(document)
+    declared, issues = _declared(document)
     given, faults = _given(variables or {})
     expander = _Expander(document, {**declared, **given})
     data = {name: expander.expand(value, (name,)) for name, value in document.data.items() if name not in KEYS}
@@ -85,7 +85,7 @@ def expand(document: Document, variables: Mapping[str, Any] | None) -> Expanded:
     faults += [_unused(name, used[:MAX_VARIABLES]) for name in given if name not in used]
     return Expanded(
         data=data,
-        findings=(*findings, *expander.findings),
+        issues=(*issues, *expander.issues),
         faults=tuple(faults),
         uses=expander.uses,
         unresolved=tuple(expander.unresolved),
@@ -99,7 +99,7 @@ _FAULTY: Any = object()
 
 def _declared(document: Document) -> tuple[dict[str, Any], list[RecipeIssue]]:
     """The variables under `vars`, and what is wrong with them."""
-    refused = {finding.path for finding in document.findings}
+    refused = {issue.path for issue in document.issues}
     if _VARS not in document.data or (_VARS,) in refused:
         return {}, []
     declared = document.data[_VARS]
@@ -108,14 +108,14 @@ def _declared(document: Document) -> tuple[dict[str, Any], list[RecipeIssue]]:
         message = f"{what}; allowed: a mapping of up to {MAX_VARIABLES} names to values, each {_VALUES}"
         return {}, [RecipeIssue(path=(_VARS,), message=message)]
     values: dict[str, Any] = {}
-    findings: list[RecipeIssue] = []
+    issues: list[RecipeIssue] = []
     for name, value in declared.items():
         path = (_VARS, name)
         why = _wrong(name, value) or _nested(value)
         values[name] = _FAULTY if why or path in refused else _unescaped(value)
         if why and path not in refused:
-            findings.append(RecipeIssue(path=path, message=why, about_key=not re.fullmatch(NAME, name)))
-    return values, findings
+            issues.append(RecipeIssue(path=path, message=why, about_key=not re.fullmatch(NAME, name)))
+    return values, issues
 
 
 def _nested(value: object) -> str:
@@ -180,7 +180,7 @@ class _Expander:
     """Puts values into texts, and counts what they grow to."""
 
     def __init__(self, document: Document, values: Mapping[str, Any]) -> None:
-        self.findings: list[RecipeIssue] = []
+        self.issues: list[RecipeIssue] = []
         self.uses: dict[FieldPath, tuple[str, ...]] = {}
         self.unresolved: list[FieldPath] = []
         self._document = document
@@ -228,7 +228,7 @@ class _Expander:
         if not token["end"] or not re.fullmatch(NAME, name):
             what = _quoted(token.group())
             return self._refuse(path, f"{what} is not a variable; allowed: ${{name}}, the name {_NAMES}; {_ESCAPED}")
-        told = name in names or len(self.findings) >= MAX_LINES  # what to mean instead takes its time to find
+        told = name in names or len(self.issues) >= MAX_LINES  # what to mean instead takes its time to find
         names[name] = None
         if told or name in self._values:
             return self._values.get(name, _FAULTY)
@@ -237,9 +237,9 @@ class _Expander:
         return self._refuse(path, f"unknown variable '{name}'; {remedy}; {_ESCAPED}")
 
     def _refuse(self, path: FieldPath, message: str) -> Any:  # noqa: ANN401 - see _FAULTY
-        finding = RecipeIssue(path=path, message=message)
-        if len(self.findings) < MAX_LINES and finding not in self.findings:  # more would not be shown
-            self.findings.append(finding)
+        issue = RecipeIssue(path=path, message=message)
+        if len(self.issues) < MAX_LINES and issue not in self.issues:  # more would not be shown
+            self.issues.append(issue)
         return _FAULTY
 
     def _counted(self, value: Any, path: FieldPath) -> Any:  # noqa: ANN401 - see _text

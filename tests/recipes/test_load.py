@@ -281,6 +281,28 @@ def test_an_error_stays_readable_however_many_faults_there_are() -> None:
     assert (len(lines), lines[-1]) == (101, "... and 156 more")
 
 
+def test_an_error_is_given_as_data(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: a\ncontext: [{text: b}]\nnum_images: 0\nname: b\n")
+    with pytest.raises(RecipeError) as caught:
+        load(file)
+    at = {"file": str(file), "column": 13}
+    assert caught.value.to_data() == [
+        {
+            **at,
+            "line": 3,
+            "field": "num_images",
+            "message": "0 is too small",
+            "allowed": "whole numbers from 1 to 64",
+        },
+        {**at, "line": 4, "column": 1, "field": None, "message": "the field 'name' is given twice", "allowed": None},
+    ]
+    with pytest.raises(RecipeError) as caught:
+        load({"name": "a", "context": 5})
+    (only,) = caught.value.to_data()
+    assert (only["file"], only["line"], only["column"], only["field"]) == (None, None, None, "context")
+
+
 def test_an_error_crosses_processes_whole() -> None:
     with pytest.raises(RecipeError) as caught:
         load("name: 5")

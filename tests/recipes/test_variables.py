@@ -142,7 +142,7 @@ def test_a_recipe_without_variables_says_so() -> None:
 
 def test_a_value_of_the_wrong_type_tells_the_variable() -> None:
     assert faults(recipe("${size}")) == [
-        "<recipe>:4:11: context[0].text: 3 is a whole number; allowed: a text of 1 to 8,192 characters (from ${size})"
+        "<recipe>:4:11: context[0].text: 3 is a whole number (from ${size}); allowed: a text of 1 to 8,192 characters"
     ]
 
 

@@ -122,9 +122,7 @@ def _named(fault: Fault, at: Sequence[Values], *, of: int) -> Fault:
     shared = {field: value for field, value in at[0].items() if all(other[field] == value for other in at)}
     if len(at) == of or not shared:
         return fault
-    return Fault(
-        path=fault.path, message=f"{fault.message} (with {told(shared)})", source=fault.source, mark=fault.mark
-    )
+    return fault.with_note(f"with {told(shared)}")
 
 
 def _write_down(client: Client, sweep: Sweep) -> None:
