@@ -1,4 +1,4 @@
-"""A recipe as it was given: plain data, the place of each value, and what is already wrong with it."""
+"""A recipe as given: plain data, the position of each value, and the issues found while reading."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from recipes.yaml_core import MAX_DEPTH, MAX_NODES, UnreadableError, YamlReader,
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_DATA_CHARS = 1024 * 1024
-"""Characters of a recipe given as data, all its texts together."""
+"""Maximum number of characters of all texts of a recipe given as data."""
 
 _MAX_INTEGER_BITS = 256
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -29,14 +29,14 @@ class Document:
     positions: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
     key_positions: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
     folder: Path | None = None
-    """What the recipe's image paths are relative to; None where it did not come from a file."""
+    """The folder that image paths are relative to; None if the recipe did not come from a file."""
     images_from: Path | None = None
-    """The folder of the file that gave the context, where that is one that the recipe extends."""
+    """The folder of the extended recipe that gives the context, if the recipe itself does not."""
     size_bytes: int = 0
-    """Of the text it was read from."""
+    """Size of the text that was read."""
 
     def fault(self, issue: RecipeIssue) -> Fault:
-        """`issue` at its place in this document: that of the value, or of what it is missing from."""
+        """`issue` with its position in this document: that of the value, or of the mapping in which it is missing."""
         path = issue.path
         position = issue.position or (self.key_positions.get(path) if issue.about_key else None)
         while position is None and path:
@@ -49,7 +49,10 @@ class Document:
 
 
 def read_file(path: Path) -> Document:
-    """The document in a file. Raises RecipeError that names the file."""
+    """The document in a file.
+
+    Raises RecipeError, which names the file.
+    """
     expected = "a recipe file (YAML)"
     try:
         mode = path.stat().st_mode
@@ -73,13 +76,16 @@ def read_file(path: Path) -> Document:
 
 
 def _head(path: Path) -> bytes:
-    """A file's bytes, up to one more than a recipe may have."""
+    """The first bytes of a file, at most one more than a recipe may have."""
     with path.open("rb") as file:
         return file.read(MAX_FILE_BYTES + 1)
 
 
 def read_text(text: str, *, source: str = "<recipe>", folder: Path | None = None) -> Document:
-    """The document in a YAML text. Raises RecipeError when it can't be read at all."""
+    """The document in a YAML text.
+
+    Raises RecipeError if it can't be read at all.
+    """
     reader = YamlReader(text.removeprefix("\ufeff"))
     try:
         value = _top(text, reader)
@@ -100,7 +106,10 @@ def read_text(text: str, *, source: str = "<recipe>", folder: Path | None = None
 
 
 def _top(text: str, reader: YamlReader) -> dict[str, Any]:
-    """The mapping that a recipe is. Raises UnreadableError when there is none."""
+    """The top-level mapping.
+
+    Raises UnreadableError if there is none.
+    """
     start = SourcePosition(line=1, column=1)
     if len(text) > MAX_FILE_BYTES:
         raise UnreadableError(
@@ -115,7 +124,10 @@ def _top(text: str, reader: YamlReader) -> dict[str, Any]:
 
 
 def read_data(value: object) -> Document:
-    """The document in JSON-like data. Raises RecipeError when it is no mapping or too large."""
+    """The document in JSON-like data.
+
+    Raises RecipeError if it is not a mapping or too large.
+    """
     if not isinstance(value, Mapping):
         raise _unusable("", f"the recipe is {kind_of(value)}", "a mapping of fields")
     data, issues = plain(value)
@@ -123,30 +135,30 @@ def read_data(value: object) -> Document:
 
 
 def plain(value: object, path: FieldPath = ()) -> tuple[Any, list[RecipeIssue]]:
-    """A copy of JSON-like data with nothing in it that JSON lacks, and what had to be left out (None stands for it).
+    """A copy of JSON-like data, and an issue for each value that JSON can't represent (None in the copy).
 
-    Raises RecipeError when it is too deep or too large to be looked through.
+    Raises RecipeError if the data is nested too deep or too large.
     """
     copier = _Copier()
     return copier.copy(value, path), copier.issues
 
 
 def kind_of(value: object) -> str:
-    """What a value is, in a user's words."""
+    """The type of a value as error messages name it."""
     kinds: tuple[tuple[Any, str], ...] = (
         (type(None), "null"),
-        (bool, "a truth value"),
+        (bool, "a boolean"),
         (int, "a whole number"),
         (float, "a decimal number"),
         (str, "a text"),
         (Mapping, "a mapping"),
         ((list, tuple), "a list"),
     )
-    return next((word for kind, word in kinds if isinstance(value, kind)), f"of the type {type(value).__name__}")
+    return next((word for kind, word in kinds if isinstance(value, kind)), f"of type {type(value).__name__}")
 
 
 class _Copier:
-    """Copies data within limits."""
+    """Copies data and enforces the limits."""
 
     def __init__(self) -> None:
         self.issues: list[RecipeIssue] = []
@@ -158,7 +170,7 @@ class _Copier:
         if len(path) > MAX_DEPTH:
             raise _unusable("", f"{path_text(path[:1])} is nested too deep", f"at most {MAX_DEPTH} levels")
         if self.values > MAX_NODES:
-            raise _unusable("", "the recipe holds too many values", f"at most {MAX_NODES:,}")
+            raise _unusable("", "the recipe has too many values", f"at most {MAX_NODES:,}")
         match value:
             case None | bool():
                 return value
@@ -174,13 +186,11 @@ class _Copier:
             case str():
                 return self._text(value, path)
             case int():
-                return self._checked(
-                    value, path, bad=value.bit_length() > _MAX_INTEGER_BITS, why="is too large a number"
-                )
+                return self._checked(value, path, bad=value.bit_length() > _MAX_INTEGER_BITS, why="is too large")
             case float():
                 return self._checked(value, path, bad=not math.isfinite(value), why=f"{value} is not a finite number")
             case _:
-                return self._checked(value, path, bad=True, why=f"is {kind_of(value)}, which no recipe holds")
+                return self._checked(value, path, bad=True, why=f"is {kind_of(value)}, which recipes do not support")
 
     def _checked(self, value: object, path: FieldPath, *, bad: bool, why: str) -> Any:  # noqa: ANN401 - see copy
         if not bad:
@@ -191,9 +201,9 @@ class _Copier:
     def _text(self, value: str, path: FieldPath) -> str | None:
         self.chars += len(value)
         if self.chars > MAX_DATA_CHARS:
-            raise _unusable("", "the recipe's texts are too long", f"{MAX_DATA_CHARS:,} characters in all")
+            raise _unusable("", "the recipe's texts are too long", f"at most {MAX_DATA_CHARS:,} characters in all")
         found = _UNSTORABLE.search(value)
-        why = f"holds the character {found.group()!a}, which no UTF-8 text can hold safely" if found else ""
+        why = f"contains the character {found.group()!a}, which is not allowed" if found else ""
         copied: str | None = self._checked(value, path, bad=found is not None, why=why)
         return copied
 
@@ -203,7 +213,7 @@ class _Copier:
             if isinstance(key, str) and not _UNSTORABLE.search(key):
                 copied[key] = self.copy(item, (*path, key))
             else:
-                message = f"the key {key!a} is not a field name; keys are texts"
+                message = f"the key {key!a} is not a field name; keys must be texts"
                 self.issues.append(RecipeIssue(path=(*path, "<key>"), message=message, about_key=True))
         return copied
 
@@ -211,7 +221,7 @@ class _Copier:
 def in_order(
     issues: Iterable[RecipeIssue], data: Mapping[str, Any], position: Callable[[RecipeIssue], SourcePosition | None]
 ) -> list[RecipeIssue]:
-    """`issues` as a reader meets them: by their place in the text, else by that of their field in `data`."""
+    """`issues` by their position in the text, or else by the order of their fields in `data`."""
     return sorted(issues, key=lambda issue: (*_place(position(issue)), _position(issue.path, data)))
 
 

@@ -1,4 +1,4 @@
-"""YAML text -> plain data that knows its places: YAML 1.2 core scalars, and none of YAML's traps."""
+"""YAML text -> plain data with positions: YAML 1.2 core scalars; no aliases, tags, merge keys or duplicate keys."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from recipes.faults import FieldPath, RecipeIssue, SourcePosition
 
 MAX_DEPTH = 20
 MAX_NODES = 10_000
-MAX_NUMBER_CHARS = 4000  # longer digits are a text; Python reads no more than 4,300
+MAX_NUMBER_CHARS = 4000  # more digits are a text; Python reads at most 4,300
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
 _CONSTANTS = {
@@ -27,7 +27,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 
 class UnreadableError(ValueError):
-    """The text can't be read further."""
+    """The text can't be read any further."""
 
     def __init__(self, issue: RecipeIssue) -> None:
         super().__init__(issue.message)
@@ -35,7 +35,7 @@ class UnreadableError(ValueError):
 
 
 def scalar(text: str) -> Any:  # noqa: ANN401 - whatever the text stands for
-    """The value of a plain scalar by the core schema of YAML 1.2 (section 10.3.2): `no` is a text, 0123 is 123."""
+    """The value of a plain scalar in the core schema of YAML 1.2 (section 10.3.2): `no` is a text, 0123 is 123."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if len(text) <= MAX_NUMBER_CHARS:
@@ -62,11 +62,12 @@ class YamlReader:
         self._nodes = 0
 
     def read(self) -> Any:  # noqa: ANN401 - whatever the text holds
-        """The document's value. Raises UnreadableError."""
+        """The value of the document.
+
+        Raises UnreadableError.
+        """
         if found := _UNPRINTABLE.search(self._text):
-            message = (
-                f"the character {found.group()!a} is not allowed in a recipe; write it as an escape in double quotes"
-            )
+            message = f"the character {found.group()!a} is not allowed; write it as an escape in double quotes"
             raise UnreadableError(
                 RecipeIssue(path=(), message=message, position=position_of(self._text, found.start()))
             )
@@ -96,7 +97,7 @@ class YamlReader:
         next(events)  # the document ends
         after = next(events)
         if not isinstance(after, yaml.StreamEndEvent):
-            message = "a second document begins here; a recipe file holds one"
+            message = "a second document starts here; allowed: one document"
             self.issues.append(RecipeIssue(path=(), message=message, position=_position(after.start_mark)))
         return value
 
@@ -110,12 +111,12 @@ class YamlReader:
                 RecipeIssue(path=(), message=f"nested deeper than {MAX_DEPTH} levels", position=position)
             )
         if isinstance(event, yaml.AliasEvent):
-            self._refuse(path, f"the alias *{event.anchor} is not allowed; write the value out", position)
+            self._refuse(path, f"the alias *{event.anchor} is not allowed; write the value itself", position)
             return None
-        assert isinstance(event, yaml.NodeEvent)  # noqa: S101 - what else the parser yields here; for the type checker
+        assert isinstance(event, yaml.NodeEvent)  # noqa: S101 - for the type checker: the parser yields nothing else here
         if event.anchor:
             self._refuse(path, f"the anchor &{event.anchor} is not allowed; write the value where it is used", position)
-        if event.tag is not None:  # type: ignore[attr-defined]  # every event with a value has one; the stubs miss it
+        if event.tag is not None:  # type: ignore[attr-defined]  # every event with a value has one; the stubs lack it
             self._refuse(path, "tags (!...) are not allowed; write the plain value", position)
         if isinstance(event, yaml.ScalarEvent):
             return scalar(event.value) if event.implicit[0] else event.value
@@ -147,16 +148,16 @@ class YamlReader:
 
 
 def position_of(text: str, index: int) -> SourcePosition:
-    """Line and column of a character."""
+    """Line and column of the character at `index`."""
     before = text[:index]
     return SourcePosition(line=before.count("\n") + 1, column=index - (before.rfind("\n") + 1) + 1)
 
 
 def _bad_key(key: object, mapping: dict[str, Any]) -> str | None:
     if not isinstance(key, str):
-        return "a key must be a field name, a plain text"
+        return "keys must be field names, which are texts"
     if key == "<<":
-        return "merge keys (<<) are not allowed; write the fields out"
+        return "merge keys (<<) are not allowed; write the fields themselves"
     return f"the field '{key}' is given twice" if key in mapping else None
 
 

@@ -73,13 +73,13 @@ def test_everything_that_is_not_allowed_is_found_at_once() -> None:
     text = "a: &x 1\nb: *x\na: 2\nc: !!str 3\n<<: {d: 4}\n5: 6\n? [7]\n: 8\n---\n{}\n"
     assert issues(text) == [
         ("the anchor &x is not allowed; write the value where it is used", (1, 4)),
-        ("the alias *x is not allowed; write the value out", (2, 4)),
+        ("the alias *x is not allowed; write the value itself", (2, 4)),
         ("the field 'a' is given twice", (3, 1)),
         ("tags (!...) are not allowed; write the plain value", (4, 4)),
-        ("merge keys (<<) are not allowed; write the fields out", (5, 1)),
-        ("a key must be a field name, a plain text", (6, 1)),
-        ("a key must be a field name, a plain text", (7, 3)),
-        ("a second document begins here; a recipe file holds one", (9, 1)),
+        ("merge keys (<<) are not allowed; write the fields themselves", (5, 1)),
+        ("keys must be field names, which are texts", (6, 1)),
+        ("keys must be field names, which are texts", (7, 3)),
+        ("a second document starts here; allowed: one document", (9, 1)),
     ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from recipes.faults import Fault, RecipeError
 from recipes.load import find, given
-from recipes.sweep import Values, combinations, told
+from recipes.sweep import Values, combinations, values_text
 from storage import keys
 from storage.errors import CommitConflictError, RunNotFoundError, StoreRefusedError, StoreUnavailableError
 from storage.redis.runs import Runs
@@ -122,7 +122,7 @@ def _named(fault: Fault, at: Sequence[Values], *, of: int) -> Fault:
     shared = {field: value for field, value in at[0].items() if all(other[field] == value for other in at)}
     if len(at) == of or not shared:
         return fault
-    return fault.with_note(f"with {told(shared)}")
+    return fault.with_note(f"with {values_text(shared)}")
 
 
 def _write_down(client: Client, sweep: Sweep) -> None:
