@@ -194,7 +194,8 @@ def test_data_extends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             "extends: is not supported in a recipe given as data; allowed: the complete recipe"
         ]
     assert faults("extends: base.yaml\n") == [
-        "<recipe>:1:10: extends: 'base.yaml' is not a shipped recipe, and this recipe was not read from a file; allowed: the name of a shipped recipe"
+        "<recipe>:1:10: extends: 'base.yaml' is not a shipped recipe, and this recipe was not read from a file; "
+        "allowed: the name of a shipped recipe"
     ]
 
 
@@ -237,4 +238,4 @@ def test_images_beside_a_shipped_recipe_are_out_of_reach_of_one_that_is_elsewher
     assert line.endswith("; allowed: a context in this recipe, with images in its folder")
     child.write_text("extends: edit-photo\ncontext: [{text: A cat}]\n", encoding="utf-8")
     assert load(child).mode == "generation"
-    assert "out of this one's folder" in faults("extends: edit-photo\n")[0]
+    assert "outside this recipe's folder" in faults("extends: edit-photo\n")[0]

@@ -108,7 +108,8 @@ def test_the_context_has_room_for_more_than_what_is_pinned() -> None:
     assert faults(TEXT, TEXT, max_context_items=3) == []
     assert faults(TEXT, TEXT, max_context_items=1, pin="none") == []
     assert faults(TEXT, TEXT, max_context_items=2) == [
-        "max_context_items: 2 leaves no room besides the pinned items of the context (2); allowed: 3 or more, or pin: none"
+        "max_context_items: 2 leaves no room besides the pinned items of the context (2); "
+        "allowed: 3 or more, or pin: none"
     ]
 
 
@@ -116,7 +117,8 @@ def test_so_many_items_can_be_pinned_as_there_are() -> None:
     assert faults(TEXT, TEXT, max_context_items=2, pin=1) == []
     assert faults(TEXT, TEXT, max_context_items=1, pin=0) == []
     assert faults(TEXT, TEXT, max_context_items=2, pin=2) == [
-        "max_context_items: 2 leaves no room besides the pinned items of the context (2); allowed: 3 or more, or pin: none"
+        "max_context_items: 2 leaves no room besides the pinned items of the context (2); "
+        "allowed: 3 or more, or pin: none"
     ]
     assert faults(TEXT, TEXT, pin=3) == [
         "pin: 3 is more than the 2 items of the context; allowed: initial, none, or 0 to 2"

@@ -235,8 +235,8 @@ def test_texts_do_not_grow_beyond_the_limit() -> None:
     bomb = "${animal}" * 20_000
     lines = faults(recipe(bomb), variables={"animal": "x" * 100_000})
     assert lines == [
-        f"<recipe>:4:11: context[0].text: the recipe's texts are too long; expected at most {MAX_DATA_CHARS:,} characters "
-        "in all"
+        f"<recipe>:4:11: context[0].text: the recipe's texts are too long; "
+        f"expected at most {MAX_DATA_CHARS:,} characters in all"
     ]
     many = [{"text": "${animal}"}] * 200
     assert len(faults({"name": "a", "context": many, "vars": {"animal": "x" * 8000}})) == 1
