@@ -64,7 +64,7 @@ class Variation:
     """The seed of the image's noise."""
     score: float | None = None
     """The model's score of how well the image matches its text, from 0 to 1; None if it was not scored."""
-    chosen: bool = True
+    selected: bool = True
     """Whether the sequence continues from it; a later attempt with a higher score may replace it."""
 
 
@@ -95,7 +95,7 @@ class ImageReady:
     @property
     def best(self) -> Variation:
         """The selected variation; the first if all are (in a tree) or none is (an attempt without improvement)."""
-        return next((one for one in self.variations if one.chosen), self.variations[0])
+        return next((one for one in self.variations if one.selected), self.variations[0])
 
     @property
     def image(self) -> Image:

@@ -173,7 +173,7 @@ class AutoInterleavedInferencer:
                 outputs[event.step.number, 0] = event.text
             elif isinstance(event, ImageReady):
                 for one in event.variations:
-                    if one.chosen:
+                    if one.selected:
                         outputs[event.step.item, one.number if event.step.forks else 0] = one.image
             if on_event:
                 on_event(event)

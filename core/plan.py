@@ -7,7 +7,7 @@ whatever was drawn again, evicted or branched before.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from recipes.recipe import ContextItem, ImageItem, Recipe, TextItem
 
@@ -21,6 +21,8 @@ SHORTEST_MEMORY = 3
 class Read:
     """The model reads a given item: one of the initial context, or a given refinement text."""
 
+    kind: ClassVar[Literal["read"]] = "read"
+
     number: int
     path: Path = ()
     context: tuple[int, ...] = ()
@@ -33,6 +35,8 @@ class Read:
 class Write:
     """The model writes a text and reads it back."""
 
+    kind: ClassVar[Literal["write"]] = "write"
+
     number: int
     path: Path = ()
     context: tuple[int, ...] = ()
@@ -44,6 +48,8 @@ class Write:
 @dataclass(frozen=True, kw_only=True)
 class Draw:
     """The model draws the variations of an image from one context, or draws those with too low a score again."""
+
+    kind: ClassVar[Literal["draw"]] = "draw"
 
     number: int
     path: Path = ()
@@ -73,6 +79,8 @@ class Draw:
 @dataclass(frozen=True, kw_only=True)
 class Evict:
     """Whole items are evicted from the context."""
+
+    kind: ClassVar[Literal["forget"]] = "forget"
 
     number: int
     path: Path = ()

@@ -210,7 +210,7 @@ class _Interpreter:
             if branch not in kept or (step.attempt and _score(one) > _score(kept[branch])):
                 kept[branch] = one
         selected = {id(one) for one in kept.values()}
-        return tuple(replace(one, chosen=id(one) in selected) for one in drawn)
+        return tuple(replace(one, selected=id(one) in selected) for one in drawn)
 
 
 def _uses(step: Step) -> tuple[int, ...]:

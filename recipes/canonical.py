@@ -5,14 +5,34 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from recipes.recipe import Recipe
 
+VERSION: Final = 1
+"""The newest version of the document that this release reads. A document without `version` has version 1."""
+
+LATER_FIELDS: Final[Mapping[str, Any]] = {"model_sha256": None}
+"""The fields that release 0.1.0 does not have, by dotted path, with the value that their absence means.
+
+A document holds such a field only with another value. So release 0.1.0 reads every document that uses no later field,
+and no hash changes. A reader takes an absent field for its default, so the two must be the same.
+"""
+
 
 def to_document(recipe: Recipe) -> dict[str, Any]:
-    """`recipe` as JSON data with every field in it, so that loading it again gives the same recipe for any model."""
+    """`recipe` as JSON data with every field in it, so that loading it again gives the same recipe for any model.
+
+    Only LATER_FIELDS are left out, where they have the meaning of their absence.
+    """
     document: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    for path, absence in LATER_FIELDS.items():
+        *groups, name = path.split(".")
+        holder: Any = document
+        for group in groups:
+            holder = holder and holder[group]
+        if holder and holder[name] == absence:
+            del holder[name]
     return document
 
 
@@ -28,17 +48,17 @@ def to_json(recipe: Recipe) -> bytes:
 
 
 def fingerprint(recipe: Recipe, image_hashes: Sequence[str]) -> str:
-    """The SHA-256 (hexadecimal) of the canonical recipe, each image reference replaced by its content's hash.
-
-    So the same pictures give the same fingerprint wherever they are kept, and wherever the recipe came from: its
-    parent does not count. `image_hashes` are in the order of the context's images; raises ValueError when there are
-    more or fewer of them.
-    """
+    """`fingerprint_of` the document of `recipe`."""
     return fingerprint_of(to_document(recipe), image_hashes)
 
 
 def fingerprint_of(document: Mapping[str, Any], image_hashes: Sequence[str]) -> str:
-    """`fingerprint` of a recipe that was written down, by whatever release: the fields that it knew count."""
+    """The SHA-256 (hexadecimal) of a recipe's document as stored, whatever release wrote it and which fields it has.
+
+    Each image reference is replaced by the hash of its content, and `parent` is left out. So the same images give the
+    same fingerprint wherever they are stored, and wherever the recipe came from. `image_hashes` are in the order of
+    the context's images; raises ValueError when there are more or fewer of them.
+    """
     document = copy.deepcopy({name: value for name, value in document.items() if name != "parent"})
     items = [item for item in document["context"] if "image" in item]
     for item, content_hash in zip(items, image_hashes, strict=True):

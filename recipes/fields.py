@@ -37,6 +37,16 @@ def field_names(path: FieldPath) -> tuple[str, ...]:
     return tuple(name for kind, _ in _at(path) for name in names(kind))
 
 
+def known(value: Any, path: FieldPath = ()) -> Any:  # noqa: ANN401 - any part of a recipe, right or wrong
+    """The part of `value`, which stands at `path`, that this release knows: without the fields of later releases."""
+    if isinstance(value, dict):
+        allowed = field_names(path)
+        return {name: known(inner, (*path, name)) for name, inner in value.items() if name in allowed}
+    if isinstance(value, list):
+        return [known(item, (*path, index)) for index, item in enumerate(value)]
+    return value
+
+
 def unknown(name: str, allowed: Sequence[str]) -> str:
     """The error message for an unknown field."""
     close = get_close_matches(name, allowed, n=1)

@@ -16,6 +16,7 @@ from recipes.document import Document, in_order, read_data, read_file, read_text
 from recipes.error_messages import type_issues
 from recipes.extends import extended, placed, without_parent
 from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue
+from recipes.fields import known
 from recipes.model_spec import ModelSpec
 from recipes.overrides import SOURCE, Overridden, override
 from recipes.recipe import Recipe
@@ -86,10 +87,12 @@ def load(
 def load_resolved(document: Mapping[str, Any]) -> Recipe:
     """The recipe in a document written by `canonical.to_document`. `${` in its texts is not a variable.
 
+    The document may be from another release: unknown fields are ignored, and missing fields have their defaults.
+
     Raises RecipeError.
     """
     read_back = read_data(document)
-    expanded = Expanded(data=read_back.data, uses={})
+    expanded = Expanded(data=known(read_back.data), uses={})
     return Given(document=read_back, expanded=expanded, overridden=override(expanded.data, None)).resolve(None)
 
 

@@ -138,6 +138,8 @@ class Recipe:
     """Name of the recipe: at most 64 lower-case letters, digits and dashes, starting with a letter or digit."""
     model: str | None = None
     """Name of a model that the worker serves; null uses the worker's default model."""
+    model_sha256: str | None = None
+    """Expected fingerprint of the model's files, 64 hexadecimal digits; a worker with other files rejects the run."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
     """Seed of all randomness in the run."""
     context: Annotated[tuple[ContextItem, ...], MinLen(1), MaxLen(MAX_CONTEXT_ITEMS)]

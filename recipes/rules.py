@@ -75,6 +75,16 @@ def _model(draft: Draft) -> Iterator[RecipeIssue]:
         yield RecipeIssue(path=("model",), message=f"{model[:80]!r} is not a model name; allowed: {allowed}")
 
 
+def _model_sha256(draft: Draft) -> Iterator[RecipeIssue]:
+    yield from _sha256(("model_sha256",), draft.filled["model_sha256"])
+
+
+def _sha256(path: FieldPath, pin: object) -> Iterator[RecipeIssue]:
+    if isinstance(pin, str) and not re.fullmatch(SHA256, pin):
+        message = f"{pin[:80]!r} is not a SHA-256; allowed: 64 lower-case hexadecimal digits"
+        yield RecipeIssue(path=path, message=message)
+
+
 def _parent(draft: Draft) -> Iterator[RecipeIssue]:
     parent = draft.filled["parent"]
     if parent is not None and not re.fullmatch(PARENT, parent):
@@ -89,10 +99,7 @@ def _images(draft: Draft) -> Iterator[RecipeIssue]:
             continue
         if isinstance(item["image"], str) and (why := _unreachable(item["image"], draft.folder)):
             yield RecipeIssue(path=("context", index, "image"), message=why)
-        pin = item.get("sha256")
-        if isinstance(pin, str) and not re.fullmatch(SHA256, pin):
-            message = f"{pin[:80]!r} is not a SHA-256; allowed: 64 lower-case hexadecimal digits"
-            yield RecipeIssue(path=("context", index, "sha256"), message=message)
+        yield from _sha256(("context", index, "sha256"), item.get("sha256"))
 
 
 def _unreachable(image: str, folder: Path | None) -> str | None:
@@ -210,6 +217,7 @@ _Rule: TypeAlias = Callable[[Draft], Iterator[RecipeIssue]]
 _RULES: tuple[tuple[tuple[str, ...], _Rule], ...] = (
     (("name",), _name),
     (("model",), _model),
+    (("model_sha256",), _model_sha256),
     (("parent",), _parent),
     ((), _images),
     (("context", "num_images", "auto_refine", "refinement_prompts"), _refinements),

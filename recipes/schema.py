@@ -50,6 +50,7 @@ def json_schema() -> dict[str, Any]:
     fields["name"]["pattern"] = rules.NAME
     fields["parent"]["anyOf"][0]["pattern"] = rules.PARENT
     fields["model"]["anyOf"][0]["pattern"] = rules.MODEL
+    fields["model_sha256"]["anyOf"][0]["pattern"] = rules.SHA256
     settings["ImageItem"]["properties"]["sha256"]["anyOf"][0]["pattern"] = rules.SHA256
     for kind in (schema, *settings.values()):
         kind["properties"] = {name: _with_variables(field) for name, field in kind["properties"].items()}

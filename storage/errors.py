@@ -5,27 +5,28 @@ class StorageError(Exception):
     """Storage failed.
 
     StorageError
-    ├── InvalidNameError        a run id or key holds characters that keys may not (also a ValueError)
-    ├── ObjectNotFoundError      there is no such object
-    ├── ObjectExistsError       a put that was only to create found the object there
+    ├── InvalidNameError        a run id or key has characters that are not allowed (also a ValueError)
+    ├── ObjectNotFoundError     the object does not exist
+    ├── ObjectExistsError       a put that only creates found an object there
     ├── StoreUnavailableError   the store can't be reached or is busy: the same call may succeed later
-    ├── StoreRefusedError       the store says no, and will again: credentials, bucket, size
-    ├── CommitConflictError           another worker committed this run differently: stop, nothing of ours counts
-    ├── CorruptRecordError      what S3 or Redis holds of a run is not what this program leaves there
-    └── RunNotFoundError         Redis holds nothing of this run
+    ├── StoreRefusedError       the store refuses and will refuse again: credentials, bucket, size
+    ├── CommitConflictError     another worker committed this run differently: stop, nothing of ours counts
+    ├── CorruptRecordError      what S3 or Redis holds of a run is not what a release of this program writes
+    ├── NewerRecordError        what S3 or Redis holds of a run is for a newer release to read: leave the run to it
+    └── RunNotFoundError        there is no such run
     """
 
 
 class InvalidNameError(StorageError, ValueError):
-    """A name that would become part of a key can't."""
+    """A name can't become part of a key."""
 
 
 class ObjectNotFoundError(StorageError):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class ObjectExistsError(StorageError):
-    """A put that was only to create found the object there."""
+    """A put that only creates found an object there."""
 
 
 class StoreUnavailableError(StorageError):
@@ -33,7 +34,7 @@ class StoreUnavailableError(StorageError):
 
 
 class StoreRefusedError(StorageError):
-    """The store says no, and will again: credentials, bucket, size."""
+    """The store refuses and will refuse again: credentials, bucket, size."""
 
 
 class CommitConflictError(StorageError):
@@ -41,8 +42,12 @@ class CommitConflictError(StorageError):
 
 
 class RunNotFoundError(StorageError):
-    """Redis holds nothing of this run."""
+    """There is no such run."""
 
 
 class CorruptRecordError(StorageError):
-    """What S3 or Redis holds of a run is not what this program leaves there."""
+    """What S3 or Redis holds of a run is not what a release of this program writes."""
+
+
+class NewerRecordError(StorageError):
+    """What S3 or Redis holds of a run is for a newer release to read: leave the run to it."""

@@ -6,12 +6,12 @@ is there already, byte for byte, is as good as one's own.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from storage import keys
 from storage.errors import (
@@ -22,20 +22,22 @@ from storage.errors import (
     StoreUnavailableError,
 )
 from storage.objects import ObjectStore
+from storage.records import TOLERANT, read_record, record_json
 
 Role: TypeAlias = Literal["thinking", "refinement", "image"]
 StepKind: TypeAlias = Literal["read", "write", "draw", "skip", "forget"]
 T = TypeVar("T")
 
 JSON = "application/json"
-STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
+READERS = 8
+"""How many commit records are read at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A text or image of the sequence, as it lies in the store."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
     kind: Literal["text", "image"]
     role: Role
@@ -56,8 +58,8 @@ class Artifact:
     """0 for the first try, then which further one."""
     score: float | None = None
     """How well the model finds that an image shows what it is to show, from 0 to 1; None when it was not asked."""
-    chosen: bool = True
-    """Whether it went on; a better one of a later try may have taken its place (see Manifest.images)."""
+    selected: Annotated[bool, Field(validation_alias="chosen")] = True
+    """Whether the sequence continued from it; a later attempt may have replaced it (see Manifest.images)."""
     given: bool = False
     """Whether the recipe gave this text, rather than the model."""
     seed: int | None = None
@@ -65,12 +67,16 @@ class Artifact:
     width: int | None = None
     height: int | None = None
 
+    def to_data(self) -> dict[str, Any]:
+        """The artifact as JSON data. There `selected` is `chosen`, the name that release 0.1.0 reads."""
+        return {"chosen" if name == "selected" else name: value for name, value in asdict(self).items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
     """A step happened, and its objects are stored."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
     run_id: str
     step: int
@@ -78,12 +84,17 @@ class Commit:
     artifacts: tuple[Artifact, ...] = ()
     recipe_sha256: str
 
+    def to_json(self) -> bytes:
+        """The record as stored."""
+        document = {**vars(self), "artifacts": [artifact.to_data() for artifact in self.artifacts]}
+        return record_json(document, sort_keys=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A run is complete: what it was and all it made, in order."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
     run_id: str
     name: str
@@ -97,10 +108,34 @@ class Manifest:
     artifacts: tuple[Artifact, ...]
     """All that was made, in order."""
     images: tuple[str, ...] = ()
-    """The keys of the images that went on, in order; others are variations that were not chosen, and dropped tries."""
+    """The keys of the selected images, in order; the others are other variations and replaced attempts."""
+    model_sha256: str | None = None
+    """The fingerprint of the model; None when it is unknown, as in runs that release 0.1.0 began."""
+
+    def to_json(self) -> bytes:
+        """The record as stored: without `model_sha256` when it is unknown, as release 0.1.0 writes it."""
+        document = {**vars(self), "artifacts": [artifact.to_data() for artifact in self.artifacts]}
+        if self.model_sha256 is None:
+            del document["model_sha256"]
+        return record_json(document, sort_keys=True)
 
 
-_COMMIT, _MANIFEST = TypeAdapter(Commit), TypeAdapter(Manifest)
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """The model that a run was begun with."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
+
+    name: str
+    sha256: str
+    """The fingerprint of its files."""
+
+    def to_json(self) -> bytes:
+        """The record as stored."""
+        return record_json(vars(self), sort_keys=True)
+
+
+_COMMIT, _MANIFEST, _MODEL = TypeAdapter(Commit), TypeAdapter(Manifest), TypeAdapter(ModelRecord)
 
 
 class Journal:
@@ -112,37 +147,63 @@ class Journal:
         self.folder = keys.run_folder(prefix, run_id)
 
     def commits(self) -> tuple[Commit, ...]:
-        """The steps that happened, from 1 without a gap. Raises CorruptRecordError."""
+        """The steps that happened, from 1 without a gap. Raises CorruptRecordError, NewerRecordError."""
         found = list(self.store.list(self.folder + keys.COMMITS))
         expected = [self.folder + keys.commit(step) for step in range(1, len(found) + 1)]
         if sorted(found) != sorted(expected):
             strange = sorted(set(found) ^ set(expected))
             raise CorruptRecordError(f"{self.store.address(strange[0])}: commit records must run from 1 without a gap")
-        commits = tuple(self.read_commit(step) for step in range(1, len(found) + 1))
+        with ThreadPoolExecutor(READERS, thread_name_prefix="journal") as readers:
+            commits = tuple(readers.map(self.read_commit, range(1, len(found) + 1)))
         for step, commit in enumerate(commits, 1):
             if (commit.run_id, commit.step) != (self.run_id, step):
                 what = f"is of step {commit.step} of the run {commit.run_id}"
                 raise CorruptRecordError(f"{self.address(keys.commit(step))}: {what}")
         return commits
 
+    def count_commits(self) -> int:
+        """How many steps are committed, without reading their records."""
+        return sum(1 for _ in self.store.list(self.folder + keys.COMMITS))
+
     def read_commit(self, step: int) -> Commit:
-        """The record of one step. Raises ObjectNotFoundError, CorruptRecordError."""
+        """The record of one step. Raises ObjectNotFoundError, CorruptRecordError, NewerRecordError."""
         return self._read(keys.commit(step), _COMMIT)
 
     def commit(self, commit: Commit) -> None:
         """Commit a step whose objects are stored. Raises CommitConflictError when another worker committed it."""
-        self.put_once(keys.commit(commit.step), _json(commit), content_type=JSON)
+        self.put_once(keys.commit(commit.step), commit.to_json(), content_type=JSON)
 
     def manifest(self) -> Manifest | None:
-        """The manifest, once the run is complete. Raises CorruptRecordError."""
+        """The manifest, once the run is complete. Raises CorruptRecordError, NewerRecordError."""
         try:
             return self._read(keys.MANIFEST, _MANIFEST)
         except ObjectNotFoundError:
             return None
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Complete the run; its last write. Raises CommitConflictError when another worker wrote it differently."""
-        self.put_once(keys.MANIFEST, _json(manifest), content_type=JSON)
+        """Complete the run; its last write. Raises CommitConflictError when another worker wrote it differently.
+
+        A worker of release 0.1.0 may have written the same without `model_sha256`; then that stays.
+        """
+        try:
+            self.put_once(keys.MANIFEST, manifest.to_json(), content_type=JSON)
+        except CommitConflictError:
+            if self.manifest() != replace(manifest, model_sha256=None):
+                raise
+
+    def model(self) -> ModelRecord | None:
+        """The model that the run was begun with; None when no record says so, as in runs that release 0.1.0 began.
+
+        Raises CorruptRecordError, NewerRecordError.
+        """
+        try:
+            return self._read(keys.MODEL, _MODEL)
+        except ObjectNotFoundError:
+            return None
+
+    def write_model(self, name: str, sha256: str) -> None:
+        """Record the model of a run that begins. Raises CommitConflictError when another one is recorded."""
+        self.put_once(keys.MODEL, ModelRecord(name=name, sha256=sha256).to_json(), content_type=JSON)
 
     def put_once(self, name: str, data: bytes, *, content_type: str) -> None:
         """Create the object `name` of this run. Raises CommitConflictError when it exists with other bytes."""
@@ -205,21 +266,10 @@ class Journal:
         return True
 
     def _read(self, name: str, reader: TypeAdapter[T]) -> T:
-        data = self.get(name)
-        try:
-            return reader.validate_json(data)
-        except ValidationError as error:
-            faults = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)[:3]]
-            why = "; ".join(f"{place or 'as a whole'}: {message}" for place, message in faults)
-            raise CorruptRecordError(f"{self.address(name)}: not a record of this program: {why}") from error
+        return read_record(self.get(name), reader, self.address(name))
 
 
 def selected_images(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
-    """The keys of the images that went on, in order: at each place of each branch the one that was chosen last."""
-    places = {(one.path, one.index): one.key for one in artifacts if one.kind == "image" and one.chosen}
+    """The keys of the selected images, in order: at each place of each branch the one that was selected last."""
+    places = {(one.path, one.index): one.key for one in artifacts if one.kind == "image" and one.selected}
     return tuple(places.values())
-
-
-def _json(record: Commit | Manifest) -> bytes:
-    """The one way to write `record`, to the byte."""
-    return (json.dumps(asdict(record), ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()

@@ -33,6 +33,7 @@ MODELS = "autoseq:models"
 """Hash: model name -> its spec as JSON."""
 
 RECIPE = "recipe.json"
+MODEL = "model.json"
 MANIFEST = "manifest.json"
 PAGE = "index.html"
 CONTACT_SHEET = "contact-sheet.png"
@@ -40,7 +41,8 @@ SWEEPS = "sweeps"
 """The folder of all sweeps, beside those of the runs."""
 COMMITS = "commits/"
 
-_WAITING = "autoseq:waiting:"
+WAITING_PREFIX = "autoseq:waiting:"
+"""With a queue slot behind it, the key of the runs that wait there (see `waiting`)."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
@@ -94,7 +96,7 @@ def queue_slot(queue: str, priority: int) -> str:
 
 def waiting(queue_slot: str) -> str:
     """Sorted set: the run ids whose message is in a queue slot, by when they joined it (ms of the server's clock)."""
-    return f"{_WAITING}{queue_slot}"
+    return f"{WAITING_PREFIX}{queue_slot}"
 
 
 def idempotency(key: str) -> str:

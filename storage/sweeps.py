@@ -1,24 +1,22 @@
 """What is kept of a sweep: which runs it has and what each of them changed, beside the runs in the bucket."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import TypeAdapter
 
 from storage import keys
-from storage.errors import (
-    CommitConflictError,
-    CorruptRecordError,
-    ObjectExistsError,
-    ObjectNotFoundError,
-    RunNotFoundError,
-)
+from storage.errors import CommitConflictError, ObjectExistsError, ObjectNotFoundError, RunNotFoundError
 from storage.objects import ObjectStore
+from storage.records import TOLERANT, read_record, record_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRun:
     """One run of a sweep."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
     run_id: str
     values: Mapping[str, Any]
@@ -28,6 +26,8 @@ class SweepRun:
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """One recipe with some of its fields changed, in every combination."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
     sweep_id: str
     name: str
@@ -44,6 +44,9 @@ class Sweep:
         return [run.run_id for run in self.runs]
 
 
+_SWEEP = TypeAdapter(Sweep)
+
+
 class Sweeps:
     """The sweeps in one bucket."""
 
@@ -52,8 +55,8 @@ class Sweeps:
         self.prefix = prefix
 
     def create(self, sweep: Sweep) -> None:
-        """Write a sweep down, once. Raises CommitConflictError when another one has its id."""
-        data = (json.dumps(asdict(sweep), ensure_ascii=False, indent=2) + "\n").encode()
+        """Record a sweep, once. Raises CommitConflictError when another one has its id."""
+        data = record_json(asdict(sweep), sort_keys=False)
         key = keys.sweep(self.prefix, sweep.sweep_id)
         try:
             self.store.put(key, data, content_type="application/json", only_if_absent=True)
@@ -62,20 +65,16 @@ class Sweeps:
                 raise CommitConflictError(f"{self.store.address(key)}: there is another sweep of this id") from None
 
     def get(self, sweep_id: str) -> Sweep:
-        """Raises RunNotFoundError, CorruptRecordError."""
+        """Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
         key = keys.sweep(self.prefix, sweep_id)
         try:
             data = self.store.get(key)
         except ObjectNotFoundError:
             raise RunNotFoundError(f"sweep {sweep_id}: there is none in {self.store.address(key)}") from None
-        try:
-            fields = json.loads(data)
-            return Sweep(**{**fields, "runs": tuple(SweepRun(**run) for run in fields["runs"])})
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise CorruptRecordError(f"{self.store.address(key)}: not a record of this program: {error}") from error
+        return read_record(data, _SWEEP, self.store.address(key))
 
     def put_sheet(self, sweep_id: str, png: bytes) -> str:
-        """Store the sweep's contact sheet, over an earlier one; where a browser gets it."""
+        """Store the sweep's contact sheet in place of an earlier one. Returns the URL for browsers."""
         key = keys.sweep_sheet(self.prefix, sweep_id)
         self.store.put(key, png, content_type="image/png")
         return self.store.url(key)

@@ -12,8 +12,8 @@ from recipes.faults import RecipeError
 from recipes.load import find, given
 from storage import keys
 from storage.errors import CorruptRecordError
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
 from worker.connections import connect_redis
 from worker.jobs.request import RequestError, RunRequest
 from worker.settings import Settings, queue_of, settings

@@ -1,5 +1,6 @@
 """Every setting of the worker and its clients, from the environment (AUTOSEQ_…), `.env` or `.autoseq/env`."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,10 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "autosequence"
 
 
 class Settings(BaseSettings):
@@ -58,6 +63,8 @@ class Settings(BaseSettings):
     """GPUs to spread one model over, when it does not fit on one."""
     max_batch: Annotated[int, Ge(1)] = 8
     """How many variations are drawn at once; fewer take less memory, and change images only within rounding."""
+    cache_dir: Path = Field(default_factory=_cache_dir)
+    """Where the hashes of the model's files are kept, so that a start does not read all weights only to hash them."""
     recipes: Path = PROJECT / "recipes"
     """Where a recipe that is given by name alone is looked up."""
 

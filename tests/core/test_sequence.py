@@ -72,7 +72,7 @@ def results(events: list[Event], upto: int) -> list[StepOutput]:
             if isinstance(event, TextReady):
                 made[event.step.number - 1] = event.text
             elif isinstance(event, ImageReady):
-                chosen = [replace(one, image=one.image.copy()) for one in event.variations if one.chosen]
+                chosen = [replace(one, image=one.image.copy()) for one in event.variations if one.selected]
                 made[event.step.number - 1] = tuple(chosen)
     return made
 
@@ -170,7 +170,7 @@ def test_variations_are_drawn_from_one_context_each_from_its_own_seed() -> None:
     assert [len(event.variations) for event in events] == [4, 4, 4]
     assert len({one.seed for event in events for one in event.variations}) == 12
     assert len({one.image.tobytes() for event in events for one in event.variations}) == 12
-    assert [[one.chosen for one in event.variations] for event in events] == [[True, False, False, False]] * 3
+    assert [[one.selected for one in event.variations] for event in events] == [[True, False, False, False]] * 3
     assert len(model.contexts) == 3 + 2, "one for each image, one for each refinement"
     assert model.questions == []
 
@@ -216,7 +216,7 @@ def test_when_no_try_is_good_enough_the_best_goes_on() -> None:
     model = Strict(0.1, 0.4, 0.2)
     events = list(run_sequence(recipe(num_images=2, retry=Retry(below=0.5, times=2)), model))
     first, second, third, _ = drawn(events)
-    assert [event.variations[0].chosen for event in (first, second, third)] == [True, True, False]
+    assert [event.variations[0].selected for event in (first, second, third)] == [True, True, False]
     assert model.contexts[-1].items[1] == Picture(second.image)
 
 
@@ -224,15 +224,15 @@ def test_a_retry_of_judged_variations_draws_them_all_again() -> None:
     model = Strict(0.1, 0.4, 0.3, 0.35)
     given = recipe(num_images=1, variations_per_image=2, select="judge", retry=Retry(below=0.5, times=1))
     events = drawn(list(run_sequence(given, model)))
-    assert [[one.chosen for one in event.variations] for event in events] == [[False, True], [False, False]]
+    assert [[one.selected for one in event.variations] for event in events] == [[False, True], [False, False]]
 
 
 def test_a_retry_in_a_tree_draws_the_low_branches_again() -> None:
     model = Strict(0.9, 0.1, 0.7)
     given = recipe(num_images=1, variations_per_image=2, select="tree", retry=Retry(below=0.5, times=2))
     first, again = drawn(list(run_sequence(given, model)))
-    assert [one.chosen for one in first.variations] == [True, True]
-    assert [(one.number, one.score, one.chosen) for one in again.variations] == [(1, 0.7, True)]
+    assert [one.selected for one in first.variations] == [True, True]
+    assert [(one.number, one.score, one.selected) for one in again.variations] == [(1, 0.7, True)]
 
 
 def test_branches_of_a_tree_share_what_they_have_in_common() -> None:

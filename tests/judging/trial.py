@@ -70,7 +70,7 @@ def _outcome(task: Task, asked: Recipe, album: Album) -> tuple[Image, int]:
     """The image that goes on, and how many were drawn for it."""
     inputs = [] if task.given is None else [task.given]
     ready = [event for event in run_sequence(asked, album, inputs=inputs) if isinstance(event, ImageReady)]
-    chosen = [one.image for event in ready for one in event.variations if one.chosen]
+    chosen = [one.image for event in ready for one in event.variations if one.selected]
     return chosen[-1], sum(len(event.variations) for event in ready)
 
 

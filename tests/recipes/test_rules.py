@@ -55,6 +55,8 @@ def test_a_pin_is_64_lower_case_hexadecimal_digits() -> None:
     for pin in ("", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 64 + "\n"):
         (line,) = faults({**PHOTO, "sha256": pin})
         assert line.endswith("is not a SHA-256; allowed: 64 lower-case hexadecimal digits")
+        (line,) = faults(model_sha256=pin)
+        assert line == f"model_sha256: {pin!r} is not a SHA-256; allowed: 64 lower-case hexadecimal digits"
 
 
 def test_without_auto_refine_every_refinement_must_be_given() -> None:

@@ -23,9 +23,9 @@ def image(step: int, index: int = 0, size: int = 64) -> Artifact:
 
 
 def variations(
-    step: int, *scores: float, index: int = 0, attempt: int = 0, chosen: int | None = 0
+    step: int, *scores: float, index: int = 0, attempt: int = 0, selected: int | None = 0
 ) -> tuple[Artifact, ...]:
-    """The variations that one try drew, one for each of its scores; `chosen` is the one that went on then."""
+    """The variations that one try drew, one for each of its scores; `selected` is the one that went on then."""
     return tuple(
         replace(
             image(step, index),
@@ -33,7 +33,7 @@ def variations(
             variation=number,
             attempt=attempt,
             score=score,
-            chosen=number == chosen,
+            selected=number == selected,
         )
         for number, score in enumerate(scores)
     )

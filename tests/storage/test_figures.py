@@ -14,7 +14,7 @@ def test_images_alone_are_figures_of_their_own() -> None:
 
 
 def test_the_variations_beside_the_chosen_one_are_others() -> None:
-    drawn = variations(2, 0.1, 0.9, 0.3, chosen=1)
+    drawn = variations(2, 0.1, 0.9, 0.3, selected=1)
     (figure,) = figures(drawn)
     assert figure.selected == (drawn[1],)
     assert figure.others == (drawn[0], drawn[2])
@@ -23,9 +23,9 @@ def test_the_variations_beside_the_chosen_one_are_others() -> None:
 
 
 def test_all_of_a_try_that_came_to_nothing_is_dropped() -> None:
-    low = variations(2, 0.1, 0.2, chosen=1)
+    low = variations(2, 0.1, 0.2, selected=1)
     better = variations(3, 0.8, 0.3, attempt=1)
-    worse = variations(4, 0.5, 0.4, attempt=2, chosen=None)
+    worse = variations(4, 0.5, 0.4, attempt=2, selected=None)
     (figure,) = figures([*low, *better, *worse])
     assert figure.selected == (better[0],)
     assert figure.others == (better[1],)

@@ -10,11 +10,12 @@ from storage import keys
 from storage.errors import (
     CommitConflictError,
     CorruptRecordError,
+    NewerRecordError,
     ObjectExistsError,
     ObjectNotFoundError,
     StoreUnavailableError,
 )
-from storage.journal import Artifact, Commit, Journal, Manifest
+from storage.journal import Artifact, Commit, Journal, Manifest, ModelRecord
 from storage.objects import ObjectStore
 from storage.objects.memory import MemoryStore
 
@@ -102,6 +103,80 @@ def test_a_foreign_record_is_told(journal: Journal, record: bytes) -> None:
     journal.put("commits/001.json", record, content_type="application/json")
     with pytest.raises(CorruptRecordError, match=r"commits/001\.json: not a record of this program"):
         journal.commits()
+
+
+def rewrite(journal: Journal, name: str, /, **fields: object) -> None:
+    """Set fields of a record, as another release would write it."""
+    record = {**json.loads(journal.get(name)), **fields}
+    journal.put(name, json.dumps(record).encode(), content_type="application/json")
+
+
+def test_fields_of_a_newer_release_are_ignored(journal: Journal) -> None:
+    journal.commit(commit_of(1, "r1", PICTURE))
+    journal.write_manifest(manifest_of())
+    journal.write_model("tiny", "cafe")
+    (artifact,) = json.loads(journal.get(keys.commit(1)))["artifacts"]
+    for name in (keys.commit(1), keys.MANIFEST):
+        rewrite(journal, name, artifacts=[{**artifact, "frames": [1]}], duration_s=1.5)
+    rewrite(journal, keys.MODEL, version=1, quantized=True)
+    assert journal.commits() == (commit_of(1, "r1", PICTURE),)
+    assert journal.manifest() == manifest_of()
+    assert journal.model() == ModelRecord(name="tiny", sha256="cafe")
+
+
+def test_a_record_of_a_newer_version_is_left_to_a_newer_release(journal: Journal) -> None:
+    journal.commit(commit_of(1))
+    journal.write_manifest(manifest_of())
+    journal.write_model("tiny", "cafe")
+    for name in (keys.commit(1), keys.MANIFEST, keys.MODEL):
+        rewrite(journal, name, version=2, run_id=None, name=None)
+    for read in (journal.commits, journal.manifest, journal.model):
+        with pytest.raises(NewerRecordError, match=r"\.json: has version 2, written by a newer release; this release"):
+            read()
+
+
+@pytest.mark.parametrize("version", ["2", 0, -1, None, True, 1.5])
+def test_a_version_that_is_none_is_told(journal: Journal, version: object) -> None:
+    journal.commit(commit_of(1))
+    rewrite(journal, keys.commit(1), version=version)
+    with pytest.raises(CorruptRecordError, match=r"001\.json: not a record of this program: version: "):
+        journal.commits()
+
+
+def test_commits_are_counted_without_being_read(journal: Journal) -> None:
+    assert journal.count_commits() == 0
+    journal.commit(commit_of(1))
+    journal.put(keys.commit(2), b"unreadable", content_type="application/json")
+    assert journal.count_commits() == 2
+
+
+def test_the_model_of_a_run_is_recorded_once(journal: Journal) -> None:
+    assert journal.model() is None
+    journal.write_model("tiny", "cafe")
+    journal.write_model("tiny", "cafe")
+    with pytest.raises(CommitConflictError, match=r"model\.json"):
+        journal.write_model("tiny", "beef")
+
+
+def test_a_manifest_that_lacks_only_the_model_is_the_same(journal: Journal) -> None:
+    """A worker of release 0.1.0 wrote it and stopped before it could report the end."""
+    journal.write_manifest(manifest_of())
+    journal.write_manifest(replace(manifest_of(), model_sha256="cafe"))
+    assert journal.manifest() == manifest_of()
+    with pytest.raises(CommitConflictError, match=r"manifest\.json"):
+        journal.write_manifest(replace(manifest_of(), model_sha256="cafe", seed=8))
+
+
+def test_records_have_the_names_and_fields_of_release_0_1_0(journal: Journal) -> None:
+    journal.commit(commit_of(1, "r1", replace(PICTURE, selected=False)))
+    journal.write_manifest(manifest_of())
+    commit, manifest = json.loads(journal.get(keys.commit(1))), json.loads(journal.get(keys.MANIFEST))
+    assert list(commit) == ["artifacts", "kind", "recipe_sha256", "run_id", "step"]
+    assert " ".join(commit["artifacts"][0]) == (
+        "attempt chosen content_type given height index key kind path role score seed sha256 size step variation width"
+    )
+    assert commit["artifacts"][0]["chosen"] is False
+    assert " ".join(manifest) == "artifacts images model name parent recipe_sha256 run_id seed state steps"
 
 
 def test_an_interrupted_workers_object_is_replaced(journal: Journal) -> None:

@@ -1,11 +1,18 @@
 """A sweep is written down once, before its runs, and found again."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 
 from storage import keys
-from storage.errors import CommitConflictError, CorruptRecordError, InvalidNameError, RunNotFoundError
+from storage.errors import (
+    CommitConflictError,
+    CorruptRecordError,
+    InvalidNameError,
+    NewerRecordError,
+    RunNotFoundError,
+)
 from storage.objects.memory import MemoryStore
 from storage.sweeps import Sweep, SweepRun, Sweeps
 
@@ -45,6 +52,16 @@ def test_a_sweep_that_is_not_there_or_not_ours_is_told() -> None:
         sweeps.store.put(keys.sweep("runs", "night"), data, content_type="")
         with pytest.raises(CorruptRecordError, match=r"sweep\.json: not a record"):
             sweeps.get("night")
+
+
+def test_a_sweep_of_another_release_is_read_or_left_to_it() -> None:
+    sweeps = Sweeps(MemoryStore(), "runs")
+    fields = {**asdict(SWEEP), "strategy": "grid"}
+    sweeps.store.put(keys.sweep("runs", "night"), json.dumps(fields).encode(), content_type="")
+    assert sweeps.get("night") == SWEEP
+    sweeps.store.put(keys.sweep("runs", "night"), b'{"version": 2}', content_type="")
+    with pytest.raises(NewerRecordError, match=r"sweep\.json: has version 2"):
+        sweeps.get("night")
 
 
 def test_the_sheet_lies_beside_it() -> None:

@@ -97,7 +97,7 @@ def _whose(entry: LineageItem, lineage: Lineage, name: str) -> str:
     """Whose step made something: that of the run itself, or of one that it branched off."""
     if entry.run_id == lineage.run_id:
         return name
-    is_parents = lineage.origin is not None and lineage.origin.history.run_id == entry.run_id
+    is_parents = lineage.fork_point is not None and lineage.fork_point.history.run_id == entry.run_id
     return f"{name}'s parent" if is_parents else entry.run_id
 
 

@@ -37,7 +37,7 @@ def follow_run(client: "Client", run_id: str, *, after: str = "0-0", as_json: bo
             for event in client.watch(run_id, after=after):
                 ended = event.type
                 if as_json:
-                    print_json({"id": event.id, **event.data})
+                    print_json(event.to_document())
                 else:
                     view.show(event)
     except KeyboardInterrupt:

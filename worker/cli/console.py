@@ -2,17 +2,29 @@
 
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from storage.events import (
+    ArtifactStored,
+    Cancelled,
+    Denoised,
+    Failed,
+    Gap,
+    Judged,
+    Loading,
+    Queued,
+    RunEvent,
+    Started,
+    StepEvent,
+    StepStarted,
+    Succeeded,
+    TextDelta,
+)
 from storage.figures import image_name, score_text
-from storage.redis.state import ProgressEvent
 from worker.cli.live_view import LiveView
 
 PLAIN_COLUMNS = 1000
@@ -54,19 +66,6 @@ def duration(seconds: float) -> str:
     return f"{whole // HOUR_S}:{minutes:0>5}" if whole >= HOUR_S else minutes
 
 
-@dataclass
-class _Pace:
-    """When this start of the run began, by its events' own clock, and how far it was then."""
-
-    at: float = 0.0
-    fraction: float = 0.0
-
-    def left_s(self, at: float, fraction: float) -> float | None:
-        """Seconds to the end; None before anything is known."""
-        done = fraction - self.fraction
-        return (at - self.at) * (1 - fraction) / done if done > 0 else None
-
-
 class RunView(LiveView):
     """Shows one run as its events come. Safe to share between threads.
 
@@ -85,8 +84,8 @@ class RunView(LiveView):
         self._writing: int | None = None
         """The step whose text is being written."""
         self._text = ""
-        self._pace = _Pace()
         self._began_at: float | None = None
+        self._eta: str = ""
         label = TextColumn("{task.description}", markup=False)
         note = TextColumn("{task.fields[note]}", style="dim", markup=False)
         self._bars = Progress(SpinnerColumn(), label, BarColumn(BAR_COLUMNS), note, console=console)
@@ -100,39 +99,40 @@ class RunView(LiveView):
         if not self._console.is_terminal:
             self._console.print(Text(words, style="dim"))
 
-    def show(self, event: ProgressEvent) -> None:
+    def show(self, event: RunEvent) -> None:
         """Show one event of the run; they come in order."""
         with self._lock:
-            self._show(event.type, event.data)
+            self._show(event)
+            if self._steps:
+                self._advance(event)
 
-    def _show(self, kind: str, data: Mapping[str, Any]) -> None:
-        match kind:
-            case "queued":
-                self.say(" of ".join(filter(None, ("waiting for a worker", data.get("model")))) + self._hint)
-            case "loading":
-                self._loading(data["done"], data["total"])
-            case "started" | "gap":
-                self._start(data)
-            case "step":
-                self._step(data)
-            case "text":
-                self._text += data["delta"]
-            case "denoised":
-                note = f"{data['done']} of {data['total']}"
-                self._bars.update(self._part, completed=data["done"], total=data["total"], note=note)
+    def _show(self, event: RunEvent) -> None:
+        match event:
+            case Queued(model=model):
+                self.say(" of ".join(filter(None, ("waiting for a worker", model))) + self._hint)
+            case Loading(done=done, total=total):
+                self._loading(done, total)
+            case Started(done=done):
+                self._start(event, done)
+            case Gap(step=step):
+                self._start(event, max(step - 1, 0))
+            case StepStarted():
+                self._step(event)
+            case TextDelta(delta=delta):
+                self._text += delta
             case _:
-                self._made(kind, data)
-        if self._steps:
-            self._advance(data)
+                self._made(event)
 
-    def _made(self, kind: str, data: Mapping[str, Any]) -> None:
-        match kind:
-            case "judged":
-                self._bars.update(self._part, note=f"scored {', '.join(map(score_text, data['scores']))}")
-            case "artifact" if data["role"] == "image":
-                self._image(data)
-            case "succeeded" | "failed" | "cancelled":
-                self._end(kind, data)
+    def _made(self, event: RunEvent) -> None:
+        match event:
+            case Denoised(done=done, total=total):
+                self._bars.update(self._part, completed=done, total=total, note=f"{done} of {total}")
+            case Judged(scores=scores):
+                self._bars.update(self._part, note=f"scored {', '.join(map(score_text, scores))}")
+            case ArtifactStored(role="image"):
+                self._image(event)
+            case Succeeded() | Failed() | Cancelled():
+                self._end(event)
 
     def _loading(self, done: int, total: int) -> None:
         note = f"{done / MB:,.0f} of {total / MB:,.0f} MB"
@@ -141,47 +141,44 @@ class RunView(LiveView):
         if done == total:
             self._console.print(Text(f"model loaded: {total / MB:,.0f} MB of weights", style="dim"))
 
-    def _start(self, data: Mapping[str, Any]) -> None:
-        """The run begins, or goes on behind `done` steps, here or where the stream lost its beginning."""
-        self._steps = data["steps"]
-        self._writing, self._text = None, ""
-        self._pace = _Pace(at=data.get("at") or data.get("updated_at") or 0.0, fraction=data["fraction"])
-        self._began_at = self._began_at or self._pace.at
-        self._bars.update(self._run, description=data.get("name") or "the run", total=1.0)
+    def _start(self, event: Started | Gap, done: int) -> None:
+        """The run begins, or continues after `done` steps, here or where the stream lost its beginning."""
+        self._steps = event.steps
+        self._writing, self._text, self._eta = None, "", ""
+        self._began_at = self._began_at or event.at
+        self._bars.update(self._run, description=event.name or "the run", total=1.0)
         self._bars.update(self._part, visible=False)
-        done = data.get("done", max(data.get("step", 1) - 1, 0))
         if done:
             self._console.print(Text(f"goes on after step {done} of {self._steps}", style="dim"))
 
-    def _step(self, data: Mapping[str, Any]) -> None:
+    def _step(self, event: StepStarted) -> None:
         self._end_text()
-        number, kind = data["step"], data["kind"]
-        path = data.get("path", "")
-        if kind == "draw":
-            role = image_name(data["index"], path=path)
-            self._choices[number] = data.get("variations", 1) > 1 or bool(data.get("attempt"))
-            if data.get("attempt"):
-                role += f", try {data['attempt'] + 1}"
+        number, path = event.step, event.path or ""
+        if event.kind == "draw":
+            role = image_name(event.index, path=path)
+            self._choices[number] = (event.variations or 1) > 1 or bool(event.attempt)
+            if event.attempt:
+                role += f", try {event.attempt + 1}"
         else:
-            role = f"{path} {data.get('role', 'forget')}".strip()
+            role = f"{path} {event.role or event.kind}".strip()
         self._roles[number] = role
         self._bars.update(self._part, description=role, completed=0, total=None, note="", visible=True)
-        if kind == "write":
-            self._writing = number
-        elif kind == "read":
-            self._line(number, data.get("text") or "(an image)")
-        elif kind == "forget":
-            self._line(number, "(the oldest items leave the context)")
+        match event.kind:
+            case "write":
+                self._writing = number
+            case "read":
+                self._line(number, event.text or "(an image)")
+            case "forget":
+                self._line(number, "(the oldest items leave the context)")
 
-    def _image(self, data: Mapping[str, Any]) -> None:
-        """An image is stored: its name, and what the judge found of it."""
-        number, path = data["step"], data.get("path", "")
-        self._roles[number] = image_name(data.get("index"), path=path, variation=data.get("variation", 0))
-        attempt = data.get("attempt", 0)
-        # Where a tree forks all go on, so that only a further try is worth a word.
-        chosen = data.get("chosen") if self._choices.get(number) and (attempt or not path) else None
-        about = annotations(attempt=attempt, score=data.get("score"), chosen=chosen)
-        self._line(number, data["key"] + about, link=data["url"])
+    def _image(self, event: ArtifactStored) -> None:
+        """An image is stored: its name, and its score."""
+        number, path, attempt = event.step, event.path or "", event.attempt or 0
+        self._roles[number] = image_name(event.index, path=path, variation=event.variation or 0)
+        # Where a tree forks all variations continue, so that only a further attempt is worth a word.
+        selected = event.selected if self._choices.get(number) and (attempt or not path) else None
+        about = annotations(attempt=attempt, score=event.score, chosen=selected)
+        self._line(number, event.key + about, link=event.url)
 
     def _end_text(self) -> None:
         """What was being written is complete."""
@@ -189,21 +186,21 @@ class RunView(LiveView):
             self._line(self._writing, self._text)
         self._writing, self._text = None, ""
 
-    def _end(self, state: str, data: Mapping[str, Any]) -> None:
-        if state == "succeeded":
+    def _end(self, event: Succeeded | Failed | Cancelled) -> None:
+        took = why = ""
+        if isinstance(event, Succeeded):
             self._end_text()
-        ended_at = data.get("at") or data.get("finished_at")
-        took = f" in {duration(ended_at - self._began_at)}" if ended_at and self._began_at else ""
-        why = f": {clean(data['error'])}" if data.get("error") else ""
-        self._console.print(Text(f"{state}{took if state == 'succeeded' else ''}{why}", style=STATE_STYLES[state]))
+            took = f" in {duration(event.at - self._began_at)}" if event.at and self._began_at else ""
+        elif isinstance(event, Failed) and event.error:
+            why = f": {clean(event.error)}"
+        self._console.print(Text(f"{event.type}{took}{why}", style=STATE_STYLES[event.type]))
 
-    def _advance(self, data: Mapping[str, Any]) -> None:
-        fraction = data["fraction"]
-        at = data.get("at") or data.get("updated_at") or self._pace.at
-        left_s = self._pace.left_s(at, fraction)
-        step = f"step {data['step']} of {self._steps}" if data.get("step") else f"{self._steps} steps"
-        note = f"{step}, {duration(left_s)} left" if left_s is not None and fraction < 1 else step
-        self._bars.update(self._run, completed=fraction, note=note)
+    def _advance(self, event: RunEvent) -> None:
+        step = event.step if isinstance(event, StepEvent | Gap) else 0
+        if event.eta_s is not None:
+            self._eta = f", {duration(event.eta_s)} left"
+        note = f"step {step} of {self._steps}" if step else f"{self._steps} steps"
+        self._bars.update(self._run, completed=event.fraction, note=note + (self._eta if event.fraction < 1 else ""))
 
     def _line(self, number: int, words: str, *, link: str | None = None) -> None:
         """Print one line that stays: what a step read, wrote or drew."""

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from recipes.load import load
 from storage import keys
+from storage.events import Cancelled, Failed, RunEvent
 from storage.redis.follow import START
-from storage.redis.state import ProgressEvent
 from worker.cli.album import Album, download, make_album, print_link, print_links
 from worker.cli.console import RunView
 from worker.client import Client
@@ -95,9 +95,9 @@ def run_demo(
     try:
         for event in _events(up, run_id):
             view.show(event)
-            if event.type == "failed":
-                raise RunFailed(event.data["error"])
-            if event.type == "cancelled":
+            if isinstance(event, Failed):
+                raise RunFailed(event.error)
+            if isinstance(event, Cancelled):
                 raise RunCancelled(f"run {run_id} was cancelled")
     except KeyboardInterrupt:
         up.client.cancel(run_id)
@@ -115,7 +115,7 @@ def _settle(up: Stack) -> None:
         time.sleep(POLL_S)
 
 
-def _events(up: Stack, run_id: str) -> Iterator[ProgressEvent]:
+def _events(up: Stack, run_id: str) -> Iterator[RunEvent]:
     """The run's events to its end, for as long as its worker lives."""
     last = START
     while True:

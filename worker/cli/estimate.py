@@ -38,7 +38,7 @@ class Estimate:
         steps = [
             {
                 "step": cost.step.number,
-                "kind": type(cost.step).__name__.lower(),
+                "kind": cost.step.kind,
                 "what": described(cost.step),
                 "new_tokens": cost.new_tokens,
                 "context_tokens": cost.context_tokens,

@@ -1,4 +1,4 @@
-"""The contact sheet of a run: its images in order, its variations in rows, or its tree from left to right."""
+"""The contact sheet of a run: what was given, and its images in order, its variations in rows, or its tree."""
 
 import io
 import json
@@ -6,14 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from storage import keys
 from storage.figures import Figure, branch_of, figures, image_name, score_text
 from storage.journal import Artifact, Journal, Manifest
-from storage.sheet import Tile, contact_sheet, tiled_sheet
+from storage.sheet import MARGIN_PX, Tile, contact_sheet, stacked, tiled_sheet
 
 SIDE_PX = 256
+GIVEN_SIDE_PX = 192
+GIVEN_ACROSS = 4
+"""The fewest given items that stand side by side; more where the images below are wider."""
 TREE_SIDES_PX = ((4, 192), (64, 128))
 """How large the pictures of a tree are, by how many rows it has at most."""
 ENDS_ACROSS = 8
@@ -23,6 +26,25 @@ _TAGS = re.compile(r"</?think>")
 
 def run_sheet(journal: Journal, manifest: Manifest) -> Image.Image:
     """All of a complete run on one picture."""
+    sheet = _images_sheet(journal, manifest)
+    given = _given_tiles(journal, max(GIVEN_ACROSS, sheet.width // (GIVEN_SIDE_PX + MARGIN_PX)))
+    return stacked([tiled_sheet(given, side_px=GIVEN_SIDE_PX, title="Given"), sheet]) if given else sheet
+
+
+def _given_tiles(journal: Journal, across: int) -> list[Tile]:
+    """The items of the initial context; none where it is one text, which the captions of the images have."""
+    items = json.loads(journal.get(keys.RECIPE))["context"]
+    if len(items) == 1 and "text" in items[0]:
+        return []
+    tiles = []
+    for number, item in enumerate(items):
+        image = None if "text" in item else ImageOps.exif_transpose(read_image(journal, item["image"]))
+        caption = _plain(item["text"]) if "text" in item else ""
+        tiles.append(Tile(image=image, caption=caption, row=number // across, column=number % across))
+    return tiles
+
+
+def _images_sheet(journal: Journal, manifest: Manifest) -> Image.Image:
     shown = figures(manifest.artifacts)
     words = words_of(journal, manifest)
     if shown[0].forks:

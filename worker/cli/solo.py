@@ -6,61 +6,47 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from recipes.load import Given
+from storage.events import ArtifactStored, RunEvent, Started, Succeeded
 from storage.journal import Journal
 from storage.objects.folder import FolderStore
-from storage.redis.state import ProgressEvent
 from worker.connections import limits_of
 from worker.jobs.inputs import Sources
 from worker.jobs.job import Job, prepare, store
+from worker.serve.claim import Unclaimed
 from worker.serve.engine import Engine
-from worker.serve.report import ProgressReporter
+from worker.serve.report import RunReporter
 from worker.serve.run import run
 from worker.settings import Settings
 
 SHORT_HASH = 8
 
 
-class Shown:
-    """A ProgressWriter for a screen: what would be told to Redis is shown. Safe to share between threads."""
+class ScreenSink:
+    """An EventSink that shows events as Redis would store them. Safe to share between threads."""
 
-    def __init__(self, show: Callable[[ProgressEvent], None]) -> None:
+    def __init__(self, show: Callable[[RunEvent], None]) -> None:
         self._show = show
         self._lock = threading.Lock()
         self._count = 0
         self._fraction = 0.0
-        self._done = 0
+        self._committed = 0
 
-    def started(self, *, name: str, model: str, steps: int, done: int = 0) -> None:
-        self._done = done
-        self.event("started", name=name, model=model, steps=steps, done=done)
-
-    def event(
-        self,
-        type: str,  # noqa: A002 - the field's name
-        *,
-        step: int | None = None,
-        fraction: float | None = None,
-        eta_s: float | None = None,
-        **fields: Any,
-    ) -> None:
-        del eta_s  # whoever shows it measures that
+    def publish(self, event: RunEvent) -> None:
+        """Show the event, numbered."""
+        if isinstance(event, Started):
+            self._committed = event.done
+        if isinstance(event, ArtifactStored) and event.step <= self._committed:
+            return  # shown when it was made, before the run was interrupted
         with self._lock:
             self._count += 1
-            self._fraction = max(self._fraction, fraction or 0.0)
-            told = fields if step is None else {"step": step, **fields}
-            data = {"type": type, "n": self._count, "at": time.time(), "fraction": self._fraction, **told}
-            self._show(ProgressEvent(id=f"0-{self._count}", type=type, data=data))
-
-    def artifact(self, *, step: int, role: str, key: str, url: str, size: int, sha256: str, **fields: Any) -> None:
-        if step <= self._done:
-            return  # shown when it was made, before the run was interrupted
-        self.event("artifact", step=step, role=role, key=key, url=url, size=size, sha256=sha256, **fields)
+            self._fraction = max(self._fraction, event.fraction)
+            count, fraction = self._count, self._fraction
+            self._show(replace(event, id=f"0-{count}", n=count, at=time.time(), fraction=fraction))
 
 
-def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[ProgressEvent], None]) -> Journal:
+def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[RunEvent], None]) -> Journal:
     """Run a recipe to its end and return its folder, out/<name>-<hash>, which holds what S3 would.
 
     The folder's name follows from the recipe and its images: the same again goes on where it was left, or is done.
@@ -74,21 +60,19 @@ def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[Progr
     job = _named(prepare(given, spec=engine.spec(), sources=Sources(folder=given.document.folder), run_id=""))
     journal = Journal(FolderStore(out), "", job.run_id)
     out.mkdir(parents=True, exist_ok=True)
-    shown = Shown(show)
+    sink = ScreenSink(show)
     if journal.manifest() is None:
         store(job, journal)
-        reporter = ProgressReporter(
-            shown, journal, celery_state=lambda _step, _steps: None, preview_interval_s=math.inf
-        )
+        reporter = RunReporter(sink, journal, preview_interval_s=math.inf)
         run(
             job,
             model=engine.model(reporter.loading),
             journal=journal,
             reporter=reporter,
-            guard=lambda _event: None,
+            claim=Unclaimed(),
             uploads=limits_of(config),
         )
-    shown.event("succeeded", fraction=1.0, manifest=journal.address("manifest.json"))
+    sink.publish(Succeeded(manifest=journal.address("manifest.json")))
     return journal
 
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from storage.redis.state import ProgressEvent
+from storage.events import RunEvent
 from storage.sweeps import Sweep
 from worker.client.client import Client
 from worker.settings import settings
@@ -33,7 +33,7 @@ def branch(run: str, *, at: int, **options: Any) -> str:
     return _default().branch(run, at=at, **options)
 
 
-def watch(run_id: str, **options: Any) -> Iterator[ProgressEvent]:
+def watch(run_id: str, **options: Any) -> Iterator[RunEvent]:
     """`Client.watch` with the settings of the environment."""
     return _default().watch(run_id, **options)
 

@@ -23,11 +23,12 @@ from recipes.recipe import Recipe
 from recipes.variables import escaped
 from storage import keys
 from storage.errors import CommitConflictError, RunNotFoundError, StoreRefusedError, StoreUnavailableError
+from storage.events import Cancelled, Failed, RunEvent
 from storage.journal import Journal
 from storage.objects import ObjectStore
 from storage.redis.follow import START, follow
 from storage.redis.runs import Runs
-from storage.redis.state import ProgressEvent, RunState
+from storage.redis.state import RunState
 from storage.sweeps import Sweep, Sweeps
 from worker.app import choose_model, make_app, publish, write_record
 from worker.client.sweeps import submit_sweep
@@ -235,7 +236,7 @@ class Client:
             raise RecipeError([Fault(path=("model",), message=message)])
         return replace(asked.resolve(specs.get(model)), model=model)
 
-    def watch(self, run_id: str, *, after: str = START, timeout_s: float | None = None) -> Iterator[ProgressEvent]:
+    def watch(self, run_id: str, *, after: str = START, timeout_s: float | None = None) -> Iterator[RunEvent]:
         """The run's events after the event id `after`, to its end. Raises what `storage.redis.follow.follow` does."""
         return follow(self.redis, run_id, after=after, timeout_s=timeout_s)
 
@@ -255,9 +256,9 @@ class Client:
             if journal.manifest() is None:
                 raise
         else:
-            if last.type == "failed":
-                raise RunFailed(str(last.data.get("error")))
-            if last.type == "cancelled":
+            if isinstance(last, Failed):
+                raise RunFailed(last.error)
+            if isinstance(last, Cancelled):
                 raise RunCancelled(f"run {run_id} was cancelled")
         manifest = journal.manifest()
         if manifest is None:

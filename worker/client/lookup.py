@@ -23,7 +23,7 @@ class Found:
     def to_data(self) -> dict[str, Any]:
         """As JSON data, each artifact with where it is."""
         made = [
-            {**asdict(one), "key": self.journal.folder + one.key, "url": self.journal.url(one.key)}
+            {**one.to_data(), "key": self.journal.folder + one.key, "url": self.journal.url(one.key)}
             for one in self.artifacts
         ]
         return {**asdict(self.state), "artifacts": made}

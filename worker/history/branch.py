@@ -13,8 +13,8 @@ from worker.history.history import History, PlaceError, read_history
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fork:
-    """A place in a run where another may go on."""
+class ForkPoint:
+    """A place in a run where another run can branch off."""
 
     history: History
     step: Step
@@ -46,19 +46,19 @@ class Fork:
 
         Raises PlaceError, CorruptRecordError.
         """
-        origin, context = self.history.recipe, self.context()
-        pinned = origin.num_pinned  # the same items at the beginning, whatever came behind them
+        parent, context = self.history.recipe, self.context()
+        pinned = parent.num_pinned  # the same items at the beginning, whatever came behind them
         return replace(
-            origin,
+            parent,
             context=context,
-            num_images=origin.num_images - self.images,
-            refinement_prompts=origin.refinement_prompts[self.refinements :],
-            pin=pinned if origin.pin == "initial" and pinned != len(context) else origin.pin,
+            num_images=parent.num_images - self.images,
+            refinement_prompts=parent.refinement_prompts[self.refinements :],
+            pin=pinned if parent.pin == "initial" and pinned != len(context) else parent.pin,
             parent=f"{self.history.run_id}@{self.step.number}",
         )
 
 
-def fork_at(history: History, at: int, variation: int | None = None) -> Fork:
+def fork_at(history: History, at: int, variation: int | None = None) -> ForkPoint:
     """The place behind the step `at`.
 
     Args:
@@ -75,10 +75,10 @@ def fork_at(history: History, at: int, variation: int | None = None) -> Fork:
     if isinstance(step, Draw):
         drawn = _pick(history, step, variation)
         path = step.branch(drawn.variation) if step.forks else step.path
-        return Fork(history=history, step=step, path=path, drawn=drawn)
+        return ForkPoint(history=history, step=step, path=path, drawn=drawn)
     if variation is not None:
         raise PlaceError(f"{history.place(at)}: draws no image that could be chosen by its variation")
-    return Fork(history=history, step=step, path=step.path, drawn=None)
+    return ForkPoint(history=history, step=step, path=step.path, drawn=None)
 
 
 def branched(
@@ -110,8 +110,8 @@ def _pick(history: History, step: Draw, variation: int | None) -> Artifact:
         if variation not in drawn:
             raise PlaceError(f"{history.place(step.number)}: has no variation {variation}; allowed: {numbers}")
         return drawn[variation]
-    chosen = [one for one in drawn.values() if one.chosen] or list(drawn.values())
-    if len(chosen) != 1:
+    selected = [one for one in drawn.values() if one.selected] or list(drawn.values())
+    if len(selected) != 1:
         what = "drew several images that may go on; choose by variation"
         raise PlaceError(f"{history.place(step.number)}: {what}: {numbers}")
-    return chosen[0]
+    return selected[0]

@@ -1,4 +1,4 @@
-"""Where two runs part: their recipes field by field, then all that they made, place by place."""
+"""How two runs differ: their recipes field by field, then all their texts and images, place by place."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ class Pair:
 
     @property
     def is_image(self) -> bool:
-        return any(entry is not None and entry.text is None for entry in (self.one, self.other))
+        return any(item is not None and item.text is None for item in (self.one, self.other))
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data."""
@@ -52,7 +52,7 @@ class Pair:
             **where,
             "same": self.same,
             "mean_absolute_difference": self.distance,
-            "runs": [None if one is None else _told(one) for one in (self.one, self.other)],
+            "runs": [None if one is None else _item_data(one) for one in (self.one, self.other)],
         }
 
 
@@ -95,9 +95,8 @@ def compare(one: str, other: str, journal_of: JournalOf) -> Difference:
     """
     first, second = (read_lineage(read_history(journal_of(run_id)), journal_of) for run_id in (one, other))
     deeper = max(first.path, second.path, key=len)
-    if is_on(first.path, deeper) and is_on(
-        second.path, deeper
-    ):  # what else the tree of a parent holds is no difference
+    if is_on(first.path, deeper) and is_on(second.path, deeper):
+        # the other branches of a parent's tree are no difference
         first, second = first.along(deeper), second.along(deeper)
     return Difference(
         one=first,
@@ -107,22 +106,23 @@ def compare(one: str, other: str, journal_of: JournalOf) -> Difference:
     )
 
 
-def load_picture(entry: LineageItem) -> Image.Image:
+def load_picture(item: LineageItem) -> Image.Image:
     """An image of a sequence, RGB. Raises CorruptRecordError."""
     try:
-        with Image.open(io.BytesIO(entry.journal.get(entry.key))) as image:
+        with Image.open(io.BytesIO(item.journal.get(item.key))) as image:
             return image.convert("RGB")
     except (ObjectNotFoundError, OSError, SyntaxError, ValueError) as error:
         raise CorruptRecordError(
-            f"{entry.journal.address(entry.key)}: is no picture that can be read: {error}"
+            f"{item.journal.address(item.key)}: is no picture that can be read: {error}"
         ) from error
 
 
-def _told(entry: LineageItem) -> dict[str, Any]:
-    told: dict[str, Any] = {"run_id": entry.run_id, "step": entry.step, "selected": entry.selected}
-    if entry.text is not None:
-        return {**told, "text": entry.text}
-    return {**told, "address": entry.journal.address(entry.key), "sha256": entry.sha256}
+def _item_data(item: LineageItem) -> dict[str, Any]:
+    """As JSON data."""
+    data: dict[str, Any] = {"run_id": item.run_id, "step": item.step, "selected": item.selected}
+    if item.text is not None:
+        return {**data, "text": item.text}
+    return {**data, "address": item.journal.address(item.key), "sha256": item.sha256}
 
 
 def _comparable(one: Lineage, other: Lineage) -> tuple[Recipe, Recipe]:
@@ -131,8 +131,8 @@ def _comparable(one: Lineage, other: Lineage) -> tuple[Recipe, Recipe]:
 
 
 def _rest(lineage: Lineage, branch: Lineage) -> Recipe:
-    origin = branch.origin
-    return origin.recipe() if origin and origin.history.run_id == lineage.run_id else lineage.history.recipe
+    fork = branch.fork_point
+    return fork.recipe() if fork and fork.history.run_id == lineage.run_id else lineage.history.recipe
 
 
 def _changes(one: Recipe, other: Recipe) -> Iterator[Change]:
@@ -163,8 +163,8 @@ def _fields(path: str, one: Any, other: Any) -> Iterator[Change]:  # noqa: ANN40
 
 
 def _pairs(one: Lineage, other: Lineage) -> Iterator[Pair]:
-    first = {entry.place: entry for entry in one.items}
-    second = {entry.place: entry for entry in other.items}
+    first = {item.place: item for item in one.items}
+    second = {item.place: item for item in other.items}
     for place in _merged(list(first), list(second)):
         yield _pair(place, first.get(place), second.get(place))
 

@@ -1,16 +1,15 @@
 """What a run has done so far, from the bucket alone: which items are before the model at any step of it."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.plan import Draw, Evict, Path, Read, Step, Write, plan
-from recipes.load import load_resolved
 from recipes.recipe import MAX_TEXT_CHARS, ContextItem, ImageItem, Recipe, TextItem
 from storage import keys
 from storage.errors import CorruptRecordError, ObjectNotFoundError, RunNotFoundError
 from storage.journal import Artifact, Commit, Journal
+from worker.jobs.stored_recipe import StoredRecipe, read_stored_recipe
 
 
 class PlaceError(ValueError):
@@ -60,7 +59,7 @@ class History:
         kept: dict[Path, Artifact] = {}
         for number in range(last.item, last.number + 1):
             for one in self.commits[number - 1].artifacts:
-                if one.chosen:
+                if one.selected:
                     kept[last.branch(one.variation) if last.forks else last.path] = one
         return {one.variation: one for one in kept.values()}
 
@@ -114,6 +113,7 @@ def read_history(journal: Journal, *, last: int | None = None) -> History:
     Raises:
         RunNotFoundError: there is no such run in the bucket, or no worker has begun it.
         CorruptRecordError: what is there was not left by a worker.
+        NewerRecordError: what is there is for a newer release to read.
         StoreUnavailableError, StoreRefusedError: the bucket can't be read.
     """
     recipe = read_recipe(journal)
@@ -122,16 +122,19 @@ def read_history(journal: Journal, *, last: int | None = None) -> History:
 
 
 def read_recipe(journal: Journal) -> Recipe:
-    """The resolved recipe of a run. Raises RunNotFoundError, CorruptRecordError."""
+    """The resolved recipe of a run. Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
+    return find_recipe(journal).recipe
+
+
+def find_recipe(journal: Journal) -> StoredRecipe:
+    """The recipe of a run as stored. Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
     try:
-        return load_resolved(json.loads(journal.get(keys.RECIPE)))
+        return read_stored_recipe(journal)
     except ObjectNotFoundError:
         address = journal.address(keys.RECIPE)
         raise RunNotFoundError(
             f"run {journal.run_id}: there is no {address}; a run has it once a worker begins it"
         ) from None
-    except (ValueError, RecursionError) as error:
-        raise CorruptRecordError(f"{journal.address(keys.RECIPE)}: is no recipe that can be read: {error}") from error
 
 
 def read_text(journal: Journal, made: Artifact) -> str:

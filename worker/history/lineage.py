@@ -8,7 +8,7 @@ from core.plan import Draw, Path, Step
 from recipes.recipe import ContextItem, ImageItem, TextItem
 from storage.errors import RunNotFoundError
 from storage.journal import Artifact, Journal
-from worker.history.branch import Fork, fork_at
+from worker.history.branch import ForkPoint, fork_at
 from worker.history.history import History, PlaceError, is_on, read_history, read_text
 
 Role: TypeAlias = Literal["given", "refinement", "thinking", "image"]
@@ -71,7 +71,7 @@ class Lineage:
     """A run as a sequence from its very beginning, as far as it is done."""
 
     history: History
-    origin: Fork | None
+    fork_point: ForkPoint | None
     """Where the run branched off; None for one that did not, or whose parent is not in this bucket."""
     items: tuple[LineageItem, ...]
     path: Path = ()
@@ -94,15 +94,15 @@ class Lineage:
 
 def read_lineage(history: History, journal_of: JournalOf) -> Lineage:
     """The sequence of a run, with what came before it in others. Raises CorruptRecordError and what S3 raises."""
-    origin = _origin(history, journal_of)
-    if origin is None:
+    fork = _fork_point(history, journal_of)
+    if fork is None:
         items = tuple(_given(history))
-        lineage = Lineage(history=history, origin=None, items=items)
+        lineage = Lineage(history=history, fork_point=None, items=items)
     else:
-        before = read_lineage(origin.history, journal_of)
-        path = before.path + origin.path
-        items = tuple(_inherited(before, origin, path))
-        lineage = Lineage(history=history, origin=origin, items=items, path=path, images=before.images + origin.images)
+        before = read_lineage(fork.history, journal_of)
+        path = before.path + fork.path
+        items = tuple(_inherited(before, fork, path))
+        lineage = Lineage(history=history, fork_point=fork, items=items, path=path, images=before.images + fork.images)
     return replace(lineage, items=(*items, *_own(lineage)))
 
 
@@ -113,7 +113,7 @@ def _is_along(place: Place, path: Path) -> bool:
     return place.role != "image" or depth >= len(path) or place.variation == path[depth]
 
 
-def _origin(history: History, journal_of: JournalOf) -> Fork | None:
+def _fork_point(history: History, journal_of: JournalOf) -> ForkPoint | None:
     """The place in another run that this one's initial context is from."""
     if history.recipe.parent is None:
         return None
@@ -127,7 +127,7 @@ def _origin(history: History, journal_of: JournalOf) -> Fork | None:
         return None
 
 
-def _forks(parent: History, number: int) -> Iterator[Fork]:
+def _forks(parent: History, number: int) -> Iterator[ForkPoint]:
     step = parent.step(number)
     for variation in parent.candidates(step) if isinstance(step, Draw) else (None,):
         yield fork_at(parent, number, variation)
@@ -141,25 +141,25 @@ def _contents(context: tuple[ContextItem, ...]) -> list[object]:
 def _given(history: History) -> Iterator[LineageItem]:
     for number, item in enumerate(history.recipe.context[: len(history.commits)]):
         place = Place(images=0, rank=0, item=number)
-        entry = LineageItem(place=place, run_id=history.run_id, step=number + 1, journal=history.journal)
+        given = LineageItem(place=place, run_id=history.run_id, step=number + 1, journal=history.journal)
         if isinstance(item, TextItem):
-            yield replace(entry, text=item.text)
+            yield replace(given, text=item.text)
         else:
-            yield replace(entry, key=item.image, sha256=item.sha256 or "")
+            yield replace(given, key=item.image, sha256=item.sha256 or "")
 
 
-def _inherited(before: Lineage, origin: Fork, path: Path) -> Iterator[LineageItem]:
-    """What leads to the place where a run branched off: of the image drawn there, another may go on than did."""
-    for entry in before.items:
-        if not is_on(entry.place.path, path):
+def _inherited(before: Lineage, fork: ForkPoint, path: Path) -> Iterator[LineageItem]:
+    """What leads to the fork point. Of the images drawn there, the branch may continue from another than the parent."""
+    for item in before.items:
+        if not is_on(item.place.path, path):
             continue
-        here = entry.run_id == origin.history.run_id and entry.place.role == "image"
-        if here and origin.drawn and _item(origin.history, entry.step) == _item(origin.history, origin.step.number):
-            yield replace(entry, selected=entry.key == origin.drawn.key)
-        elif here and len(path) > len(entry.place.path):
-            yield replace(entry, selected=entry.selected and entry.place.variation == path[len(entry.place.path)])
+        parents = item.run_id == fork.history.run_id and item.place.role == "image"
+        if parents and fork.drawn and _item(fork.history, item.step) == _item(fork.history, fork.step.number):
+            yield replace(item, selected=item.key == fork.drawn.key)
+        elif parents and len(path) > len(item.place.path):
+            yield replace(item, selected=item.selected and item.place.variation == path[len(item.place.path)])
         else:
-            yield entry
+            yield item
 
 
 def _item(history: History, number: int) -> int | None:
@@ -170,7 +170,7 @@ def _item(history: History, number: int) -> int | None:
 def _own(lineage: Lineage) -> Iterator[LineageItem]:
     """What the steps of the run itself made."""
     history = lineage.history
-    kept = {one.key for one in _going_on(history)}
+    kept = {one.key for one in _selected(history)}
     for step, commit in zip(history.steps, history.commits, strict=False):
         for made in commit.artifacts:
             yield LineageItem(
@@ -200,8 +200,8 @@ def _place(lineage: Lineage, step: Step, made: Artifact) -> Place:
     )
 
 
-def _going_on(history: History) -> Iterator[Artifact]:
-    """The images from which the run goes on, as far as it is."""
+def _selected(history: History) -> Iterator[Artifact]:
+    """The images from which the run continues, as far as it is done."""
     done = [step for step in history.steps[: len(history.commits)] if isinstance(step, Draw)]
     for last in {step.item: step for step in done}.values():
         yield from history.kept(last).values()

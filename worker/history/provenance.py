@@ -1,26 +1,22 @@
 """The recipe that something came from: of a run, or of the run that a picture says it is from."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from recipes.canonical import fingerprint_of, to_document
+from recipes.canonical import to_document
 from recipes.load import read
 from recipes.recipe import ImageItem, Recipe
 from recipes.render_yaml import render_yaml
 from recipes.variables import escaped
-from storage import keys
 from storage.errors import InvalidNameError, ObjectNotFoundError, RunNotFoundError
 from storage.journal import Journal
-from worker.history.history import read_recipe
+from storage.png import PngProvenance, text_chunks
+from worker.history.history import find_recipe
 from worker.jobs.inputs import InputError, checked
-
-RUN, STEP, VARIATION, SEED, RECIPE = (
-    f"autosequence:{name}" for name in ("run", "step", "variation", "seed", "recipe-sha256")
-)
+from worker.jobs.stored_recipe import StoredRecipe
 
 
 class ProvenanceError(ValueError):
@@ -28,18 +24,16 @@ class ProvenanceError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
-    """The recipe of a run, and where its images are."""
+class Provenance:
+    """The recipe that something came from, and where its images are."""
 
     journal: Journal
-    recipe: Recipe
-    """Resolved, its images as the run's own inputs."""
+    stored: StoredRecipe
 
     @property
-    def fingerprint(self) -> str:
-        """What decides the run's outcome, as the release that made it saw it."""
-        document = json.loads(self.journal.get(keys.RECIPE))
-        return fingerprint_of(document, [item.sha256 or "" for item in self._images()])
+    def recipe(self) -> Recipe:
+        """Resolved, its images as the run's own inputs."""
+        return self.stored.recipe
 
     def to_yaml(self) -> str:
         """The recipe as a file that can be submitted from anywhere: its images are those of the run in S3."""
@@ -50,7 +44,7 @@ class Origin:
 
         Raises InputError when an image is not the one that the recipe pins.
         """
-        for item in self._images():
+        for item in self.stored.images:
             file = folder / item.image
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(self._content(item))
@@ -58,9 +52,6 @@ class Origin:
         recipe = folder / f"{self.recipe.name}.yaml"
         recipe.write_text(recipe_yaml(self.recipe))
         return recipe
-
-    def _images(self) -> list[ImageItem]:
-        return [item for item in self.recipe.context if isinstance(item, ImageItem)]
 
     def _with_images(self, address: Callable[[str], str]) -> Recipe:
         moved = [
@@ -80,61 +71,44 @@ class Origin:
         return image.data
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What a picture says of itself."""
-
-    run_id: str
-    step: int
-    variation: int
-    seed: int
-    recipe_sha256: str
+def provenance_of_run(journal: Journal) -> Provenance:
+    """The recipe of a run. Raises RunNotFoundError, CorruptRecordError, NewerRecordError and what S3 raises."""
+    return Provenance(journal=journal, stored=find_recipe(journal))
 
 
-def provenance_of_run(journal: Journal) -> Origin:
-    """The recipe of a run. Raises RunNotFoundError, CorruptRecordError and what S3 raises."""
-    return Origin(journal=journal, recipe=read_recipe(journal))
-
-
-def provenance_of_picture(file: Path, journal_of: Callable[[str], Journal]) -> tuple[Origin, Claim]:
-    """The recipe of the run that drew the picture in a file, and what the picture says of itself.
+def provenance_of_picture(file: Path, journal_of: Callable[[str], Journal]) -> tuple[Provenance, PngProvenance]:
+    """The recipe of the run that drew the image in a file, and what the file says of itself.
 
     Raises:
-        ProvenanceError: it is no picture of a run, or its run is not in the bucket, or another one than it says.
+        ProvenanceError: it is no image of a run, or its run is not in the bucket, or that has another recipe.
         OSError: the file can't be read.
-        CorruptRecordError, StoreUnavailableError, StoreRefusedError: as ever.
+        CorruptRecordError, NewerRecordError, StoreUnavailableError, StoreRefusedError: the run can't be read.
     """
-    claim = read_claim(file)
+    picture = read_png_provenance(file)
     try:
-        origin = provenance_of_run(journal_of(claim.run_id))
+        provenance = provenance_of_run(journal_of(picture.run_id))
     except (RunNotFoundError, InvalidNameError) as error:
         raise ProvenanceError(
-            f"{file}: says that it is from run {claim.run_id!r}, which is not in this bucket: {error}"
+            f"{file}: says that it is from run {picture.run_id!r}, which is not in this bucket: {error}"
         ) from None
-    if origin.fingerprint != claim.recipe_sha256:
+    if provenance.stored.sha256 != picture.recipe_sha256:
         raise ProvenanceError(
-            f"{file}: says that its recipe has the SHA-256 {claim.recipe_sha256}; "
-            f"that of run {claim.run_id} in this bucket has {origin.fingerprint}"
+            f"{file}: says that its recipe has the SHA-256 {picture.recipe_sha256}; "
+            f"that of run {picture.run_id} in this bucket has {provenance.stored.sha256}"
         )
-    return origin, claim
+    return provenance, picture
 
 
-def read_claim(file: Path) -> Claim:
-    """What the picture in a file says of itself. Raises ProvenanceError, OSError."""
+def read_png_provenance(file: Path) -> PngProvenance:
+    """What the image in a file says of itself. Raises ProvenanceError, OSError."""
     try:
-        with file.open("rb") as content, Image.open(content, formats=["PNG"]) as picture:
-            said = {key: text for key, text in picture.info.items() if isinstance(key, str)}
+        with file.open("rb") as content, Image.open(content, formats=["PNG"]) as image:
+            chunks = text_chunks(image)
     except (UnidentifiedImageError, SyntaxError, ValueError):  # what Pillow raises of other and of damaged files
         raise ProvenanceError(f"{file}: is no PNG picture; only those that a run left name their recipe") from None
     try:
-        return Claim(
-            run_id=str(said[RUN]),
-            step=int(said[STEP]),
-            variation=int(said[VARIATION]),
-            seed=int(said[SEED]),
-            recipe_sha256=str(said[RECIPE]),
-        )
-    except (KeyError, ValueError):
+        return PngProvenance.from_chunks(chunks)
+    except ValueError:
         raise ProvenanceError(
             f"{file}: does not say which run drew it; only the files that a run left do, not edited or converted ones"
         ) from None

@@ -1,28 +1,23 @@
-"""Whether a run in the bucket is whole: judged from its objects alone, which must be what its recipe asks for."""
+"""Checks that a run in the bucket is whole, from its objects alone: they must be what its recipe asks for."""
 
 import hashlib
 import io
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from core.plan import Draw, Evict, Read, Step, Write, plan
-from core.sequence import derive_seed
-from recipes.canonical import fingerprint, to_json
-from recipes.faults import RecipeError
-from recipes.load import load_resolved
-from recipes.recipe import ImageItem, Recipe, TextItem
-from storage import keys
+from core.plan import Step, plan
+from recipes.canonical import canonical_json, to_document
+from recipes.fields import known
+from storage import keys, png
 from storage.errors import CorruptRecordError, ObjectNotFoundError, RunNotFoundError
-from storage.journal import Artifact, Commit, Journal
-from worker.jobs.artifacts import image_artifact, origin_of, text_artifact
-from worker.serve.run import manifest_of
+from storage.journal import Artifact, Commit, Journal, ModelRecord
+from worker.jobs.artifacts import expected_commit, png_provenance
+from worker.jobs.result import manifest_of
+from worker.jobs.stored_recipe import StoredRecipe, parse_stored_recipe
 
-_NOTHING = Artifact(kind="text", role="image", step=0, key="", content_type="")
-"""Stands for the artifact that a commit lacks."""
 _SHOWN_CHARS = 300
 
 
@@ -64,6 +59,7 @@ def verify(journal: Journal) -> Inspection:
 
     Raises:
         RunNotFoundError: the folder is empty.
+        NewerRecordError: a newer release wrote the run, and only such a one can check it.
         StoreUnavailableError, StoreRefusedError: the bucket can't be read.
     """
     found = {key.removeprefix(journal.folder) for key in journal.store.list(journal.folder)}
@@ -89,13 +85,14 @@ class _Inspector:
         self.accounted: set[str] = set()
         self.flaws: list[Flaw] = []
         self.commits: list[Commit] = []
-        self.recipe: Recipe | None = None
-        self.recipe_sha256: str | None = None
+        self.stored: StoredRecipe | None = None
+        self.model: ModelRecord | None = None
         self.steps: dict[int, Step] = {}
 
     def inspect(self) -> None:
         self._recipe()
-        self.steps = {step.number: step for step in plan(self.recipe)} if self.recipe else {}
+        self._model()
+        self.steps = {step.number: step for step in plan(self.stored.recipe)} if self.stored else {}
         written = sum(name.startswith(keys.COMMITS) for name in self.found)
         for number in range(1, (len(self.steps) or written) + 1):
             self._step(number, self.steps.get(number))
@@ -123,19 +120,34 @@ class _Inspector:
         if data is None:
             return
         try:
-            recipe = load_resolved(json.loads(data))
-        except (RecipeError, ValueError, RecursionError) as error:
-            self._flaw(keys.RECIPE, f"is no recipe that can be read: {error}")
+            stored = parse_stored_recipe(data, self.journal.address(keys.RECIPE))
+        except CorruptRecordError as error:
+            self._flaw(keys.RECIPE, str(error))
             return
-        if to_json(recipe) != data:
+        if canonical_json(stored.document) != data or known(stored.document) != to_document(stored.recipe):
             self._flaw(keys.RECIPE, "is not as a worker writes it: fields are missing or changed")
-        self.recipe = recipe
-        images = [item for item in recipe.context if isinstance(item, ImageItem)]
-        for item in images:
+        for item in stored.images:
             content = self._get(item.image)
             if content is not None and _sha256(content) != item.sha256:
                 self._flaw(item.image, f"has the SHA-256 {_sha256(content)}, the recipe pins {item.sha256}")
-        self.recipe_sha256 = fingerprint(recipe, [item.sha256 or "" for item in images])
+        self.stored = stored
+
+    def _model(self) -> None:
+        """The record of the model; runs that release 0.1.0 began have none."""
+        self.accounted.add(keys.MODEL)
+        try:
+            self.model = self.journal.model()
+        except CorruptRecordError as error:
+            self._flaw(keys.MODEL, str(error))
+            return
+        if self.model and self.stored:
+            recipe = self.stored.recipe
+            for what, found, wanted in (
+                ("model", self.model.name, recipe.model),
+                ("fingerprint", self.model.sha256, recipe.model_sha256 or self.model.sha256),
+            ):
+                if found != wanted:
+                    self._flaw(keys.MODEL, f"has the {what} {found}, the recipe has {wanted}")
 
     def _step(self, number: int, step: Step | None) -> None:
         """The record of a step, whether it is that of the plan's step, and what it says there is."""
@@ -152,10 +164,10 @@ class _Inspector:
         self.commits.append(commit)
         if (commit.run_id, commit.step) != (self.journal.run_id, number):
             self._flaw(name, f"is of step {commit.step} of run {commit.run_id}")
-        if self.recipe_sha256 not in (None, commit.recipe_sha256):
-            self._flaw(name, f"is of another recipe: {commit.recipe_sha256}, recipe.json is {self.recipe_sha256}")
-        if self.recipe and step:
-            expected = _expected(step, self.recipe, commit)
+        if self.stored and self.stored.sha256 != commit.recipe_sha256:
+            self._flaw(name, f"is of another recipe: {commit.recipe_sha256}, recipe.json is {self.stored.sha256}")
+        if self.stored and step:
+            expected = expected_commit(step, self.stored.recipe, commit)
             if expected != commit:
                 self._flaw(name, f"is not the plan's step: {_difference(expected, commit)}")
         for artifact in commit.artifacts:
@@ -177,16 +189,19 @@ class _Inspector:
         try:
             with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
                 image.load()
-                size, info = image.size, image.info
+                size, chunks = image.size, png.text_chunks(image)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             self._flaw(artifact.key, f"is no PNG image: {error}")
             return
         if size != (artifact.width, artifact.height):
             self._flaw(artifact.key, f"is {size} pixels, its commit says {(artifact.width, artifact.height)}")
-        origin = origin_of(self.journal.run_id, artifact, commit.recipe_sha256)
-        for chunk, text in origin.items():
-            if info.get(chunk) != text:
-                self._flaw(artifact.key, f"its text chunk {chunk} is {info.get(chunk)!r}, expected {text!r}")
+        # A worker of release 0.1.0 does not name its model.
+        model_sha256 = self.model.sha256 if self.model and png.CHUNKS["model_sha256"] in chunks else None
+        expected = png_provenance(self.journal.run_id, artifact, commit.recipe_sha256, model_sha256).to_chunks()
+        for chunk in png.CHUNKS.values():
+            if chunks.get(chunk) != expected.get(chunk):
+                said = f"{chunks.get(chunk)!r}, expected {expected.get(chunk)!r}"
+                self._flaw(artifact.key, f"its text chunk {chunk} is {said}")
 
     def _manifest(self) -> None:
         self.accounted.add(keys.MANIFEST)
@@ -197,13 +212,16 @@ class _Inspector:
             return
         if manifest is None:
             self._flaw(keys.MANIFEST, "is missing: the run is not complete")
-        elif self.recipe and self.recipe_sha256:
-            expected = manifest_of(self.journal.run_id, self.recipe, self.recipe_sha256, self.commits)
+        elif self.stored:
+            # A worker of release 0.1.0 does not name its model.
+            model_sha256 = manifest.model_sha256 and (self.model.sha256 if self.model else None)
+            recipe, recipe_sha256 = self.stored.recipe, self.stored.sha256
+            expected = manifest_of(self.journal.run_id, recipe, recipe_sha256, self.commits, model_sha256=model_sha256)
             if manifest != expected:
                 self._flaw(keys.MANIFEST, f"is not what the commits say: {_difference(expected, manifest)}")
 
     def _page(self) -> None:
-        if self.recipe is None or not self.recipe.output.page:
+        if self.stored is None or not self.stored.recipe.output.page:
             return
         html = self._get(keys.PAGE)
         images = [made.key for commit in self.commits for made in commit.artifacts if made.kind == "image"]
@@ -211,48 +229,6 @@ class _Inspector:
             for name in images:
                 if str(name).encode() not in html:
                     self._flaw(keys.PAGE, f"does not show {name}")
-
-
-def _expected(step: Step, recipe: Recipe, found: Commit) -> Commit:
-    """`found` with all of it that follows from the recipe as the recipe has it."""
-    first = next(iter(found.artifacts), _NOTHING)
-    match step:
-        case Read(role="refinement", item=TextItem(text=text)):
-            data = text.encode()
-            given = text_artifact(step.number, step.path, "refinement", given=True)
-            return replace(found, kind="read", artifacts=(replace(given, size=len(data), sha256=_sha256(data)),))
-        case Read():
-            return replace(found, kind="read", artifacts=())
-        case Write(role=role):
-            written = text_artifact(step.number, step.path, role)
-            return replace(found, kind="write", artifacts=(replace(written, size=first.size, sha256=first.sha256),))
-        case Draw() if step.attempt and found.kind == "skip":
-            return replace(found, artifacts=())
-        case Draw():
-            return replace(found, kind="draw", artifacts=tuple(_images(step, recipe, found.artifacts)))
-        case Evict():
-            return replace(found, kind="forget", artifacts=())
-
-
-def _images(step: Draw, recipe: Recipe, found: Sequence[Artifact]) -> Iterator[Artifact]:
-    """All variations of a first try; of a further one those that are there, which ones is the judge's doing."""
-    if step.attempt:
-        yield from (_image(image, image.variation, step, recipe) for image in found)
-        return
-    for variation in range(step.variations):
-        yield _image(found[variation] if variation < len(found) else _NOTHING, variation, step, recipe)
-
-
-def _image(found: Artifact, variation: int, step: Draw, recipe: Recipe) -> Artifact:
-    """A variation: its pixels and its score are its own, and its size where the recipe leaves that to the context."""
-    expected = image_artifact(
-        step,
-        variation,
-        seed=derive_seed(recipe.seed, step.number, variation, "noise"),
-        width=recipe.image.width or found.width or 0,
-        height=recipe.image.height or found.height or 0,
-    )
-    return replace(expected, size=found.size, sha256=found.sha256, score=found.score, chosen=found.chosen)
 
 
 def _difference(expected: Any, found: Any) -> str:  # noqa: ANN401 - two dataclasses of one kind

@@ -1,5 +1,6 @@
-"""What the steps of a sequence make, on its way to the store and back."""
+"""The artifacts of a step: which ones it has to leave, how they are stored, and how they are read again."""
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,43 +10,92 @@ from PIL import Image
 
 from core.events import Evicted, ImageReady, ItemRead, Skipped, StepEnded, TextReady, Variation
 from core.plan import Draw, Path, Read, Step, Write
-from core.sequence import StepOutput
+from core.sequence import StepOutput, derive_seed
+from recipes.recipe import Recipe, TextItem
 from storage import keys, png
 from storage.errors import CorruptRecordError
-from storage.journal import Artifact, Commit, Journal, Role
+from storage.journal import Artifact, Commit, Journal, Role, StepKind
 from storage.uploader import PendingObject, PendingStep
 from worker.jobs.job import Job
 
 TEXT_TYPE = "text/plain; charset=utf-8"
+_ABSENT = Artifact(kind="text", role="image", step=0, key="", content_type="")
+"""Stands for an artifact that a commit lacks."""
+
+
+def expected_artifacts(step: Step, recipe: Recipe) -> tuple[Artifact, ...]:
+    """What `step` leaves: all that follows from the recipe, so without what only the model decides.
+
+    That is the content (but of a given text), the score and the selection; an image that takes its size from the
+    context has None for it. A further attempt at an image leaves only those that it draws again.
+    """
+    match step:
+        case Read(role="refinement", item=TextItem(text=text)):
+            return (_with_content(_text(step, "refinement", given=True), text.encode()),)
+        case Write(role=role):
+            return (_text(step, role),)
+        case Draw():
+            return tuple(_image(step, variation, recipe) for variation in range(step.variations))
+        case _:
+            return ()
+
+
+def expected_commit(step: Step, recipe: Recipe, found: Commit) -> Commit:
+    """The commit of `step` as it has to be where `found` is: the same but for what contradicts the recipe."""
+    expected = expected_artifacts(step, recipe)
+    kind: StepKind = step.kind
+    if isinstance(step, Draw) and step.attempt:  # the scores decide which variations are drawn again, if any
+        kind = "skip" if found.kind == "skip" else kind
+        again = {artifact.variation for artifact in found.artifacts} if kind == "draw" else set()
+        expected = tuple(artifact for artifact in expected if artifact.variation in again)
+    artifacts = [
+        _as_drawn(one, found.artifacts[number] if number < len(found.artifacts) else _ABSENT)
+        for number, one in enumerate(expected)
+    ]
+    return replace(found, kind=kind, artifacts=tuple(artifacts))
+
+
+def _as_drawn(expected: Artifact, found: Artifact) -> Artifact:
+    """`expected` with what the recipe leaves open as `found` has it."""
+    return replace(
+        expected,
+        size=expected.size or found.size,
+        sha256=expected.sha256 or found.sha256,
+        width=expected.width or found.width,
+        height=expected.height or found.height,
+        score=found.score,
+        selected=found.selected,
+    )
 
 
 def pending_step(job: Job, ended: StepEnded) -> PendingStep:
     """The step that just ended, as what is to be stored of it."""
-    number = ended.step.number
+    step = ended.step
+    expected = expected_artifacts(step, job.recipe)
     match ended:
-        case TextReady():
-            return PendingStep(step=number, kind="read" if ended.given else "write", objects=(_text_object(ended),))
-        case ImageReady():
-            objects = tuple(_image_object(job, ended.step, variation) for variation in ended.variations)
-            return PendingStep(step=number, kind="draw", objects=objects)
-        case ItemRead():
-            return PendingStep(step=number, kind="read")
+        case TextReady(text=text):
+            data = text.encode()
+            pending = PendingObject(about=expected[0], encode=lambda: data, size_estimate=len(data))
+            return PendingStep(step=step.number, kind=step.kind, objects=(pending,))
+        case ImageReady(variations=variations):
+            objects = tuple(_pending_image(job, expected[variation.number], variation) for variation in variations)
+            return PendingStep(step=step.number, kind=step.kind, objects=objects)
         case Skipped():
-            return PendingStep(step=number, kind="skip")
-        case Evicted():
-            return PendingStep(step=number, kind="forget")
+            return PendingStep(step=step.number, kind="skip")
+        case ItemRead() | Evicted():
+            return PendingStep(step=step.number, kind=step.kind)
 
 
 def check_committed(job: Job, steps: Sequence[Step], commits: Sequence[Commit], journal: Journal) -> None:
     """Raises CorruptRecordError when `commits` are not the first of `steps`."""
     for number, commit in enumerate(commits, 1):
         step = steps[number - 1] if number <= len(steps) else None
+        kinds = _kinds(step) if step else ("none",)
         if commit.recipe_sha256 != job.recipe_sha256:
             why = f"is of another recipe, {commit.recipe_sha256[:80]}"
-        elif step is None or commit.kind not in _kinds(step):
-            what = " or ".join(_kinds(step)) if step else "none"
-            why = f"is of a {commit.kind} step, and the plan's step is {what}"
-        elif not _names_what_it_made(step, commit):
+        elif step is None or commit.kind not in kinds:
+            why = f"is of a {commit.kind} step, and the plan's step is {' or '.join(kinds)}"
+        elif expected_commit(step, job.recipe, commit) != commit or not _can_continue(step, commit):
             why = f"names {len(commit.artifacts)} objects, which are not those of its {commit.kind} step"
         else:
             continue
@@ -53,34 +103,17 @@ def check_committed(job: Job, steps: Sequence[Step], commits: Sequence[Commit], 
 
 
 def _kinds(step: Step) -> tuple[str, ...]:
-    kind = type(step).__name__.lower()
-    return (kind, "skip") if isinstance(step, Draw) and step.attempt else (kind,)
+    return (step.kind, "skip") if isinstance(step, Draw) and step.attempt else (step.kind,)
 
 
-def _names_what_it_made(step: Step, commit: Commit) -> bool:
-    """Whether the sequence finds in `commit` what it needs to go on behind `step`."""
-    made = commit.artifacts
-    match step:
-        case Write(role=role) | Read(role="refinement" as role):
-            expected = text_artifact(step.number, step.path, role, given=isinstance(step, Read))
-            return len(made) == 1 and _but_for_its_content(made[0]) == expected
-        case Draw() if commit.kind == "draw":
-            chosen = {artifact.variation for artifact in made if artifact.chosen}
-            right = chosen == set(range(step.variations)) if step.forks else bool(chosen)
-            return bool(made) and all(_is_drawn_by(step, one) for one in made) and (right or step.attempt > 0)
-        case _:
-            return not made
-
-
-def _is_drawn_by(step: Draw, artifact: Artifact) -> bool:
-    """Whether an image is named and placed as those that `step` draws."""
-    seed, width, height = artifact.seed or 0, artifact.width or 0, artifact.height or 0
-    expected = image_artifact(step, artifact.variation, seed=seed, width=width, height=height)
-    return _but_for_its_content(artifact) == expected
-
-
-def _but_for_its_content(artifact: Artifact) -> Artifact:
-    return replace(artifact, size=0, sha256="", score=None, chosen=True)
+def _can_continue(step: Step, commit: Commit) -> bool:
+    """Whether `commit` selects images from which the sequence can continue."""
+    if not isinstance(step, Draw) or commit.kind == "skip":
+        return True
+    selected = {artifact.variation for artifact in commit.artifacts if artifact.selected}
+    return bool(commit.artifacts) and (
+        step.attempt > 0 or (selected == set(range(step.variations)) if step.forks else bool(selected))
+    )
 
 
 def restored(commit: Commit, journal: Journal) -> StepOutput:
@@ -89,27 +122,42 @@ def restored(commit: Commit, journal: Journal) -> StepOutput:
     Raises CorruptRecordError when the store no longer holds what was committed.
     """
     if commit.kind == "draw":
-        return tuple(_variation(artifact, journal) for artifact in commit.artifacts if artifact.chosen)
+        return tuple(_variation(artifact, journal) for artifact in commit.artifacts if artifact.selected)
     for artifact in commit.artifacts:
         return journal.made(artifact).decode()
     return None
 
 
-def text_artifact(number: int, path: Path, role: Role, *, given: bool = False) -> Artifact:
-    """A text of the step `number`, but for its words."""
+def dotted(path: Path) -> str:
+    """A branch of a tree as people read it: 0.1."""
+    return ".".join(map(str, path))
+
+
+def png_provenance(run_id: str, artifact: Artifact, recipe_sha256: str, model_sha256: str | None) -> png.PngProvenance:
+    """What the file of an image says of itself."""
+    return png.PngProvenance(
+        run_id=run_id,
+        step=artifact.step,
+        variation=artifact.variation,
+        seed=artifact.seed or 0,
+        recipe_sha256=recipe_sha256,
+        model_sha256=model_sha256,
+    )
+
+
+def _text(step: Step, role: Role, *, given: bool = False) -> Artifact:
     return Artifact(
         kind="text",
         role=role,
-        step=number,
-        path=dotted(path),
-        key=keys.step_text(number, role, path),
+        step=step.number,
+        path=dotted(step.path),
+        key=keys.step_text(step.number, role, step.path),
         content_type=TEXT_TYPE,
         given=given,
     )
 
 
-def image_artifact(step: Draw, variation: int, *, seed: int, width: int, height: int) -> Artifact:
-    """A variation that `step` drew, but for its bytes and what was found of it; sizes in pixels."""
+def _image(step: Draw, variation: int, recipe: Recipe) -> Artifact:
     branch = step.branch(variation)
     return Artifact(
         kind="image",
@@ -121,41 +169,25 @@ def image_artifact(step: Draw, variation: int, *, seed: int, width: int, height:
         index=step.index,
         variation=variation,
         attempt=step.attempt,
-        seed=seed,
-        width=width,
-        height=height,
+        seed=derive_seed(recipe.seed, step.number, variation, "noise"),
+        width=recipe.image.width,
+        height=recipe.image.height,
     )
 
 
-def dotted(path: Path) -> str:
-    """A branch of a tree as people read it: 0.1."""
-    return ".".join(map(str, path))
+def _with_content(artifact: Artifact, data: bytes) -> Artifact:
+    return replace(artifact, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def origin_of(run_id: str, artifact: Artifact, recipe_sha256: str) -> dict[str, str]:
-    """What an image says of itself, as its text chunks."""
-    return {
-        "autosequence:run": run_id,
-        "autosequence:step": str(artifact.step),
-        "autosequence:variation": str(artifact.variation),
-        "autosequence:seed": str(artifact.seed),
-        "autosequence:recipe-sha256": recipe_sha256,
-    }
-
-
-def _text_object(ready: TextReady) -> PendingObject:
-    data = ready.text.encode()
-    about = text_artifact(ready.step.number, ready.step.path, ready.role, given=ready.given)
-    return PendingObject(about=about, encode=lambda: data, size_estimate=len(data))
-
-
-def _image_object(job: Job, step: Draw, variation: Variation) -> PendingObject:
+def _pending_image(job: Job, expected: Artifact, variation: Variation) -> PendingObject:
     image = variation.image
-    about = image_artifact(step, variation.number, seed=variation.seed, width=image.width, height=image.height)
-    origin = origin_of(job.run_id, about, job.recipe_sha256)
+    about = replace(
+        expected, width=image.width, height=image.height, score=variation.score, selected=variation.selected
+    )
+    chunks = png_provenance(job.run_id, about, job.recipe_sha256, job.model_sha256).to_chunks()
     return PendingObject(
-        about=replace(about, score=variation.score, chosen=variation.chosen),
-        encode=partial(png.encode_png, image, origin),
+        about=about,
+        encode=partial(png.encode_png, image, chunks),
         size_estimate=image.width * image.height * len(image.getbands()),
     )
 

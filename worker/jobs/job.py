@@ -1,20 +1,23 @@
 """A run that is ready: what was asked for, resolved to a recipe and input images that are stored with the run."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from core.plan import plan
-from recipes.canonical import fingerprint, to_json
+from recipes.canonical import canonical_json, fingerprint_of, to_document
 from recipes.faults import Fault, RecipeError
-from recipes.load import Given, find, load_resolved, read
+from recipes.load import Given, find, read
 from recipes.model_spec import ModelSpec
-from recipes.recipe import ImageItem, Recipe
+from recipes.recipe import Recipe
 from storage import keys
-from storage.errors import CorruptRecordError, ObjectNotFoundError
+from storage.errors import ObjectNotFoundError
 from storage.journal import Journal
 from worker.jobs.inputs import InputImage, Sources, checked, with_references
 from worker.jobs.request import RunRequest
+from worker.jobs.stored_recipe import read_stored_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +27,16 @@ class Job:
     run_id: str
     recipe: Recipe
     """Resolved: every default filled in, images referred to as the run's own inputs and pinned to their hashes."""
+    document: Mapping[str, Any]
+    """The recipe as stored. The release that began the run may have given it fields that this one does not know."""
     inputs: tuple[InputImage, ...]
+    model_sha256: str | None = None
+    """The fingerprint of the model that the run was begun with; None when it is not recorded."""
 
-    @property
+    @cached_property
     def recipe_sha256(self) -> str:
-        """What the run's outcome is decided by."""
-        return fingerprint(self.recipe, [image.sha256 for image in self.inputs])
+        """The identity of the run: what its outcome is decided by."""
+        return fingerprint_of(self.document, [image.sha256 for image in self.inputs])
 
     def sizes_at(self, number: int) -> str:
         """What decides how much memory the step `number` takes, in words."""
@@ -40,14 +47,19 @@ class Job:
         return f"at step {number} with {items} context items and {size}{together}"
 
 
-def resolve(request: RunRequest, spec: ModelSpec, *, recipes: Path, sources: Sources) -> Job:
-    """What `request` asks for, on the model of `spec`. Raises RecipeError or InputError."""
+def resolve(
+    request: RunRequest, spec: ModelSpec, *, recipes: Path, sources: Sources, model_sha256: str | None = None
+) -> Job:
+    """What `request` asks for, on the model of `spec`, whose fingerprint is `model_sha256` where that is known.
+
+    Raises RecipeError or InputError.
+    """
     source = find(request.recipe, recipes) if isinstance(request.recipe, str) else request.recipe
     given = read(source, overrides=request.overrides, variables=request.variables)
-    return prepare(given, spec=spec, sources=sources, run_id=request.run_id)
+    return prepare(given, spec=spec, sources=sources, run_id=request.run_id, model_sha256=model_sha256)
 
 
-def prepare(given: Given, *, spec: ModelSpec, sources: Sources, run_id: str) -> Job:
+def prepare(given: Given, *, spec: ModelSpec, sources: Sources, run_id: str, model_sha256: str | None = None) -> Job:
     """The job of a recipe on the model of `spec`. Raises RecipeError or InputError."""
     recipe = given.resolve(spec)
     if recipe.model not in (None, spec.name):
@@ -56,24 +68,35 @@ def prepare(given: Given, *, spec: ModelSpec, sources: Sources, run_id: str) -> 
     recipe = replace(recipe, model=spec.name)
     images = sources.fetch(recipe)
     references = [keys.input_image(index, image.extension) for index, image in enumerate(images)]
-    return Job(run_id=run_id, recipe=with_references(recipe, images, references), inputs=images)
+    recipe = with_references(recipe, images, references)
+    document = to_document(recipe)
+    return Job(run_id=run_id, recipe=recipe, document=document, inputs=images, model_sha256=model_sha256)
 
 
 def store(job: Job, journal: Journal) -> None:
-    """Store the job's inputs, then its recipe. Raises CommitConflictError when other ones are there."""
+    """Store the job's inputs, then its recipe and its model. Raises CommitConflictError when other ones are there.
+
+    The recipe comes before the model: a worker that stops in between leaves a run of an unrecorded model, which every
+    worker can continue, and not the record of a model that none serves.
+    """
     for index, image in enumerate(job.inputs):
         journal.put_once(keys.input_image(index, image.extension), image.data, content_type=image.content_type)
-    journal.put_once(keys.RECIPE, to_json(job.recipe), content_type="application/json")
+    journal.put_once(keys.RECIPE, canonical_json(job.document), content_type="application/json")
+    if job.model_sha256 is not None:
+        journal.write_model(job.recipe.model or "", job.model_sha256)
 
 
 def restore(run_id: str, journal: Journal) -> Job | None:
-    """The job that is stored in the run's folder; None when none is, or not wholly. Raises CorruptRecordError."""
+    """The job that is stored in the run's folder; None when none is. Raises CorruptRecordError, NewerRecordError."""
     try:
-        recipe = load_resolved(json.loads(journal.get(keys.RECIPE)))
+        stored = read_stored_recipe(journal)
     except ObjectNotFoundError:
         return None
-    except (ValueError, RecursionError) as error:  # a RecipeError among them
-        raise CorruptRecordError(f"{journal.address(keys.RECIPE)}: not a recipe of this program: {error}") from error
-    references = [item.image for item in recipe.context if isinstance(item, ImageItem)]
-    images = tuple(checked(reference, journal.get(reference)) for reference in references)
-    return Job(run_id=run_id, recipe=recipe, inputs=images)
+    model = journal.model()
+    return Job(
+        run_id=run_id,
+        recipe=stored.recipe,
+        document=stored.document,
+        inputs=tuple(checked(item.image, journal.get(item.image)) for item in stored.images),
+        model_sha256=model.sha256 if model else None,
+    )

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 from storage import keys
 from storage.errors import InvalidNameError
-from storage.redis.state import RunRecord
+from storage.redis.record import RunRecord
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 

@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from recipes.canonical import canonical_json, fingerprint_of
 from recipes.load import load
+from storage.events import ArtifactStored
 from storage.objects.s3 import S3Store
 from tests.worker.serving import DEADLINE_S, WorkerProcess, env_of, objects_of, recipe
 from tests.worker.shell import Shell, one_error, said
@@ -115,7 +116,7 @@ def test_without_a_worker_a_branch_waits(
 def test_python_branches_a_run_under_way(client: Client) -> None:
     run_id = client.submit(recipe(num_images=8, image={"num_timesteps": 1000}))
     for event in client.watch(run_id, timeout_s=DEADLINE_S):
-        if event.type == "artifact" and event.data["role"] == "thinking":
+        if isinstance(event, ArtifactStored) and event.role == "thinking":
             break
     with pytest.raises(PlaceError, match="is not done yet"):
         client.branch(run_id, at=24)

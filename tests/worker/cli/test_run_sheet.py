@@ -1,5 +1,7 @@
 """The contact sheet of a run shows what went on, what it was chosen from, or the tree that it grew into."""
 
+import base64
+import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +11,7 @@ from PIL import Image
 
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
-from storage.sheet import LINE, MARK
+from storage.sheet import LINE, MARK, SOFT
 from tests.worker.serving import PREFIX, make_run, recipe, request
 from worker.cli.run_sheet import TREE_SIDES_PX, run_sheet, words_of
 
@@ -42,6 +44,19 @@ def test_a_linear_run_shows_its_images_in_order() -> None:
 def test_tries_that_were_dropped_are_not_on_the_sheet() -> None:
     sheet = sheet_of(made(num_images=1, retry={"below": 1.0, "times": 2}))
     assert sheet.width == 20 + 276
+
+
+def test_all_that_was_given_stands_first() -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), "#00ff00").save(data, "PNG")
+    reference = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+    sheet = sheet_of(made(num_images=1, context=[{"text": "A cat"}, {"image": reference}, {"text": "A dog"}]))
+    strip = sheet.crop((0, 0, sheet.width, 20 + 31 + 192))
+    assert sheet.width == 20 + 3 * (192 + 20)
+    assert count(strip, (0, 255, 0)) == 192 * 192
+    for column in (0, 2):
+        left = 20 + column * (192 + 20)
+        assert count(strip.crop((left, 51, left + 192, 51 + 192)), SOFT) > 0
 
 
 def test_variations_stand_in_rows_and_one_of_each_is_framed() -> None:

@@ -11,7 +11,7 @@ JOURNAL = Journal(MemoryStore(), "", "r")
 
 
 def test_variations_are_told_apart_and_the_chosen_one_named() -> None:
-    lines = artifact_lines([image(2), *variations(3, 0.25, 0.5, index=1, chosen=1)], JOURNAL).plain.splitlines()
+    lines = artifact_lines([image(2), *variations(3, 0.25, 0.5, index=1, selected=1)], JOURNAL).plain.splitlines()
     assert lines[0].split()[:3] == ["2", "image", "1"]
     assert "(" not in lines[0]
     assert lines[1].startswith("  3  image 2 ")

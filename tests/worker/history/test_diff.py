@@ -179,7 +179,7 @@ def test_a_branch_whose_context_was_changed_is_a_run_like_any_other(bucket: Buck
     bucket.run(PARENT, recipe())
     bucket.run(BRANCH, {**bucket.branched(3), "context": [{"text": "A dog"}]})
     found = compared(bucket)
-    assert found.other.origin is None
+    assert found.other.fork_point is None
     assert found.changes[0].field == "context.0.text"
 
 

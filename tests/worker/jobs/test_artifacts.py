@@ -24,7 +24,7 @@ RUN = "run-1"
 def content(made: StepOutput) -> object:
     """What a step made, to compare."""
     if isinstance(made, tuple):
-        return [(one.number, one.image.tobytes(), one.seed, one.score) for one in made if one.chosen]
+        return [(one.number, one.image.tobytes(), one.seed, one.score) for one in made if one.selected]
     return made
 
 
@@ -33,7 +33,7 @@ def made(event: Event) -> StepOutput:
         case TextReady(text=text):
             return text
         case ImageReady(variations=variations):
-            return tuple(one for one in variations if one.chosen)
+            return tuple(one for one in variations if one.selected)
         case _:
             return None
 
@@ -151,7 +151,7 @@ def test_more_records_than_the_plan_has_steps_are_told() -> None:
 def test_a_stored_recipe_that_is_none_is_told(stored: bytes) -> None:
     journal = Journal(MemoryStore(), PREFIX, RUN)
     journal.put("recipe.json", stored, content_type="application/json")
-    with pytest.raises(CorruptRecordError, match=r"recipe\.json: not a recipe of this program"):
+    with pytest.raises(CorruptRecordError, match=r"recipe\.json: is no recipe that can be read"):
         restore(RUN, journal)
 
 

@@ -1,0 +1,62 @@
+"""Records are JSON objects of a version, written and read by this and by other releases.
+
+A record without `version` has version 1. A release may add fields without a new version when readers that ignore them
+do nothing wrong; so readers ignore fields that they do not know, and absent ones have a default.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from storage.errors import CorruptRecordError, NewerRecordError
+
+T = TypeVar("T")
+
+VERSION: Final = 1
+"""The newest version of a record that this release reads."""
+TOLERANT: Final[dict[str, Any]] = {"extra": "ignore", "strict": True}
+"""The pydantic configuration of a record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Versioned:
+    """What all records have."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
+
+    version: Any = 1
+
+
+_VERSIONED = TypeAdapter(_Versioned)
+
+
+def read_record(data: bytes, reader: TypeAdapter[T], address: str) -> T:
+    """The record in `data`, which is at `address`. Raises NewerRecordError, CorruptRecordError."""
+    try:
+        check_version(_VERSIONED.validate_json(data).version, address)
+        return reader.validate_json(data)
+    except ValidationError as error:
+        faults = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)[:3]]
+        why = "; ".join(f"{place or 'as a whole'}: {message}" for place, message in faults)
+        raise CorruptRecordError(f"{address}: not a record of this program: {why}") from error
+
+
+def check_version(version: object, address: str, *, known: int = VERSION) -> None:
+    """Raises NewerRecordError when a record of `version` is for a newer release; this one reads up to `known`.
+
+    Raises CorruptRecordError when `version` is no version.
+    """
+    if type(version) is not int or version < 1:
+        raise CorruptRecordError(f"{address}: not a record of this program: version: must be a whole number from 1")
+    if version > known:
+        raise NewerRecordError(
+            f"{address}: has version {version}, written by a newer release; this release reads up to {known}"
+        )
+
+
+def record_json(document: Mapping[str, Any], *, sort_keys: bool) -> bytes:
+    """The one way to write a record, to the byte."""
+    return (json.dumps(document, ensure_ascii=False, indent=2, sort_keys=sort_keys) + "\n").encode()
