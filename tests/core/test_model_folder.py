@@ -1,5 +1,6 @@
-"""What a recipe may assume of a model is read from its folder, and a folder that can't be used says why."""
+"""A model folder gives the spec and the fingerprint of its model; a folder that can't be used says why."""
 
+import hashlib
 import json
 import shutil
 import struct
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.model_folder import ModelFolderError, read_spec
+from core.model_folder import FINGERPRINTED, ModelFolderError, fingerprint, read_spec
 from recipes.model_spec import ResizeRule, TrainingLimits
 
 TINY = Path(__file__).resolve().parents[2] / "models" / "tiny-bagel"
@@ -89,3 +90,72 @@ def test_a_folder_is_called_by_its_name_in_lower_case(tmp_path: Path) -> None:
     shutil.copy(folder(tmp_path) / "ema.safetensors", copy)
     shutil.copy(tmp_path / "llm_config.json", copy)
     assert read_spec(copy).name == "bagel-7b-mot"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_fingerprint_is_that_of_the_files_as_sha256sum_lists_them(tmp_path: Path) -> None:
+    (tmp_path / "ema.safetensors").write_bytes(b"weights")
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / "README.md").write_bytes(b"decides nothing")
+    lines = f"{sha256(b'{}')}  config.json\n{sha256(b'weights')}  ema.safetensors\n"
+    assert fingerprint(tmp_path) == sha256(lines.encode())
+
+
+def test_a_fingerprint_does_not_depend_on_the_folders_name(tmp_path: Path) -> None:
+    original = fingerprint(folder(tmp_path))
+    copy, link = tmp_path / "copy", tmp_path / "link"
+    copy.mkdir()
+    for name in ("ema.safetensors", "llm_config.json"):
+        shutil.copy(tmp_path / name, copy)
+    link.symlink_to(copy)
+    assert fingerprint(copy) == fingerprint(link) == original
+
+
+@pytest.mark.parametrize("name", FINGERPRINTED)
+def test_each_file_that_decides_what_a_model_computes_counts(tmp_path: Path, name: str) -> None:
+    before = fingerprint(folder(tmp_path))
+    with (tmp_path / name).open("ab") as file:
+        file.write(b" ")
+    assert fingerprint(tmp_path) != before
+
+
+def test_hashes_are_kept_until_a_file_changes(tmp_path: Path) -> None:
+    cache = tmp_path / "new" / "hashes.json"
+    model = tmp_path / "model"
+    model.mkdir()
+    before = fingerprint(folder(model), cache)
+    assert before == fingerprint(model)
+    kept = json.loads(cache.read_text())
+    cache.write_text(json.dumps(dict.fromkeys(kept, "0" * 64)))
+    assert fingerprint(model, cache) not in (before, fingerprint(model))  # read from the cache, not from the files
+    cache.write_text(json.dumps(kept))
+    weights = model / "ema.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert fingerprint(model, cache) == fingerprint(model) != before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\xff"])
+def test_a_damaged_cache_is_replaced(tmp_path: Path, content: str) -> None:
+    cache = tmp_path / "hashes.json"
+    cache.write_text(content, encoding="latin-1")
+    model = tmp_path / "model"
+    model.mkdir()
+    assert fingerprint(folder(model), cache) == fingerprint(model)
+    assert len(json.loads(cache.read_text())) == 2
+
+
+def test_a_cache_that_can_not_be_written_costs_only_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    model = tmp_path / "model"
+    model.mkdir()
+    assert fingerprint(folder(model), tmp_path / "file" / "hashes.json") == fingerprint(model)
+    assert "can't be kept" in caplog.text
+
+
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (folder(tmp_path) / "config.json").mkdir()
+    with pytest.raises(ModelFolderError, match=r"config\.json: can't be read: "):
+        fingerprint(tmp_path)
