@@ -35,12 +35,12 @@ def _mode_defaults(mode: Mode) -> dict[str, Any]:
 
 
 def default_source(path: FieldPath, spec: ModelSpec | None, mode: Mode) -> str:
-    """The source of the default at `path`: "mode default", "model default", or "default" for BAGEL's own."""
+    """The source of the default at `path`: "the mode's", "the model's", or "default" for BAGEL's own."""
     group, name = (*path, None, None)[:2]
     if group == "image" and name in _mode_defaults(mode):
-        return "mode default"
+        return "the mode's"
     from_model = {"text": spec.text_defaults, "image": spec.image_defaults}.get(str(group), {}) if spec else {}
-    return "model default" if name in from_model else "default"
+    return "the model's" if name in from_model else "default"
 
 
 def fill_in(given: Mapping[str, Any], spec: ModelSpec | None) -> dict[str, Any]:

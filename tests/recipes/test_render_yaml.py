@@ -50,9 +50,9 @@ def test_what_is_given_is_told_without_a_remark_and_a_default_with_its_source() 
         "  times: 1",
         "seed: 0  # default",
         "refinement_prompts: []  # default",
-        "  num_timesteps: 24  # model default",
-        "  cfg_img_scale: 1.0  # mode default",
-        "  cfg_renorm_min: 0.0  # model default",
+        "  num_timesteps: 24  # the model's",
+        "  cfg_img_scale: 1.0  # the mode's",
+        "  cfg_renorm_min: 0.0  # the model's",
         "  format: png  # default",
     ):
         assert line in lines
@@ -64,16 +64,14 @@ def test_editing_has_defaults_of_its_own() -> None:
     assert {
         "  - image: s3://bucket/a.png",
         "    sha256: null  # default",
-        "  width: null  # mode default",
-        "  cfg_interval: [0.0, 1.0]  # mode default",
+        "  width: null  # the mode's",
+        "  cfg_interval: [0.0, 1.0]  # the mode's",
         "  cfg_img_scale: 3.0",
     } <= set(lines)
 
 
 def test_image_guidance_that_is_off_whatever_is_given_is_the_modes() -> None:
-    assert "  cfg_img_scale: 1.0  # mode default" in told(
-        "name: a\ncontext: [{text: b}]\nimage: {cfg_img_scale: 3.0}\n"
-    )
+    assert "  cfg_img_scale: 1.0  # the mode's" in told("name: a\ncontext: [{text: b}]\nimage: {cfg_img_scale: 3.0}\n")
 
 
 def test_values_from_elsewhere_say_so(tmp_path: Path) -> None:

@@ -78,4 +78,4 @@ class WorkerRuntime:
             retry(lambda: probe(self.objects))
         except StorageError as error:
             raise ServiceUnavailableError(f"S3 can't be used: {error}; it is set by AUTOSEQ_S3_…") from error
-        self.runs.announce(spec.name, spec.to_json())
+        self.runs.announce(spec.name, spec.to_json_0_1())

@@ -144,7 +144,7 @@ def test_a_recipe_is_shown_with_its_defaults_and_loads_again(shell: Shell) -> No
 
 def test_a_recipe_is_shown_for_a_model(shell: Shell) -> None:
     model = str(PROJECT / "models" / "tiny-bagel")
-    assert "  num_timesteps: 24  # model default\n" in said(shell("show-recipe", "night-sky", "--model", model))
+    assert "  num_timesteps: 24  # the model's\n" in said(shell("show-recipe", "night-sky", "--model", model))
     shell.use({"AUTOSEQ_MODEL": "nowhere"})
     assert "  num_timesteps: 50  # default\n" in said(shell("show-recipe", "night-sky"))
     assert "too small" in one_error(shell("show-recipe", "night-sky", "--set", "num_images=0"), code=2)
