@@ -76,8 +76,8 @@ def test_every_fault_of_every_combination_is_told_before_anything_is_queued(idle
     with pytest.raises(RecipeError) as raised:
         idle_client.sweep(recipe(), {"cfg_text_scale": [4, 200], "num_images": [1, 99], "seed": [1, 2]}, sweep_id="bad")
     assert str(raised.value).splitlines() == [
-        "override num_images: 99 is too large; allowed: whole numbers from 1 to 64 (with num_images=99)",
-        "override image.cfg_text_scale: 200 is too large; allowed: numbers from 0 to 100 (with cfg_text_scale=200)",
+        "override num_images: 99 is too large (with num_images=99); allowed: whole numbers from 1 to 64",
+        "override image.cfg_text_scale: 200 is too large (with cfg_text_scale=200); allowed: numbers from 0 to 100",
     ]
     with pytest.raises(RecipeError, match="unknown field 'num_imges'") as raised:
         idle_client.sweep(recipe(num_imges=3), {"seed": [1, 2]})
