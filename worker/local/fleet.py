@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from worker.local.process import TAIL_LINES, LocalServiceError
+from worker.local.process import TAIL_LINES, LocalServiceError, bound_to_parent
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
@@ -26,10 +26,18 @@ class WorkerFleet:
         gpus: CUDA device numbers.
         options: more options for `celery worker`.
         log: file for their output; by default they write to the output of this process.
+        orphan_signal: signal that they get when this process ends without stopping them. With SIGTERM they hand their
+            run back, which needs Redis.
     """
 
     def __init__(
-        self, env: Mapping[str, str], *, gpus: Sequence[int] = (), options: Sequence[str] = (), log: Path | None = None
+        self,
+        env: Mapping[str, str],
+        *,
+        gpus: Sequence[int] = (),
+        options: Sequence[str] = (),
+        log: Path | None = None,
+        orphan_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.log = log
         output = log.open("wb") if log else None
@@ -37,7 +45,7 @@ class WorkerFleet:
         try:
             self._processes = [
                 subprocess.Popen(  # noqa: S603 - a fixed command line, without a shell
-                    command(gpu, options),
+                    bound_to_parent(command(gpu, options), orphan_signal),
                     env=environment(env, gpu),
                     stdin=subprocess.DEVNULL,
                     stdout=output,

@@ -1,6 +1,7 @@
 """A server as a child process that logs to a file and ends with its parent."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,21 +12,26 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 3.0
 TAIL_LINES = 15
 
-# Runs in the child before the server. It asks the kernel to kill the server when its parent ends, even by SIGKILL.
-# A preexec_fn could deadlock in a process with threads. Both servers keep their data when they are killed.
+# Runs in the child before the program. It asks the kernel to signal the program when its parent ends, even by SIGKILL.
+# A preexec_fn could deadlock in a process with threads.
 _LAUNCHER = """
 import os, sys
 if sys.platform == "linux":
-    import ctypes, signal
+    import ctypes
     PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(sys.argv[2]), 0, 0, 0)
 if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
+    os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
 class LocalServiceError(RuntimeError):
     """A local server can't be started. The message says which, why, and what to do."""
+
+
+def bound_to_parent(command: Sequence[str], number: int = signal.SIGKILL) -> list[str]:
+    """A command that runs `command` and sends it the signal `number` when the thread that starts it ends."""
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(int(number)), *command]
 
 
 class ServerProcess:
@@ -44,10 +50,9 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start without waiting. The server ends with the thread that calls this, so call it from the main thread."""
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self.command]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed command line, without a shell
-                launcher,
+                bound_to_parent(self.command),  # both servers keep their data when they are killed
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,21 +1,40 @@
-"""What the command line shows of runs and plans at rest."""
+"""Tables of runs and plans, and how any table is printed."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from storage.figures import figures, image_name
 from storage.journal import Artifact, Journal
 from storage.redis.state import RunState
-from worker.cli.console import HOUR_S, MINUTE_S, STATE_STYLES, annotations, clean, duration
-from worker.cli.estimate import BYTES_A_VALUE, Estimate, described
+from worker.cli.plan_costs import BYTES_A_VALUE, PlanCosts, described
+from worker.cli.views.console import HOUR_S, MINUTE_S, STATE_STYLES, annotations, clean, duration
 
 DAY_S = 24 * HOUR_S
 MIB = 2**20
 SHOWN_CHARS = 48
 NAME_COLUMNS = 11
+
+
+def print_all(console: Console, parts: Iterable[RenderableType]) -> None:
+    """Print parts one below the other, tables as `print_table` does."""
+    for part in parts:
+        if isinstance(part, Table):
+            print_table(console, part)
+        else:
+            console.print(part, soft_wrap=True)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table: aligned in a terminal, elsewhere one line per row with tabs between the cells, for scripts."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    for row in zip(*([column.header, *column.cells] for column in table.columns), strict=True):
+        console.file.write("\t".join(" ".join(str(cell).split()) for cell in row) + "\n")
 
 
 def ago(seconds: float) -> str:
@@ -60,13 +79,13 @@ def state_lines(state: RunState) -> Text:
 
 
 def artifact_lines(artifacts: Sequence[Artifact], journal: Journal) -> Text:
-    """What a run has made, one artifact a line: its words, or a link to the picture."""
-    about = _remarks(artifacts)
-    told = [(made, _name(made), _shown(made, journal, about)) for made in artifacts]
-    width = max((len(name) for _, name, _ in told), default=0) + 1
+    """The artifacts of a run, one per line: a text, or a link to an image."""
+    notes = _annotations(artifacts)
+    rows = [(made, _name(made), _shown(made, journal, notes)) for made in artifacts]
+    width = max((len(name) for _, name, _ in rows), default=0) + 1
     lines = [
         Text.assemble((f"{made.step:>3}  ", "dim"), (f"{name:<{max(width, NAME_COLUMNS)}}", "cyan"), shown)
-        for made, name, shown in told
+        for made, name, shown in rows
     ]
     return Text("\n").join(lines)
 
@@ -77,32 +96,32 @@ def _name(made: Artifact) -> str:
     return image_name(made.index, path=made.path, variation=made.variation)
 
 
-def _shown(made: Artifact, journal: Journal, about: Mapping[str, str]) -> str:
+def _shown(made: Artifact, journal: Journal, notes: Mapping[str, str]) -> str:
     if made.kind == "text":
         return clean(journal.get(made.key).decode())
-    return journal.url(made.key) + about[made.key]
+    return journal.url(made.key) + notes[made.key]
 
 
-def _remarks(artifacts: Sequence[Artifact]) -> dict[str, str]:
-    """What is to be said of each image, by key: whether it went on, where there was a choice."""
+def _annotations(artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """The annotations of each image, by key: its attempt, its score, and whether it was selected from several."""
     return {
         image.key: annotations(
             attempt=image.attempt,
             score=image.score,
-            chosen=image in figure.selected if figure.others or figure.dropped else None,
+            selected=image in figure.selected if figure.others or figure.dropped else None,
         )
         for figure in figures(artifacts)
         for image in (*figure.selected, *figure.others, *figure.dropped)
     }
 
 
-def cost_table(estimate: Estimate) -> Table:
+def cost_table(found: PlanCosts) -> Table:
     """A plan, one step a line, and its totals."""
     table = _table("step", "what", "new tokens", "in context", "KV cache", "passes")
     for column in table.columns[2:]:
         column.justify = "right"
-    about = "" if estimate.exact else "~"
-    for cost in estimate.costs:
+    about = "" if found.exact else "~"
+    for cost in found.costs:
         table.add_row(
             str(cost.step.number),
             Text(_short(described(cost.step))),
@@ -113,24 +132,24 @@ def cost_table(estimate: Estimate) -> Table:
         )
     table.add_row(
         "",
-        "in all, or the most at once",
-        f"{about}{sum(cost.new_tokens for cost in estimate.costs):,}",
-        f"{about}{max(cost.context_tokens for cost in estimate.costs):,}",
-        _memory(max(cost.kv_values for cost in estimate.costs)),
-        f"{sum(cost.forward_passes for cost in estimate.costs):,}",
+        "total, or maximum",
+        f"{about}{sum(cost.new_tokens for cost in found.costs):,}",
+        f"{about}{max(cost.context_tokens for cost in found.costs):,}",
+        _memory(max(cost.kv_values for cost in found.costs)),
+        f"{sum(cost.forward_passes for cost in found.costs):,}",
         style="bold",
     )
     return table
 
 
-def cost_note(estimate: Estimate) -> str:
-    """How the numbers of `cost_table` are to be read."""
+def cost_note(found: PlanCosts) -> str:
+    """How to read the numbers of `cost_table`."""
     counted = (
-        "counted with the model's tokenizer" if estimate.exact else "estimated, as the model's tokenizer isn't here"
+        "counted with the model's tokenizer" if found.exact else "estimated, as its tokenizer is not on this machine"
     )
     return (
-        f"{estimate.recipe} on {estimate.model}. Given texts are {counted}; texts the model writes count with their "
-        f"longest. KV cache at {BYTES_A_VALUE} bytes a value (bfloat16)."
+        f"{found.recipe} on {found.model}. Tokens of given texts are {counted}; generated texts count with their "
+        f"maximum length. KV cache at {BYTES_A_VALUE} bytes per value (bfloat16)."
     )
 
 

@@ -1,4 +1,4 @@
-"""`autoseq plan`: what each step of a recipe will cost, with the model's own tokenizer where it is here."""
+"""What each step of a recipe costs, counted with the model's own tokenizer where it is on this machine."""
 
 import importlib.util
 from collections.abc import Callable
@@ -18,19 +18,19 @@ from worker.serve.engine import Engine
 from worker.settings import Settings
 
 CHARS_A_TOKEN = 4
-"""About, in English."""
+"""Approximate, for English text."""
 BYTES_A_VALUE = 2
 """Of the KV cache in bfloat16, as on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class PlanCosts:
     """The steps of a recipe and their costs."""
 
     recipe: str
     model: str
     exact: bool
-    """Whether the model's own tokenizer counted the given texts; those yet to be written count with their limit."""
+    """Whether the model's own tokenizer counted the given texts; generated texts count with their limit."""
     costs: tuple[StepCost, ...]
 
     def to_data(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Estimate:
         return {"recipe": self.recipe, "model": self.model, "exact_tokens": self.exact, "steps": steps}
 
 
-def estimate(given: Given, config: Settings) -> Estimate:
+def plan_costs(given: Given, config: Settings) -> PlanCosts:
     """The cost of a recipe on the model of `config`, without loading its weights.
 
     Raises RecipeError, InputError, ModelFolderError.
@@ -65,7 +65,7 @@ def estimate(given: Given, config: Settings) -> Estimate:
         count_tokens=count,
         input_sizes=[image.decode().size for image in job.inputs],
     )
-    return Estimate(recipe=job.recipe.name, model=spec.name, exact=exact, costs=found)
+    return PlanCosts(recipe=job.recipe.name, model=spec.name, exact=exact, costs=found)
 
 
 def token_counter(model: Path) -> tuple[Callable[[str], int], bool]:
@@ -90,7 +90,7 @@ def _about(text: str) -> int:
 
 
 def described(step: Step) -> str:
-    """A step in a few words."""
+    """A step in a few words, for the plan's table."""
     branch = f"branch {dotted(step.path)}: " if step.path else ""
     return branch + _act(step)
 
@@ -113,4 +113,4 @@ def _drawing(step: Draw) -> str:
     what = f"image {step.index + 1}"
     if step.variations > 1:
         what += f" in {step.variations} variations"
-    return f"draw {what}, try {step.attempt + 1}, if its score is low" if step.attempt else f"draw {what}"
+    return f"draw {what}, attempt {step.attempt + 1}, if its score is low" if step.attempt else f"draw {what}"

@@ -10,17 +10,17 @@ from storage.figures import figures
 from storage.journal import Journal
 from storage.sheet import Tile, tiled_sheet
 from storage.sweeps import Sweep
-from worker.cli.run_sheet import read_image
+from worker.cli.sheets.run_sheet import read_image
 from worker.client.sweeps import States
 
 ACROSS = 8
-"""Images in a row, when there is one field alone."""
+"""Images in a row when only one field varies."""
 SIDES_PX = ((4, 256), (8, 192), (256, 128))
-"""How large the images are, by how many stand in a row at most."""
+"""Side of an image by the largest number of images in a row."""
 
 
 def sweep_sheet(sweep: Sweep, states: States, journal: Callable[[str], Journal]) -> bytes:
-    """A PNG; `journal` gives a run's folder. A run without an image, as one that failed, leaves its place empty."""
+    """A PNG; `journal` returns a run's folder. A run without an image, such as a failed one, leaves its place empty."""
     fixed = {field: values[0] for field, values in sweep.fields.items() if len(values) == 1}
     *fields, last = [field for field in sweep.fields if field not in fixed] or sweep.fields
     across = len(sweep.fields[last]) if fields else min(ACROSS, len(sweep.runs))
@@ -46,7 +46,7 @@ def sweep_sheet(sweep: Sweep, states: States, journal: Callable[[str], Journal])
 
 
 def last_image(journal: Journal, side_px: int) -> Image.Image | None:
-    """The last image that went on in a complete run, no larger than it will be shown; None where there is none."""
+    """The last selected image of a complete run, reduced to about the size it is shown at; None where there is none."""
     manifest = journal.manifest()
     shown = figures(manifest.artifacts) if manifest else ()
     if not shown:

@@ -14,7 +14,7 @@ from storage.redis.state import RunState
 from storage.sheet import LINE
 from storage.sweeps import Sweep, SweepRun
 from tests.worker.serving import PREFIX, make_run, recipe, request
-from worker.cli.sweep_sheet import sweep_sheet
+from worker.cli.sheets.sweep_sheet import sweep_sheet
 
 PICTURE = {"width": 64, "height": 64, "num_timesteps": 2}
 

@@ -11,7 +11,7 @@ from storage.journal import Journal
 from storage.objects.memory import MemoryStore
 from storage.sheet import LINE, MARK
 from tests.worker.serving import PREFIX, make_run, recipe, request
-from worker.cli.run_sheet import TREE_SIDES_PX, run_sheet, words_of
+from worker.cli.sheets.run_sheet import TREE_SIDES_PX, run_sheet, words_of
 
 
 def made(**fields: object) -> Journal:

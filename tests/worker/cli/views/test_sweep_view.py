@@ -7,7 +7,7 @@ from rich.console import Console
 
 from storage.redis.state import RunState
 from storage.sweeps import Sweep, SweepRun
-from worker.cli.sweep_view import SweepView, summary
+from worker.cli.views.sweep_view import SweepView, summary
 from worker.client.sweeps import States
 
 
@@ -43,7 +43,7 @@ def test_each_run_has_its_line_and_bar() -> None:
 def test_what_is_under_way_is_shown_when_there_is_no_room_for_all() -> None:
     lines = painted(states_of(*["succeeded"] * 20, "running", *["queued"] * 20), height=8)
     assert "seed=20" in lines[0]
-    assert lines[-1] == "20 of 41 succeeded, 1 running, 20 queued; 36 more are not shown"
+    assert lines[-1] == "20 of 41 succeeded, 1 running, 20 queued; 36 more not shown"
 
 
 @pytest.mark.parametrize(

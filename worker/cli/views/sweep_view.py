@@ -1,4 +1,4 @@
-"""What the command line shows of a sweep: a line for each run while they go, and a table of them at rest."""
+"""A sweep on the screen: its progress while the runs are followed, and a table of its runs."""
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -8,17 +8,17 @@ from rich.text import Text
 from recipes.sweep import told, value_text
 from storage.redis.state import RunState
 from storage.sweeps import Sweep
-from worker.cli.console import BAR_COLUMNS, STATE_STYLES, clean, duration
-from worker.cli.live_view import LiveView
+from worker.cli.views.console import BAR_COLUMNS, STATE_STYLES, clean, duration
+from worker.cli.views.live_view import LiveView
 from worker.client.sweeps import States
 
 LEAST_ROWS = 3
 AROUND_ROWS = 3
-"""Rows of the terminal that are kept free of runs."""
+"""Rows of the terminal that are not used for runs."""
 
 
 class SweepView(LiveView):
-    """Shows the runs of a sweep as they go: bars in a terminal, a line for each change elsewhere."""
+    """Shows the progress of a sweep: bars in a terminal, a line for each change elsewhere."""
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
         self._sweep = sweep
@@ -26,7 +26,7 @@ class SweepView(LiveView):
         super().__init__(console, a_second=4)
 
     def show(self, states: States) -> None:
-        """How the runs are going now."""
+        """Show the current states."""
         before, self._states = self._states, states
         if self._console.is_terminal:
             return
@@ -37,7 +37,7 @@ class SweepView(LiveView):
                 self._console.print(Text(clean(line)))
 
     def picture(self) -> RenderableType:
-        """The runs that are under way, then those that wait and those that have ended, as far as there is room."""
+        """The running runs, then queued and ended ones, as many as fit."""
         rows = max(self._console.height - AROUND_ROWS, LEAST_ROWS)
         order = {"running": 0, "failed": 1, "cancelled": 1, "queued": 2}
         runs = sorted(self._sweep.runs, key=lambda run: order.get(_word(self._states.get(run.run_id)), 3))
@@ -47,19 +47,19 @@ class SweepView(LiveView):
             bar = ProgressBar(total=1.0, completed=state.fraction if state else 0.0, width=BAR_COLUMNS)
             table.add_row(Text(clean(told(run.values))), bar, Text(_outcome(state), style=_style(state)))
         more = len(runs) - rows
-        return Group(table, Text(summary(self._states) + (f"; {more} more are not shown" if more > 0 else "")))
+        return Group(table, Text(summary(self._states) + (f"; {more} more not shown" if more > 0 else "")))
 
 
 def summary(states: States) -> str:
-    """How many runs are how far: 3 of 12 succeeded, 1 running, 8 queued."""
+    """Counts by state: 3 of 12 succeeded, 1 running, 8 queued."""
     words = [_word(state) for state in states.values()]
     others = [f"{words.count(word)} {word}" for word in ("failed", "cancelled", "running", "queued", "unknown")]
-    told_of = [other for other in others if not other.startswith("0 ")]
-    return ", ".join([f"{words.count('succeeded')} of {len(words)} succeeded", *told_of])
+    present = [other for other in others if not other.startswith("0 ")]
+    return ", ".join([f"{words.count('succeeded')} of {len(words)} succeeded", *present])
 
 
 def sweep_table(sweep: Sweep, states: States) -> Table:
-    """The runs of a sweep, one a line, and a summary."""
+    """The runs of a sweep, one a line."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("run", *sweep.fields, "state"):
         table.add_column(heading, overflow="fold")
@@ -68,8 +68,6 @@ def sweep_table(sweep: Sweep, states: States) -> Table:
         state = states[run.run_id]
         values = [Text(clean(value_text(value))) for value in run.values.values()]
         table.add_row(Text(run.run_id), *values, Text(clean(_outcome(state)), style=_style(state)))
-    table.caption = summary(states)
-    table.caption_justify = "left"
     return table
 
 
@@ -82,7 +80,7 @@ def _style(state: RunState | None) -> str:
 
 
 def _outcome(state: RunState | None) -> str:
-    """How a run is going, in a few words."""
+    """A run's state, with its step, its duration or its error."""
     if state is None:
         return "unknown"
     if state.state == "running" and state.steps:

@@ -1,4 +1,4 @@
-"""One run in this process, without services: its objects become files in a folder, its progress goes to a screen."""
+"""One run in this process, without services: its objects are files in a folder, its progress goes to the screen."""
 
 import math
 import threading
@@ -48,7 +48,7 @@ class ScreenSink:
 def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[RunEvent], None]) -> Journal:
     """Run a recipe to its end and return its folder, out/<name>-<hash>, which holds what S3 would.
 
-    The folder's name follows from the recipe and its images: the same again goes on where it was left, or is done.
+    The folder's name follows from the recipe and its images: running the same recipe again resumes the run in it.
 
     Raises:
         RecipeError, InputError: what is wrong with the recipe or its images.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
 from tests.storage.drawn import image, tree, variations
-from worker.cli.tables import artifact_lines
+from worker.cli.views.tables import artifact_lines
 
 JOURNAL = Journal(MemoryStore(), "", "r")
 
@@ -17,12 +17,12 @@ def test_variations_are_told_apart_and_the_chosen_one_named() -> None:
     assert lines[1].startswith("  3  image 2 ")
     assert lines[1].endswith("003-image.v0.png (score 0.250, dropped)")
     assert lines[2].startswith("  3  image 2 v1 ")
-    assert lines[2].endswith("(score 0.500, chosen)")
+    assert lines[2].endswith("(score 0.500, selected)")
 
 
 def test_a_try_that_a_better_one_replaced_is_dropped() -> None:
     lines = artifact_lines([*variations(2, 0.25), *variations(3, 0.5, attempt=1)], JOURNAL).plain.splitlines()
-    assert [line.partition(" (")[2] for line in lines] == ["score 0.250, dropped)", "try 2, score 0.500, chosen)"]
+    assert [line.partition(" (")[2] for line in lines] == ["score 0.250, dropped)", "attempt 2, score 0.500, selected)"]
 
 
 def test_a_tree_is_told_by_its_branches() -> None:

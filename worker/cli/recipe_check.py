@@ -1,11 +1,11 @@
-"""`autoseq validate`: what is wrong with a recipe and its images, without any service."""
+"""What `autoseq validate` finds in a recipe and its images, without services."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.faults import RecipeError
+from recipes.faults import Fault, RecipeError
 from recipes.load import load
 from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageItem
@@ -16,22 +16,28 @@ from worker.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class RecipeCheck:
     """What was found in one recipe."""
 
     recipe: str
-    ok: bool
-    faults: tuple[str, ...] = ()
-    """Each with its place, what is wrong, and what is allowed."""
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {"recipe": self.recipe, "ok": self.ok, "faults": [fault.to_data() for fault in self.faults]}
 
 
-def verdict_on(
+def check_recipe(
     text: str,
     spec: ModelSpec | None,
     variables: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> Verdict:
-    """Check a recipe, named as on the command line: its fields and images, its sizes when a spec is given.
+) -> RecipeCheck:
+    """Check a recipe, named as on the command line: its fields and images, and its sizes when a spec is given.
 
     Images in S3 are left to the worker.
     """
@@ -41,14 +47,14 @@ def verdict_on(
         if not any(isinstance(item, ImageItem) and item.image.startswith("s3:") for item in recipe.context):
             Sources(folder=file.parent).fetch(recipe)
     except RecipeError as error:
-        return Verdict(recipe=text, ok=False, faults=tuple(map(str, error.faults)))
+        return RecipeCheck(recipe=text, faults=error.faults)
     except InputError as error:
-        return Verdict(recipe=text, ok=False, faults=(f"{text}: {error}",))
-    return Verdict(recipe=text, ok=True)
+        return RecipeCheck(recipe=text, faults=(Fault(path=(), message=str(error), source=text),))
+    return RecipeCheck(recipe=text)
 
 
 def known_spec(config: Settings, *, required: bool) -> ModelSpec | None:
-    """The spec of the model of `config`; None when its folder is not here and it is not `required`.
+    """The spec of the model of `config`; None when its folder is not on this machine and it is not `required`.
 
     Raises ModelFolderError.
     """

@@ -21,7 +21,7 @@ from storage.events import (
     Succeeded,
     TextDelta,
 )
-from worker.cli.console import RunView, clean, duration
+from worker.cli.views.console import RunView, clean, duration
 
 
 def stored(step: int, role: str, key: str, **fields: Any) -> ArtifactStored:
@@ -68,7 +68,7 @@ def painted(*events: RunEvent) -> str:
 
 def test_a_pipe_gets_a_line_for_each_step() -> None:
     assert shown(*STORY) == [
-        "waiting for a worker of tiny",
+        "waiting for a worker that serves tiny",
         "model loaded: 2 MB of weights",
         "[1/5] initial: A [red] forest",
         "[2/5] thinking: a green tree",
@@ -92,11 +92,11 @@ def test_variations_and_tries_are_told_with_their_scores() -> None:
     low = (drawn(2, 0, score=0.25), drawn(2, 1, score=0.125, selected=False))
     lines = shown(STORY[3], first, judged, *low, again, drawn(3, 1, score=0.5, attempt=1))
     assert lines == [
-        "[2/5] image 1: r/2.v0 (score 0.250, chosen)",
+        "[2/5] image 1: r/2.v0 (score 0.250, selected)",
         "[2/5] image 1 v1: r/2.v1 (score 0.125, dropped)",
-        "[3/5] image 1 v1: r/3.v1 (try 2, score 0.500, chosen)",
+        "[3/5] image 1 v1: r/3.v1 (attempt 2, score 0.500, selected)",
     ]
-    assert "image 1, try 2" in painted(STORY[3], first, again)
+    assert "image 1, attempt 2" in painted(STORY[3], first, again)
     assert "scored 0.250, 0.125" in painted(STORY[3], first, judged)
 
 
@@ -116,8 +116,8 @@ def test_a_further_try_of_a_branch_says_whether_it_took_the_place_of_the_first()
     again = StepStarted(step=3, kind="draw", role="image", index=0, variations=2, attempt=1)
     tries = (drawn(3, 0, path="0", score=0.5, attempt=1), drawn(3, 1, path="1", score=0.2, attempt=1, selected=False))
     assert shown(STORY[3], again, *tries) == [
-        "[3/5] 0 image 1: r/3.v0 (try 2, score 0.500, chosen)",
-        "[3/5] 1 image 1: r/3.v1 (try 2, score 0.200, dropped)",
+        "[3/5] 0 image 1: r/3.v0 (attempt 2, score 0.500, selected)",
+        "[3/5] 1 image 1: r/3.v1 (attempt 2, score 0.200, dropped)",
     ]
 
 
@@ -146,18 +146,18 @@ def test_loading_shows_how_much() -> None:
 
 
 def test_a_waiting_run_says_what_helps() -> None:
-    assert shown(STORY[0], hint="; start one") == ["waiting for a worker of tiny; start one"]
+    assert shown(STORY[0], hint=". Start one") == ["waiting for a worker that serves tiny. Start one"]
 
 
 def test_a_resumed_run_says_where_it_goes_on() -> None:
     again = Started(at=30, fraction=0.4, name="forest", model="tiny", steps=5, done=2)
     lines = shown(*STORY[:7], again, StepStarted(step=3, kind="draw", index=0, fraction=0.4))
-    assert lines[-1] == "goes on after step 2 of 5"
+    assert lines[-1] == "resuming after step 2 of 5"
 
 
 def test_what_the_stream_dropped_is_made_up_from_the_state() -> None:
     gap = Gap(at=5.0, state="running", name="forest", step=4, steps=5, fraction=0.7)
-    assert shown(gap, *STORY[-2:]) == ["goes on after step 3 of 5", "[3/5] image 1: r/3.png", "succeeded in 15.0 s"]
+    assert shown(gap, *STORY[-2:]) == ["resuming after step 3 of 5", "[3/5] image 1: r/3.png", "succeeded in 15.0 s"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A finished run in a folder of this machine: its page, its pictures, and all of them on one sheet."""
+"""A complete run in a local folder: its page, its images, and a contact sheet of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,25 +12,25 @@ from storage import keys
 from storage.figures import figures, image_name
 from storage.journal import Journal
 from storage.objects.folder import FolderStore
-from worker.cli.run_sheet import run_sheet
+from worker.cli.sheets.run_sheet import run_sheet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Album:
-    """Where to look at a run."""
+class RunFolder:
+    """Where the files of a run are."""
 
     folder: Path
     page: Path | None
-    """None when the recipe wanted none."""
+    """None when the recipe turned it off."""
     sheet: Path
-    pictures: Mapping[str, Path]
-    """Those that went on, by their names."""
+    images: Mapping[str, Path]
+    """The selected ones, by their names."""
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data: absolute paths."""
         paths = {"folder": self.folder, "page": self.page, "contact_sheet": self.sheet}
         shown = {name: str(path.resolve()) if path else None for name, path in paths.items()}
-        return {**shown, "images": [str(picture.resolve()) for picture in self.pictures.values()]}
+        return {**shown, "images": [str(image.resolve()) for image in self.images.values()]}
 
 
 def download(journal: Journal, folder: Path) -> Journal:
@@ -42,19 +42,19 @@ def download(journal: Journal, folder: Path) -> Journal:
     return copy
 
 
-def make_album(journal: Journal, folder: Path) -> Album:
-    """Put the contact sheet beside what the complete run of `journal` left in `folder`."""
+def complete_folder(journal: Journal, folder: Path) -> RunFolder:
+    """Add the contact sheet to the complete run of `journal` in `folder`."""
     manifest = journal.manifest()
     if manifest is None:
         raise ValueError(f"{folder}: the run is not complete")
     sheet = folder / keys.CONTACT_SHEET
     run_sheet(journal, manifest).save(sheet)
     page = folder / keys.PAGE
-    return Album(
+    return RunFolder(
         folder=folder,
         page=page if page.exists() else None,
         sheet=sheet,
-        pictures={
+        images={
             image_name(image.index, path=image.path): folder / image.key
             for figure in figures(manifest.artifacts)
             for image in figure.selected
@@ -62,16 +62,16 @@ def make_album(journal: Journal, folder: Path) -> Album:
     )
 
 
-def print_links(console: Console, album: Album) -> None:
-    """Where to look, as links."""
+def print_links(console: Console, run: RunFolder) -> None:
+    """Print links to a run's files."""
     console.print()
-    if album.page:
-        print_link(console, "page", album.page.resolve().as_uri())
-    print_link(console, "contact sheet", album.sheet.resolve().as_uri())
-    for name, picture in album.pictures.items():
-        print_link(console, name, picture.resolve().as_uri())
+    if run.page:
+        print_link(console, "page", run.page.resolve().as_uri())
+    print_link(console, "contact sheet", run.sheet.resolve().as_uri())
+    for name, image in run.images.items():
+        print_link(console, name, image.resolve().as_uri())
 
 
 def print_link(console: Console, name: str, address: str) -> None:
-    """One line that no terminal's width breaks, so that it can be clicked and copied."""
+    """Print a name and a link on one line, which no terminal width breaks: it can be clicked and copied."""
     console.print(Text.assemble((f"  {name:<15}", "cyan"), address), soft_wrap=True)

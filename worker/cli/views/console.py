@@ -1,4 +1,4 @@
-"""What the command line shows of a run under way: bars and streaming text in a terminal, plain lines elsewhere."""
+"""The view of a run in progress: bars and streaming text in a terminal, plain lines elsewhere."""
 
 import sys
 import threading
@@ -25,10 +25,10 @@ from storage.events import (
     TextDelta,
 )
 from storage.figures import image_name, score_text
-from worker.cli.live_view import LiveView
+from worker.cli.views.live_view import LiveView
 
 PLAIN_COLUMNS = 1000
-"""Nothing is wrapped or cut where it is not looked at on a screen."""
+"""Output that goes to no terminal is neither wrapped nor cut."""
 STEP_COLUMNS, ROLE_COLUMNS = 5, 10
 BAR_COLUMNS = 28
 MB = 1_000_000
@@ -37,24 +37,24 @@ STATE_STYLES = {"queued": "yellow", "running": "cyan", "succeeded": "green", "fa
 
 
 def screen(*, stderr: bool = False) -> Console:
-    """The console on stdout or stderr: as wide as the terminal, else without end."""
+    """The console on stdout or stderr: as wide as the terminal, or PLAIN_COLUMNS wide elsewhere."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr, highlight=False, width=None if terminal else PLAIN_COLUMNS)
 
 
 def clean(text: str) -> str:
-    """`text` without the characters that a terminal would obey."""
+    """`text` without control characters, which a terminal would interpret."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text).strip()
 
 
-def annotations(*, attempt: int = 0, score: float | None = None, chosen: bool | None = None) -> str:
-    """What there is to say of an image beside its name: " (try 2, score 0.874, chosen)"; nothing of a plain one."""
-    told = [f"try {attempt + 1}"] if attempt else []
+def annotations(*, attempt: int = 0, score: float | None = None, selected: bool | None = None) -> str:
+    """The properties of an image to print beside its name: " (attempt 2, score 0.874, selected)", or nothing."""
+    notes = [f"attempt {attempt + 1}"] if attempt else []
     if score is not None:
-        told.append(f"score {score_text(score)}")
-    if chosen is not None:
-        told.append("chosen" if chosen else "dropped")
-    return f" ({', '.join(told)})" if told else ""
+        notes.append(f"score {score_text(score)}")
+    if selected is not None:
+        notes.append("selected" if selected else "dropped")
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def duration(seconds: float) -> str:
@@ -67,11 +67,11 @@ def duration(seconds: float) -> str:
 
 
 class RunView(LiveView):
-    """Shows one run as its events come. Safe to share between threads.
+    """Shows one run from its events. Safe to share between threads.
 
     Args:
-        console: where to.
-        hint: what helps when no worker takes the run.
+        console: where it is drawn.
+        hint: added to the message that the run waits for a worker.
     """
 
     def __init__(self, console: Console, *, hint: str = "") -> None:
@@ -79,10 +79,10 @@ class RunView(LiveView):
         self._lock = threading.Lock()
         self._roles: dict[int, str] = {}
         self._choices: dict[int, bool] = {}
-        """By step, whether it leaves a choice to the judge."""
+        """By step, whether one of several images is selected."""
         self._steps = 0
         self._writing: int | None = None
-        """The step whose text is being written."""
+        """The step whose text is being generated."""
         self._text = ""
         self._began_at: float | None = None
         self._eta: str = ""
@@ -94,13 +94,13 @@ class RunView(LiveView):
         super().__init__(console, a_second=8)
 
     def say(self, words: str) -> None:
-        """Tell what goes on around the run, which is all there is to see of it now."""
+        """Show the run's state before its first step."""
         self._bars.update(self._run, description=words)
         if not self._console.is_terminal:
             self._console.print(Text(words, style="dim"))
 
     def show(self, event: RunEvent) -> None:
-        """Show one event of the run; they come in order."""
+        """Show one event of the run. Call it in the order of the events."""
         with self._lock:
             self._show(event)
             if self._steps:
@@ -109,7 +109,7 @@ class RunView(LiveView):
     def _show(self, event: RunEvent) -> None:
         match event:
             case Queued(model=model):
-                self.say(" of ".join(filter(None, ("waiting for a worker", model))) + self._hint)
+                self.say("waiting for a worker" + (f" that serves {model}" if model else "") + self._hint)
             case Loading(done=done, total=total):
                 self._loading(done, total)
             case Started(done=done):
@@ -149,7 +149,7 @@ class RunView(LiveView):
         self._bars.update(self._run, description=event.name or "the run", total=1.0)
         self._bars.update(self._part, visible=False)
         if done:
-            self._console.print(Text(f"goes on after step {done} of {self._steps}", style="dim"))
+            self._console.print(Text(f"resuming after step {done} of {self._steps}", style="dim"))
 
     def _step(self, event: StepStarted) -> None:
         self._end_text()
@@ -158,7 +158,7 @@ class RunView(LiveView):
             role = image_name(event.index, path=path)
             self._choices[number] = (event.variations or 1) > 1 or bool(event.attempt)
             if event.attempt:
-                role += f", try {event.attempt + 1}"
+                role += f", attempt {event.attempt + 1}"
         else:
             role = f"{path} {event.role or event.kind}".strip()
         self._roles[number] = role
@@ -177,11 +177,11 @@ class RunView(LiveView):
         self._roles[number] = image_name(event.index, path=path, variation=event.variation or 0)
         # Where a tree forks all variations continue, so that only a further attempt is worth a word.
         selected = event.selected if self._choices.get(number) and (attempt or not path) else None
-        about = annotations(attempt=attempt, score=event.score, chosen=selected)
+        about = annotations(attempt=attempt, score=event.score, selected=selected)
         self._line(number, event.key + about, link=event.url)
 
     def _end_text(self) -> None:
-        """What was being written is complete."""
+        """Print the text that was being generated."""
         if self._writing is not None:
             self._line(self._writing, self._text)
         self._writing, self._text = None, ""
@@ -203,7 +203,7 @@ class RunView(LiveView):
         self._bars.update(self._run, completed=event.fraction, note=note + (self._eta if event.fraction < 1 else ""))
 
     def _line(self, number: int, words: str, *, link: str | None = None) -> None:
-        """Print one line that stays: what a step read, wrote or drew."""
+        """Print the line of a step: what it read, wrote or drew."""
         role = self._roles.get(number, "image")  # an image's step may lie before what the stream still has
         if not self._console.is_terminal:
             self._console.print(Text(f"[{number}/{self._steps}] {role}: {' '.join(clean(words).split())}"))
@@ -212,7 +212,7 @@ class RunView(LiveView):
         self._console.print(_row(Text(str(number), style="dim"), Text(role, style="cyan"), shown))
 
     def picture(self) -> RenderableType:
-        """What moves below the lines that stay."""
+        """The text being generated and the bars, below the printed lines."""
         if self._writing is None:
             return self._bars
         role = Text(self._roles[self._writing], style="cyan")
@@ -220,7 +220,7 @@ class RunView(LiveView):
 
 
 def _row(number: Text, role: Text, words: Text) -> Table:
-    """Words beside their step and role, wrapped below themselves."""
+    """A text beside its step and role; wrapped lines start below its first."""
     row = Table.grid(padding=(0, 1))
     row.add_column(width=STEP_COLUMNS, justify="right")
     row.add_column(min_width=ROLE_COLUMNS, no_wrap=True)

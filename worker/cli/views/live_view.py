@@ -1,4 +1,4 @@
-"""What moves on a screen: a picture that is painted again and again in a terminal, and not at all elsewhere."""
+"""A view that is redrawn in place in a terminal, and not shown elsewhere."""
 
 from abc import ABC, abstractmethod
 from types import TracebackType
@@ -9,13 +9,13 @@ from rich.live import Live
 
 
 class LiveView(ABC):
-    """A context in which `picture` stands below the lines that stay; it is gone at the end.
+    """A context in which `picture` is shown below the printed lines; it is removed at the end.
 
-    A view calls this class's constructor last in its own, as that paints for the first time.
+    A subclass calls this constructor last in its own, as that draws for the first time.
 
     Args:
-        console: where to.
-        a_second: how often it is painted.
+        console: where it is drawn.
+        a_second: redraws per second.
     """
 
     def __init__(self, console: Console, *, a_second: float) -> None:
@@ -35,4 +35,4 @@ class LiveView(ABC):
 
     @abstractmethod
     def picture(self) -> RenderableType:
-        """What is to be seen now."""
+        """What to draw now."""
