@@ -21,6 +21,7 @@ from worker.history.history import read_history
 from worker.history.provenance import provenance_of_run
 from worker.history.verify import verify
 from worker.jobs.job import Job, restore, store
+from worker.serve.engine import SCRIPTED_SHA256
 
 RUN = "run-1"
 SHA256 = "0123456789abcdef" * 4
