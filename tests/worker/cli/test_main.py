@@ -78,7 +78,7 @@ def test_faults_come_as_json(shell: Shell) -> None:
     shell.recipe(SHORT)
     shell.recipe("name: bad\ncontext:\n  - text: A cat\nselect: best\n", "bad.yaml")
     first, second, third = json.loads(said(shell("validate", "mine.yaml", "none.yaml", "bad.yaml", "--json"), code=2))
-    assert first == {"recipe": "mine.yaml", "ok": True, "faults": []}
+    assert first == {"recipe": "mine.yaml", "ok": True, "faults": [], "warnings": []}
     assert second["faults"] == [
         {
             "file": "none.yaml",
