@@ -65,7 +65,7 @@ class Variation:
     score: float | None = None
     """How well the model finds that it shows what it is to show, from 0 to 1; None when it was not asked."""
     selected: bool = True
-    """Whether it goes on; a better one of a later try may take its place."""
+    """Whether the sequence continues from it; a later attempt may replace it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class ImageReady:
 
     @property
     def best(self) -> Variation:
-        """The variation that goes on; the first when all do (in a tree) or none does (a try that was no better)."""
+        """The selected variation; the first when all are (in a tree) or none is (an attempt that was no better)."""
         return next((one for one in self.variations if one.selected), self.variations[0])
 
     @property

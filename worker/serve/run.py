@@ -10,6 +10,7 @@ from core.events import Event, Evicted, ImageReady, ItemRead, Skipped, TextReady
 from core.plan import Step, plan
 from core.protocol import UnifiedModel
 from core.sequence import StepOutput, run_sequence
+from recipes.canonical import to_document
 from storage import keys, page
 from storage.errors import StoreUnavailableError
 from storage.journal import Commit, Journal, Manifest
@@ -139,7 +140,7 @@ def complete(job: Job, journal: Journal, commits: Sequence[Commit], texts: Mappi
     """Write the run's page, with its `texts` by key, and last of all its manifest; the same again leaves the same."""
     manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
     if job.recipe.output.page:
-        html = page.render_page(manifest, job.document, texts)
+        html = page.render_page(manifest, to_document(job.recipe), texts)
         journal.put(keys.PAGE, html, content_type=page.CONTENT_TYPE)
     journal.write_manifest(manifest)
     return manifest
