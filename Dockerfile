@@ -1,4 +1,5 @@
-# A worker image. PyPI's torch brings CUDA along; --build-arg TORCH_INDEX names an index with smaller CPU builds.
+# A worker image. PyPI's torch includes CUDA. For a smaller image without it:
+# --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 FROM python:3.12.12-slim-bookworm AS build
 ARG TORCH_INDEX=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -6,8 +7,8 @@ RUN python -m venv /opt/autoseq
 ENV PATH=/opt/autoseq/bin:$PATH
 WORKDIR /src
 COPY constraints.txt ./
-RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
-COPY pyproject.toml README.md ./
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch==2.13.0
+COPY pyproject.toml README.md autosequence.py ./
 COPY recipes recipes
 COPY core core
 COPY storage storage

@@ -13,9 +13,13 @@ setup: $(VENV)/.installed  ## the virtual environment with everything in it
 
 # torch first and by its exact version: another version's wheel may bring gigabytes of GPU libraries along.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@echo "Setting up $(VENV): 350 MB to download, some GB more with an NVIDIA GPU. This takes a few minutes, once."
+	@echo "1/3 Creating the virtual environment"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "2/3 Installing $(TORCH)"
+	@$(BIN)/python -m pip install -q -c constraints.txt $$($(BIN)/python tools/torch_index.py) $(TORCH)
+	@echo "3/3 Installing autosequence, a Redis server, an S3 server and the development tools"
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: setup  ## Redis, S3, a worker and a recipe on this machine; ends with links to the pictures

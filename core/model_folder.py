@@ -1,8 +1,11 @@
 """A checkpoint folder in the official BAGEL layout, read without loading its weights."""
 
+import hashlib
 import json
+import logging
 import math
 import struct
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,15 @@ from recipes.model_spec import ModelSpec, ResizeRule
 
 OFFICIAL_VAE_TRANSFORM = {"max_size": 1024, "min_size": 512, "stride": 16}
 OFFICIAL_VIT_TRANSFORM = {"max_size": 980, "min_size": 224, "stride": 14}
+FINGERPRINTED = (
+    *("config.json", "llm_config.json", "vit_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"),
+    *("special_tokens_map.json", "ema.safetensors", "ae.safetensors"),
+)
+"""The files that decide what a model computes."""
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+
+log = logging.getLogger(__name__)
 
 
 class ModelFolderError(ValueError):
@@ -42,6 +53,64 @@ def read_spec(folder: Path, name: str | None = None) -> ModelSpec:
         image_defaults=_object(folder, "image", defaults),
         kv_values_per_token=kv_values,
     )
+
+
+def fingerprint(folder: Path, cache: Path | None = None) -> str:
+    """What the model in `folder` computes with, as a SHA-256 (hexadecimal) of its configuration, tokenizer and weights.
+
+    It is the SHA-256 of one line `<SHA-256 of the content>  <name>` for each file of FINGERPRINTED that is there, in
+    that order (the format of sha256sum). Renaming or moving the folder does not change it.
+
+    Args:
+        folder: a checkpoint folder.
+        cache: a JSON file that keeps the hashes of files by path, size and time of change, so that 29 GB are not read
+            at every start; None reads everything.
+
+    Raises ModelFolderError when a file can't be read.
+    """
+    known = _read_cache(cache)
+    used: dict[str, str] = {}
+    lines = []
+    for name in FINGERPRINTED:
+        file = folder.resolve() / name
+        try:
+            stat = file.stat()
+            mark = f"{file}|{stat.st_size}|{stat.st_mtime_ns}"
+            used[mark] = known.get(mark) or _sha256(file)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ModelFolderError(f"{file}: can't be read: {error.strerror or error}") from error
+        lines.append(f"{used[mark]}  {name}\n")
+    if cache and not used.items() <= known.items():
+        _write_cache(cache, {**known, **used})
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _read_cache(cache: Path | None) -> dict[str, str]:
+    try:
+        loaded = json.loads(cache.read_text()) if cache else {}
+    except (OSError, ValueError):  # it is made again
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _write_cache(cache: Path, hashes: Mapping[str, str]) -> None:
+    """Replace the cache, whole; a folder that can't be written costs the next start the time of hashing."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as file:
+            json.dump(hashes, file)
+        Path(file.name).replace(cache)
+    except OSError as error:
+        log.warning(
+            "the model's hashes can't be kept in %s, so the next start reads the weights again: %s", cache, error
+        )
 
 
 def _resize_rule(folder: Path, name: str, official: Mapping[str, int], config: Mapping[str, Any]) -> ResizeRule:

@@ -48,7 +48,7 @@ def server_sent_events(run_id: str, after: str) -> Iterator[bytes]:
         try:
             for event in client.watch(run_id, after=after, timeout_s=QUIET_S):
                 after = event.id
-                yield f"id: {event.id}\ndata: {json.dumps(dict(event.data))}\n\n".encode()
+                yield f"id: {event.id}\ndata: {event.to_json()}\n\n".encode()
         except TimeoutError:
             yield b": nothing new\n\n"
         else:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 FieldPath: TypeAlias = tuple[str | int, ...]
 """Where a value stands in a recipe: ("context", 0, "text")."""
@@ -41,6 +41,18 @@ class Fault:
             place, field = f"override {field}", ""
         line = ": ".join(part for part in (place, field, self.message) if part)
         return _UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], line)
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data; None for what is not known."""
+        message, _, allowed = self.message.partition("; allowed: ")
+        return {
+            "file": self.source or None,
+            "line": self.mark.line if self.mark else None,
+            "column": self.mark.column if self.mark else None,
+            "field": path_text(self.path) or None,
+            "message": message,
+            "allowed": allowed or None,
+        }
 
 
 class RecipeError(ValueError):

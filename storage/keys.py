@@ -41,7 +41,8 @@ SWEEPS = "sweeps"
 """The folder of all sweeps, beside those of the runs."""
 COMMITS = "commits/"
 
-_WAITING = "autoseq:waiting:"
+WAITING_PREFIX = "autoseq:waiting:"
+"""With a queue slot behind it, the key of the runs that wait there (see `waiting`)."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
@@ -83,6 +84,11 @@ def run_preview(run_id: str) -> str:
     return f"{run_state(run_id)}:preview"
 
 
+def run_alias(run_id: str) -> str:
+    """The run that owns the idempotency key under which the message `run_id` was published."""
+    return f"{run_state(run_id)}:alias"
+
+
 def run_lease(run_id: str) -> str:
     """The token of the worker that may write the run."""
     return f"{run_state(run_id)}:lease"
@@ -95,7 +101,7 @@ def queue_slot(queue: str, priority: int) -> str:
 
 def waiting(queue_slot: str) -> str:
     """Sorted set: the run ids whose message is in a queue slot, by when they joined it (ms of the server's clock)."""
-    return f"{_WAITING}{queue_slot}"
+    return f"{WAITING_PREFIX}{queue_slot}"
 
 
 def idempotency(key: str) -> str:

@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from storage.figures import Figure, branch_of, figures, line_of, score_text
 from storage.journal import Artifact, Manifest
+from storage.printable import printable, printable_json
+from storage.thumbnails import bounded, data_uri
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -46,30 +49,43 @@ class _Cell:
 _Rows: TypeAlias = list[list[_Cell]]
 
 
-def render_page(manifest: Manifest, document: Mapping[str, Any], texts: Mapping[str, str]) -> bytes:
+def render_page(
+    manifest: Manifest,
+    document: Mapping[str, Any],
+    texts: Mapping[str, str],
+    thumbnails: Mapping[str, bytes] = MappingProxyType({}),
+) -> bytes:
     """The page, UTF-8; the same arguments give the same bytes.
 
-    Pictures are linked by their place beside the page (steps/004-image.png), so the run's folder can be served or
-    copied anywhere; there are no scripts and nothing is fetched from elsewhere.
+    Images are linked by their place beside the page (steps/004-image.png), so the run's folder can be served or
+    copied anywhere; there are no scripts and nothing is fetched from elsewhere. Thumbnails are part of the page, so it
+    also shows something where its links lead nowhere: behind a presigned link, or saved on its own.
 
     Args:
         manifest: the run.
         document: its resolved recipe as JSON data.
         texts: the words of each text artifact, by its key.
+        thumbnails: those of `storage.thumbnails.thumbnail`, by the key of the artifact or of the given image
+            (inputs/000.png); of many, smaller ones are shown. An image without one is shown by its link.
     """
     shown = figures(manifest.artifacts)
+    has_tree = bool(shown and shown[0].forks)
+    in_tree = tuple(image for figure in shown for image in figure.selected) if has_tree else ()
+    small = bounded(thumbnails, len(thumbnails) + len(in_tree))
     sections = _sections(manifest.artifacts, shown)
     html = _template().render(
         run=manifest,
         drawn=sum(artifact.kind == "image" for artifact in manifest.artifacts),
         selected=sum(len(figure.selected) for figure in shown),
-        overview=_overview(shown[0], shown) if shown and shown[0].forks else (),
+        overview=_overview(shown[0], shown) if has_tree else (),
+        in_tree=in_tree,
         sections=sections,
         branches={section.branch for section in sections},
         score_text=score_text,
         context=[_item(item) for item in document["context"]],
-        recipe=json.dumps(document, ensure_ascii=False, indent=2),
+        recipe=printable_json(json.dumps(document, ensure_ascii=False, indent=2)),
         texts=texts,
+        thumbnails={key: data_uri(data) for key, data in small.items()},
     )
     return html.encode()
 
@@ -122,4 +138,5 @@ def _template() -> "Template":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["printable"] = printable
     return environment.get_template("run.html.j2")

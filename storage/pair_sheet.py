@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from storage.sheet import INK, MARGIN_PX, PAPER, fitted
-from storage.text_layout import LINE_PX, Font, wrapped
+from storage.text_layout import LINE_PX, TextLayout, text_layout
 
 HEADING_PX, TITLE_PX, CAPTION_PX = 15, 15, 14
 GAP_PX = 8
@@ -68,23 +68,20 @@ class _Page:
 
     def __init__(self, width_px: int) -> None:
         self.width_px = width_px
-        self.heading, self.title, self.caption = (
-            ImageFont.load_default(size=size) for size in (HEADING_PX, TITLE_PX, CAPTION_PX)
-        )
+        self.heading, self.title, self.caption = (text_layout(size) for size in (HEADING_PX, TITLE_PX, CAPTION_PX))
 
     def draw(self, headings: tuple[str, str], rows: Sequence[_Drawn], note: str) -> Image.Image:
         whole_px = 2 * self.width_px + MARGIN_PX
-        notes = wrapped(note, self.caption, whole_px)
-        heads = [wrapped(text, self.heading, self.width_px) for text in headings]
+        notes = self.caption.wrap(note, whole_px)
+        heads = [self.heading.wrap(text, self.width_px) for text in headings]
         captions = [self._captions(drawn.row) for drawn in rows]
         top = MARGIN_PX + LINE_PX * len(notes) + GAP_PX * bool(notes)
         heads_px = LINE_PX * max(map(len, heads)) + GAP_PX
         heights = [self._height_px(drawn, lines) for drawn, lines in zip(rows, captions, strict=True)]
         sheet = Image.new("RGB", (whole_px + 2 * MARGIN_PX, top + heads_px + sum(heights) + MARGIN_PX), PAPER)
-        pen = ImageDraw.Draw(sheet)
-        self._lines(pen, (MARGIN_PX, MARGIN_PX), notes, self.caption, SOFT)
+        self._lines(sheet, (MARGIN_PX, MARGIN_PX), notes, self.caption, SOFT)
         for column, lines in enumerate(heads):
-            self._lines(pen, (self._left(column), top), lines, self.heading, INK)
+            self._lines(sheet, (self._left(column), top), lines, self.heading, INK)
         top += heads_px
         for drawn, lines_of, height in zip(rows, captions, heights, strict=True):
             self._row(sheet, top, drawn, lines_of)
@@ -95,7 +92,7 @@ class _Page:
         return MARGIN_PX + column * (self.width_px + MARGIN_PX)
 
     def _captions(self, row: Row) -> list[tuple[str, ...]]:
-        return [wrapped(half.caption, self.caption, self.width_px) if half else () for half in row.halves]
+        return [self.caption.wrap(half.caption, self.width_px) if half else () for half in row.halves]
 
     def _height_px(self, drawn: _Drawn, captions: Sequence[Sequence[str]]) -> int:
         lines_px = LINE_PX * max(map(len, captions))
@@ -106,21 +103,22 @@ class _Page:
         right = self._left(1) + self.width_px
         pen.line((MARGIN_PX, top, right, top), fill=LINE)
         top += GAP_PX
-        pen.text((MARGIN_PX, top), drawn.row.title, fill=INK, font=self.title)
-        pen.text((right, top), drawn.row.note, fill=ALIKE if drawn.row.same else APART, font=self.title, anchor="ra")
+        self.title.draw(sheet, (MARGIN_PX, top), drawn.row.title, INK)
+        note, ink = drawn.row.note, ALIKE if drawn.row.same else APART
+        self.title.draw(sheet, (right - self.title.width_px(note), top), note, ink)
         top += LINE_PX + GAP_PX
         for column, (picture, lines) in enumerate(zip(drawn.pictures, captions, strict=True)):
             corner = (self._left(column), top)
             if picture is None:
                 pen.rectangle((*corner, corner[0] + drawn.width_px, top + drawn.height_px), fill=EMPTY, outline=LINE)
-                middle = (corner[0] + drawn.width_px // 2, top + drawn.height_px // 2)
-                pen.text(middle, "none", fill=SOFT, font=self.caption, anchor="mm")
+                left = corner[0] + (drawn.width_px - self.caption.width_px("none")) / 2
+                self.caption.draw(sheet, (left, top + (drawn.height_px - LINE_PX) // 2), "none", SOFT)
             else:
                 sheet.paste(picture, corner)
-            self._lines(pen, (corner[0], top + drawn.height_px + GAP_PX), lines, self.caption, SOFT)
+            self._lines(sheet, (corner[0], top + drawn.height_px + GAP_PX), lines, self.caption, SOFT)
 
     def _lines(
-        self, pen: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], font: Font, ink: tuple[int, ...]
+        self, sheet: Image.Image, corner: tuple[int, int], lines: Sequence[str], text: TextLayout, ink: tuple[int, ...]
     ) -> None:
         for number, line in enumerate(lines):
-            pen.text((corner[0], corner[1] + number * LINE_PX), line, fill=ink, font=font)
+            text.draw(sheet, (corner[0], corner[1] + number * LINE_PX), line, ink)

@@ -1,4 +1,4 @@
-"""How long a store may be away: the same call again, with growing pauses, until it is back or too long gone."""
+"""Retries with growing pauses: a call is repeated while a store is away, for a stated time."""
 
 import random
 import threading
@@ -8,18 +8,41 @@ from typing import TypeVar
 
 from storage.errors import StoreUnavailableError
 
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
 T = TypeVar("T")
 
 
+class Backoff:
+    """The pauses between the attempts at one call: they double up to a limit, until the time is over.
+
+    Args:
+        timeout_s: how long to retry, from now on.
+        first_s: the first pause.
+        longest_s: the limit.
+    """
+
+    def __init__(self, timeout_s: float, *, first_s: float = 0.1, longest_s: float = 5.0) -> None:
+        self._deadline = time.monotonic() + timeout_s
+        self._pause_s = first_s
+        self._longest_s = longest_s
+
+    def next_pause_s(self) -> float | None:
+        """How long to pause before the next attempt; None when the time is over."""
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            return None
+        # Half of it is random, so that many workers do not retry at once.
+        pause_s = min(self._pause_s * random.uniform(0.5, 1.0), left_s)  # noqa: S311 - no secret
+        self._pause_s = min(2 * self._pause_s, self._longest_s)
+        return pause_s
+
+
 class RetryPolicy:
-    """Repeats a call while it raises StoreUnavailableError. The call must be one that may be repeated.
+    """Repeats a call while it raises StoreUnavailableError. The call must be idempotent.
 
     Args:
         timeout_s: how long an outage may last before its error is raised.
         stop: once set, no call is repeated.
-        on_wait: told of each failed call and the pause after it, in seconds.
+        on_wait: called with the error of each failed attempt and the pause after it, in seconds.
     """
 
     def __init__(
@@ -34,18 +57,14 @@ class RetryPolicy:
         self.on_wait = on_wait
 
     def __call__(self, call: Callable[[], T]) -> T:
-        deadline = time.monotonic() + self.timeout_s
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff(self.timeout_s)
         while True:
             try:
                 return call()
             except StoreUnavailableError as error:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or self.stop.is_set():
+                pause_s = backoff.next_pause_s()
+                if pause_s is None or self.stop.is_set():
                     raise
-                # Half of it is chance, so that many workers do not come back at once.
-                wait_s = min(pause_s * random.uniform(0.5, 1.0), left_s)  # noqa: S311 - no secret
                 if self.on_wait is not None:
-                    self.on_wait(error, wait_s)
-            self.stop.wait(wait_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    self.on_wait(error, pause_s)
+            self.stop.wait(pause_s)

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from PIL import Image, ImageDraw
 
-from storage.text_layout import LINE_PX, Font, font, wrapped
+from storage.text_layout import LINE_PX, text_layout
 
 MARGIN_PX = 20
 CAPTION_GAP_PX = 10
@@ -83,21 +83,21 @@ class _Sheet:
         self, tiles: Sequence[Tile], side_px: int, title: str, row_labels: Sequence[str], column_labels: Sequence[str]
     ) -> None:
         self.tiles = tiles
-        self.font: Font = font()
+        self.text = text_layout()
         self.pictures = [fitted(tile.image.convert("RGB"), side_px) if tile.image else None for tile in tiles]
         shown = [picture.size for picture in self.pictures if picture] or [(side_px, side_px)]
         self.empty = max(width for width, _ in shown), max(height for _, height in shown)
         self.width_px = self.empty[0]
-        self.captions = [self._wrapped(tile.caption, self.width_px) for tile in tiles]
-        self.row_labels = [self._wrapped(label, LABEL_PX) for label in row_labels]
-        self.column_labels = [self._wrapped(label, self.width_px) for label in column_labels]
+        self.captions = [
+            self.text.wrap(tile.caption, self.width_px if tile.image else self.width_px - 2 * CAPTION_GAP_PX)
+            for tile in tiles
+        ]
+        self.row_labels = [self.text.wrap(label, LABEL_PX) for label in row_labels]
+        self.column_labels = [self.text.wrap(label, self.width_px) for label in column_labels]
         columns = 1 + max(tile.column for tile in tiles)
         self.left_px = MARGIN_PX + (LABEL_PX + MARGIN_PX if any(self.row_labels) else 0)
         self.total_width_px = self.left_px + columns * (self.width_px + MARGIN_PX)
-        self.title = self._wrapped(title, self.total_width_px - 2 * MARGIN_PX)
-
-    def _wrapped(self, text: str, width_px: int) -> tuple[str, ...]:
-        return wrapped(text, self.font, width_px)
+        self.title = self.text.wrap(title, self.total_width_px - 2 * MARGIN_PX)
 
     @cached_property
     def head_px(self) -> int:
@@ -124,7 +124,7 @@ class _Sheet:
         """Of a tile with its caption."""
         picture, lines = self.pictures[number], len(self.captions[number])
         if picture is None:
-            return self.empty[1]
+            return max(self.empty[1], LINE_PX * lines + 2 * CAPTION_GAP_PX)
         return picture.height + (CAPTION_GAP_PX + LINE_PX * lines if lines else 0)
 
     def corner(self, number: int) -> tuple[int, int]:
@@ -137,18 +137,18 @@ class _Sheet:
     def size(self, number: int) -> tuple[int, int]:
         """Of a tile's picture."""
         picture = self.pictures[number]
-        return picture.size if picture else self.empty
+        return picture.size if picture else (self.empty[0], self.height_px(number))
 
     def paint(self) -> Image.Image:
         sheet = Image.new("RGB", (self.total_width_px, self.tops[-1]), PAPER)
         draw = ImageDraw.Draw(sheet)
-        self._write(draw, (MARGIN_PX, MARGIN_PX), self.title, INK)
+        self._write(sheet, (MARGIN_PX, MARGIN_PX), self.title, INK)
         labels_px = max(map(len, self.column_labels), default=0) * LINE_PX
         for column, label in enumerate(self.column_labels):
             left = self.left_px + column * (self.width_px + MARGIN_PX)
-            self._write(draw, (left, self.head_px - CAPTION_GAP_PX - labels_px), label, SOFT)
+            self._write(sheet, (left, self.head_px - CAPTION_GAP_PX - labels_px), label, SOFT)
         for top, label in zip(self.tops, self.row_labels, strict=False):
-            self._write(draw, (MARGIN_PX, top), label, SOFT)
+            self._write(sheet, (MARGIN_PX, top), label, SOFT)
         for number, tile in enumerate(self.tiles):
             if tile.parent is not None:
                 self._join(draw, tile.parent, number)
@@ -161,13 +161,13 @@ class _Sheet:
         picture, (width, height) = self.pictures[number], self.size(number)
         if picture is None:
             draw.rectangle((left, top, left + width - 1, top + height - 1), outline=LINE, width=2)
-            self._write(draw, (left + CAPTION_GAP_PX, top + CAPTION_GAP_PX), self.captions[number], SOFT)
+            self._write(sheet, (left + CAPTION_GAP_PX, top + CAPTION_GAP_PX), self.captions[number], SOFT)
             return
         if self.tiles[number].framed:
             around = (left - FRAME_PX, top - FRAME_PX, left + width + FRAME_PX - 1, top + height + FRAME_PX - 1)
             draw.rectangle(around, outline=MARK, width=FRAME_PX)
         sheet.paste(picture, (left, top))
-        self._write(draw, (left, top + height + CAPTION_GAP_PX), self.captions[number], INK)
+        self._write(sheet, (left, top + height + CAPTION_GAP_PX), self.captions[number], INK)
 
     def _join(self, draw: ImageDraw.ImageDraw, parent: int, child: int) -> None:
         """A line from the middle of one picture's right side to that of the other's left."""
@@ -179,10 +179,21 @@ class _Sheet:
         draw.line((start, (turn, start[1]), (turn, end[1]), end), fill=LINE, width=2)
 
     def _write(
-        self, draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], ink: tuple[int, int, int]
+        self, sheet: Image.Image, corner: tuple[int, int], lines: Sequence[str], ink: tuple[int, int, int]
     ) -> None:
         for number, line in enumerate(lines):
-            draw.text((corner[0], corner[1] + number * LINE_PX), line, fill=ink, font=self.font)
+            self.text.draw(sheet, (corner[0], corner[1] + number * LINE_PX), line, ink)
+
+
+def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets beneath each other on one, from the top down."""
+    shared_px = MARGIN_PX * (len(sheets) - 1)
+    size = max(one.width for one in sheets), sum(one.height for one in sheets) - shared_px
+    whole, top = Image.new("RGB", size, PAPER), 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height - MARGIN_PX
+    return whole
 
 
 def fitted(image: Image.Image, side_px: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The Celery app: `celery -A worker …`, with the settings that runs of minutes to hours need."""
+"""The Celery app: `celery -A worker …`, configured for tasks that take minutes to hours."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -9,11 +9,11 @@ from celery import Celery, signals
 from kombu import Connection
 
 from recipes.faults import RecipeError
-from recipes.load import find, given
+from recipes.load import Given, find, read
 from storage import keys
 from storage.errors import CorruptRecordError
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
 from worker.connections import connect_redis
 from worker.jobs.request import RequestError, RunRequest
 from worker.settings import Settings, queue_of, settings
@@ -24,14 +24,13 @@ KEY_PREFIX = "autoseq:"
 RECORDED = "autoseq_recorded"
 """Header of a message whose run's record is written already."""
 
-
 BROKER = {
-    # Sweep for messages of dead workers often: the default takes up to 100 s on top of the visibility timeout.
+    # Look for messages of dead workers often: the default adds up to 100 s to the visibility timeout.
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "queue_order_strategy": "priority",
     "global_keyprefix": KEY_PREFIX,
-    # kombu's own socket_timeout is None: a dead connection would hang for ever.
+    # kombu's default socket_timeout is None: a dead connection would block forever.
     "socket_timeout": 30,
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
@@ -40,23 +39,24 @@ BROKER = {
 
 
 class App(Celery):
-    """Celery with our own way of starting a worker."""
+    """Celery that starts workers of class QuietWorker."""
 
     @cached_property
     def Worker(self) -> type:  # noqa: N802 (Celery's name)
-        from worker.serve.boot import QuietWorker  # noqa: PLC0415 (a client starts no worker, and this import is slow)
+        from worker.serve.boot import QuietWorker  # noqa: PLC0415 - a client starts no worker, and this import is slow
 
         worker: type = self.subclass_with_self(QuietWorker, name="Worker")
         return worker
 
 
 def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
-    """The app on the servers of `config`.
+    """The app for the servers of `config`.
 
-    One that `reads_results` subscribes to those of every task it sends: too much for who sends many and reads none.
+    An app that `reads_results` subscribes to the result of each task it sends, which costs a client that sends many
+    tasks and reads no result.
     """
     url = _celery_url(config.redis_url.get_secret_value())
-    # Not as the current app: whoever imports our client may have an app of their own.
+    # Not the current app: a program that imports the client may have an app of its own.
     made = App("autosequence", broker=url, backend=url if reads_results else "disabled", set_as_current=False)
     timeout_s = config.visibility_timeout_s
     made.conf.update(
@@ -65,7 +65,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         task_routes=(route,),
         task_serializer="json",
         accept_content=["json"],
-        # A message is done with when its run is: a worker that dies gives it back.
+        # A message is acknowledged when its run has ended, so that the message of a dead worker is delivered again.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_track_started=True,
@@ -78,14 +78,14 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_proc_alive_timeout=900,
-        # Celery's soft shutdown sleeps for its whole time; a drain ends with the step (worker.serve.claim.DrainFlag).
+        # Celery's soft shutdown always waits for its full time; DrainFlag in worker.serve.claim stops after a step.
         worker_soft_shutdown_timeout=0,
         # True, the default from Celery 6 on, loses the run when Redis restarts.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
-        # The shortest visibility timeout of any consumer holds for all, and it is read in three places.
+        # The shortest visibility timeout of any consumer applies to all of them, and Celery reads it in three places.
         visibility_timeout=timeout_s,
         broker_transport_options={"visibility_timeout": timeout_s, **BROKER},
         result_backend_transport_options={"visibility_timeout": timeout_s, "global_keyprefix": KEY_PREFIX},
@@ -94,7 +94,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
 
 
 def _celery_url(url: str) -> str:
-    """The URL of Redis as Celery wants it: over TLS it insists on hearing whether certificates are checked."""
+    """The URL of Redis for Celery, which requires ssl_cert_reqs for TLS."""
     if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
@@ -103,7 +103,7 @@ def _celery_url(url: str) -> str:
 def route(
     name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any], **_: object
 ) -> dict[str, Any] | None:
-    """The queue of the model a run wants, and its priority. What can't be read goes to a worker, which says why."""
+    """The queue and priority of a run. A request that can't be read goes to the default queue: its worker says why."""
     if name != TASK or options.get("queue"):
         return None
     config = settings()
@@ -126,31 +126,42 @@ def choose_model(wanted: str | None, config: Settings, served: Collection[str]) 
     return wanted or config.served_model
 
 
+def model_named_in(given: Given) -> str | None:
+    """The model that a recipe names, if it names one."""
+    model = given.data.get("model")
+    return model if isinstance(model, str) else None
+
+
 def _wanted_model(request: RunRequest, config: Settings) -> str | None:
     recipe = request.recipe
     source = find(recipe, config.recipes) if isinstance(recipe, str) else recipe
-    model = given(source, request.overrides, request.variables).get("model")
-    return model if isinstance(model, str) else None
+    return model_named_in(read(source, overrides=request.overrides, variables=request.variables))
 
 
 @signals.before_task_publish.connect(weak=False)
 def record_run(sender: str, headers: Mapping[str, Any], body: Sequence[Any], routing_key: str, **_: object) -> None:
-    """Write a run's record before its message, however it is published: it is known whatever becomes of the message."""
+    """Write a run's record before anyone publishes its message, so that the run survives the loss of the message."""
     if sender != TASK or headers.get(RECORDED):
         return
     args, kwargs, *_rest = body
     try:
         request = RunRequest.parse(headers["id"], args or (), kwargs or {})
     except RequestError:
-        return  # the worker refuses it with the same words
+        return  # the worker fails the run with the same message
     with connect_redis(settings()) as redis:
         write_record(Runs(redis), request, queue=routing_key, model=routing_key.removeprefix(queue_of("")))
 
 
 def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> bool:
-    """The run's record, and its key if it has one. False when the run is there already, or another owns the key."""
-    if request.idempotency_key and runs.claim_key(request.idempotency_key, request.run_id) != request.run_id:
-        return False
+    """Write the run's record and claim its idempotency key. False when the run exists, or another owns the key.
+
+    Then the id of this request becomes an alias of the run that owns the key.
+    """
+    if request.idempotency_key:
+        owner = runs.claim_key(request.idempotency_key, request.run_id)
+        if owner != request.run_id:
+            runs.add_alias(request.run_id, owner)
+            return False
     name = request.recipe if isinstance(request.recipe, str) else request.recipe.get("name", "")
     return runs.create(
         RunRecord(
@@ -170,7 +181,7 @@ def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> 
 
 
 def publish(through: Celery, request: RunRequest, queue: str, connection: Connection | None = None) -> None:
-    """Put a run's message into its queue; the record is written already."""
+    """Publish the message of a run whose record is written already."""
     through.send_task(
         TASK,
         kwargs=request.kwargs(),
@@ -184,7 +195,7 @@ def publish(through: Celery, request: RunRequest, queue: str, connection: Connec
 
 
 def publish_again(record: RunRecord) -> None:
-    """Queue again a run that lost its message or its worker. Raises CorruptRecordError."""
+    """Publish the message of a run that lost its message or its worker. Raises CorruptRecordError."""
     try:
         request = RunRequest.of(record)
     except RequestError as error:
@@ -193,7 +204,7 @@ def publish_again(record: RunRecord) -> None:
 
 
 def broker_list(slot: str) -> str:
-    """The Redis list in which the broker keeps the messages of a queue slot: kombu's name for a queue at a priority."""
+    """The Redis list of a queue slot: kombu's name for a queue at a priority."""
     queue, _, priority = slot.rpartition("|")
     return KEY_PREFIX + queue + (f"\x06\x16{priority}" if int(priority) else "")
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from core.sequence import run_sequence
 from recipes.load import find, load
 from recipes.recipe import Recipe
-from worker.cli.dev import stack
 from worker.client import Client
+from worker.local.stack import stack
 from worker.serve.engine import Engine
 from worker.settings import settings
 

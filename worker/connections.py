@@ -1,25 +1,38 @@
-"""The servers a process talks to, opened from the settings."""
+"""Connections to Redis and S3 as the settings describe them, and what to say when one can't be used."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from redis import Redis
 from redis.exceptions import RedisError
 
+from storage.errors import StoreRefusedError, StoreUnavailableError
 from storage.objects.s3 import S3Settings, S3Store
 from storage.redis.outage import OutageRetry
 from storage.uploader import UploadLimits
 from worker.settings import Settings
 
 MAX_CONNECTIONS = 10_000
-"""Of one client: each reader of a run holds one while it waits, and redis-py's own bound is 100."""
+"""Connections of one Redis client. Each reader of a run holds one while it waits; redis-py's default limit is 100."""
 
 
 class ServiceUnavailableError(RuntimeError):
-    """Redis or S3 can't be reached or refuses us: says which, where, and why; never with a password."""
+    """Redis or S3 can't be reached or refuses access. The message names the server and the reason, never a password."""
+
+
+@contextmanager
+def explain_s3_errors(what: str) -> Iterator[None]:
+    """Raise ServiceUnavailableError, which begins with `what` and names the settings, when S3 is away or refuses."""
+    try:
+        yield
+    except (StoreUnavailableError, StoreRefusedError) as error:
+        raise ServiceUnavailableError(f"{what}: {error}; S3 is set by AUTOSEQ_S3_…") from error
 
 
 def connect_redis(config: Settings, *, outage_timeout_s: float = 2.0) -> Redis:
-    """A client of the Redis that holds the queue and the progress; connects when it is first used.
+    """A client of the Redis that holds the queue and the progress; it connects on first use.
 
-    A call that Redis can't serve is retried for `outage_timeout_s`. Raises ServiceUnavailableError for a bad URL.
+    Failed calls are retried for `outage_timeout_s`. Raises ServiceUnavailableError for a bad URL.
     """
     try:
         return Redis.from_url(
@@ -32,7 +45,7 @@ def connect_redis(config: Settings, *, outage_timeout_s: float = 2.0) -> Redis:
             retry=OutageRetry(outage_timeout_s),
             max_connections=MAX_CONNECTIONS,
         )
-    except ValueError as error:  # says what a Redis URL looks like, and nothing of what was given
+    except ValueError as error:  # describes a valid URL and does not repeat the given one
         raise ServiceUnavailableError(f"AUTOSEQ_REDIS_URL can't be used: {error}") from error
 
 
@@ -49,7 +62,7 @@ def check_redis(redis: Redis) -> None:
 
 
 def connect_store(config: Settings, *, timeout_s: float = 20.0, attempts: int = 2) -> S3Store:
-    """The bucket that holds the runs; a call is tried `attempts` times, until S3 is silent for `timeout_s`."""
+    """The bucket that holds the runs; each call is tried `attempts` times, with a timeout of `timeout_s` each."""
     return S3Store(
         S3Settings(
             bucket=config.s3_bucket,
@@ -70,7 +83,7 @@ def connect_store(config: Settings, *, timeout_s: float = 20.0, attempts: int = 
 
 
 def limits_of(config: Settings) -> UploadLimits:
-    """How far uploads to the bucket may lag behind."""
+    """How much data may wait for its upload to the bucket, and for how long."""
     return UploadLimits(
         pending_bytes=config.pending_upload_bytes,
         spool_bytes=config.spool_bytes,

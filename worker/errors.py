@@ -1,21 +1,27 @@
-"""How a run can end, or be left, other than well."""
+"""How the work on a run ends without a manifest. Control flow, except RunFailed, which clients see."""
 
-# ruff: noqa: N818 - the names say what happened; "Error" would add nothing
+# ruff: noqa: N818 - the names say what happened; Celery stores them
 
 
 class RunEnded(Exception):
-    """A run did not get to its manifest.
+    """The work on a run ended before its manifest.
 
     RunEnded
-    ├── RunFailed          and will not: says why, in words for the user
-    └── RunStopped         between two events; what was made until then is committed
-        ├── RunCancelled   because someone asked for that
-        └── RunHandedBack  because this worker shuts down: another goes on
+    ├── RunFailed              the run can't succeed
+    ├── ClaimLost              another worker has the run
+    └── RunStopped             between two events; what was made until then is committed
+        ├── RunCancelled       on request
+        └── RunHandedBack      this worker shuts down; another one continues
+            └── RunNotServable this worker can't continue the run; another one may
     """
 
 
 class RunFailed(RunEnded):
-    """The run can't succeed: says why, in words for the user."""
+    """The run can't succeed; the message says why."""
+
+
+class ClaimLost(RunEnded):
+    """Another worker has the run, or has brought it to its end: this one stops and reports nothing."""
 
 
 class RunStopped(RunEnded):
@@ -27,4 +33,8 @@ class RunCancelled(RunStopped):
 
 
 class RunHandedBack(RunStopped):
-    """This worker shuts down; another goes on with the run."""
+    """This worker shuts down; another one continues the run."""
+
+
+class RunNotServable(RunHandedBack):
+    """This worker can't continue the run: other model weights, or a record of a newer release. Another one may."""

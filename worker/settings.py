@@ -1,5 +1,6 @@
-"""Every setting of the worker and its clients, from the environment (AUTOSEQ_…), `.env` or `.autoseq/env`."""
+"""The settings of workers and clients, from the environment (AUTOSEQ_…), `.env` or `.autoseq/env`."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -11,89 +12,99 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "autosequence"
+
+
 class Settings(BaseSettings):
-    """Where Redis and S3 are, what this worker serves, and how long things may take."""
+    """Where Redis and S3 are, which model a worker serves, and its limits."""
 
     model_config = SettingsConfigDict(
         env_prefix="AUTOSEQ_", env_file=(".env", ".autoseq/env"), extra="ignore", frozen=True
     )
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """Broker, results and progress: a database of its own. rediss:// for TLS; the password is part of the URL."""
+    """The Redis database for queue, results and progress; share it with nothing else. Use rediss:// for TLS."""
 
     s3_endpoint: str | None = None
-    """The S3 server; unset for AWS."""
+    """URL of the S3 server. Default: AWS."""
     s3_region: str = "us-east-1"
+    """Region of the bucket."""
     s3_access_key: SecretStr | None = None
-    """Unset: boto3's own ways of finding credentials."""
+    """Access key. Default: boto3's credential chain."""
     s3_secret_key: SecretStr | None = None
+    """Secret key. Default: boto3's credential chain."""
     s3_bucket: str = "autosequence"
+    """Bucket for all runs."""
     s3_prefix: str = "runs"
-    """Runs are put under <prefix>/<run id>/ in the bucket."""
+    """Prefix of all objects: a run is stored under <prefix>/<run id>/."""
     s3_public_endpoint: str | None = None
-    """The S3 server as browsers reach it, when that differs from s3_endpoint: links are signed for it."""
+    """URL of the S3 server for browsers, if it differs from s3_endpoint. URLs are presigned for this endpoint."""
     s3_public_url: str | None = None
-    """Where the bucket can be read without a signature; unset, links are signed and expire."""
+    """Base URL at which the bucket is public. Default: none; URLs are presigned for the S3 endpoint of the process that
+    creates them, and expire."""
     s3_url_expires_s: Annotated[int, Gt(0), Field(le=604_800)] = 604_800
-    """How long a signed link is valid; S3 allows a week at most."""
+    """How long a presigned URL is valid, in seconds; S3 allows at most a week."""
     s3_input_buckets: tuple[str, ...] = ()
-    """Other buckets from which recipes may take input images."""
+    """Other buckets that recipes may read input images from."""
     s3_send_checksums: bool = True
-    """Send a SHA-256 with every object, which the server verifies; off for servers that reject it."""
+    """Send a SHA-256 checksum with every object for the server to verify. Turn off for servers that reject it."""
 
     s3_sse: Annotated[str | None, Field(pattern="^(AES256|aws:kms|aws:kms:dsse)$")] = None
-    """How S3 encrypts the objects; unset, as the bucket says."""
+    """Server-side encryption of the objects. Default: as the bucket is configured."""
     s3_sse_kms_key_id: str | None = None
-    """The KMS key for that; unset, the account's own."""
+    """ID of the KMS key for server-side encryption. Default: the AWS managed key."""
 
     model: str = str(PROJECT / "models" / "tiny-bagel")
-    """The folder of the model this worker serves, in the official BAGEL layout; `scripted` is one without weights."""
+    """Folder of the model that this worker serves, in BAGEL's official layout. `scripted` has no weights."""
     model_name: str | None = None
-    """What recipes call it; unset, the folder's name."""
+    """Name of the model in recipes. Default: the name of its folder in lower case."""
     device: str | None = None
-    """cuda, cuda:1, cpu …; unset, a GPU when there is one."""
+    """Torch device: cuda, cuda:1, cpu … Default: a GPU if there is one, else the CPU."""
     dtype: Annotated[str | None, Field(pattern="^(float32|bfloat16)$")] = None
-    """Unset: bfloat16 on a GPU, float32 on a CPU."""
+    """Precision of the weights. Default: bfloat16 on a GPU, float32 on a CPU."""
     gpus: tuple[int, ...] = ()
-    """GPUs to spread one model over, when it does not fit on one."""
+    """GPUs to spread one model over, for a model that does not fit on one."""
     max_batch: Annotated[int, Ge(1)] = 8
-    """How many variations are drawn at once; fewer take less memory, and change images only within rounding."""
+    """How many variations are generated in one batch. Fewer need less memory and change images only within rounding."""
+    cache_dir: Path = Field(default_factory=_cache_dir)
+    """Folder that keeps the hashes of the model's files, so that a start does not read all weights to hash them."""
     recipes: Path = PROJECT / "recipes"
-    """Where a recipe that is given by name alone is looked up."""
+    """Folder of the recipes that can be submitted by name."""
 
     scripted_delay_s: Annotated[float, Ge(0)] = 0.0
-    """How long the `scripted` model takes for each token and each denoising step."""
+    """Seconds that the `scripted` model takes for each token and each denoising step."""
 
     visibility_timeout_s: Annotated[int, Ge(5)] = 90
-    """A message whose worker shows no progress for this long is given to another by the broker itself."""
+    """Seconds without progress after which the broker delivers a message to another worker."""
     lease_s: Annotated[float, Gt(0)] = 20.0
-    """A run whose worker showed no progress for this long is given to another."""
+    """Seconds without progress after which a run is given to another worker."""
     reconcile_interval_s: Annotated[float, Gt(0)] = 2.0
-    """How often one of the workers looks for runs that lost their worker or their message."""
+    """Seconds between two searches for runs that lost their worker or their message; one worker searches for all."""
     max_attempts: Annotated[int, Ge(1)] = 3
-    """A run that was started this often in a row without a new step fails: it seems to kill its workers."""
+    """How many times in a row a run may start without completing another step before it fails."""
     step_timeout_s: Annotated[float, Gt(0)] = 3_600.0
-    """The longest a single step may take."""
+    """Time limit of one step, in seconds."""
     run_timeout_s: Annotated[float, Gt(0)] = 86_400.0
-    """The longest a run may take from when a worker took it."""
+    """Time limit of a run, in seconds, from the moment a worker takes it."""
     drain_timeout_s: Annotated[float, Gt(0)] = 30.0
-    """How long a worker that shuts down goes on with the step under way before it hands the run back."""
+    """Seconds that a worker which shuts down may spend on the current step before it returns the run to the queue."""
     outage_timeout_s: Annotated[float, Gt(0)] = 600.0
-    """How long a run waits for S3 or Redis to come back before it fails."""
+    """Seconds that a run waits for S3 or Redis to come back before it fails."""
     pending_upload_bytes: Annotated[int, Gt(0)] = 256 * 2**20
-    """How much may wait in memory to be uploaded while the next step is being generated."""
+    """Bytes that may wait in memory for their upload while the next step is generated."""
     spool_bytes: Annotated[int, Ge(0)] = 2 * 2**30
-    """How much more may wait on disk, encoded, so that the GPU goes on while S3 is away."""
+    """Further bytes that may wait on disk, encoded, so that the GPU keeps working while S3 is unavailable."""
     spool_dir: Path | None = None
-    """Where that is; unset, the system's folder for temporary files."""
+    """Folder for these files. Default: the system's temporary folder."""
     preview_interval_s: Annotated[float, Gt(0)] = 1.0
-    """The least time between two previews of an image under way."""
+    """Minimum number of seconds between two previews of an image."""
     keep_progress_s: Annotated[int, Gt(0)] = 7 * 86_400
-    """How long the progress and the result of a run stay in Redis. Its objects in S3 are kept."""
+    """Seconds that Redis keeps the progress and the result of a finished run. Its objects in S3 are never deleted."""
 
     @property
     def served_model(self) -> str:
-        """The name of the model this worker serves, and the default model of clients that share these settings."""
+        """The name of the model that this worker serves, and the default model of clients with these settings."""
         return self.model_name or Path(self.model).name.lower()
 
 
@@ -104,5 +115,5 @@ def settings() -> Settings:
 
 
 def queue_of(model: str) -> str:
-    """The queue of the runs that want `model`."""
+    """The queue of runs on `model`."""
     return f"model.{model}"

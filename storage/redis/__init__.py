@@ -1,1 +1,43 @@
-"""Everything that is kept in Redis: runs, their progress, leases and queue slots."""
+"""Everything that is kept in Redis: runs, their events, leases and queue slots.
+
+Every change of more than one key is a script in `lua/`, so that it happens entirely or not at all. Release 0.1.0 shares
+these keys, so their names and contents stay. All begin with `autoseq:`.
+
+| key                    | type       | holds                                   | written by                          |
+|------------------------|------------|-----------------------------------------|-------------------------------------|
+| run:<id>               | hash       | the run's state, owner and attempts     | create_run, progress, take_lease,   |
+|                        |            |                                         | count_attempt, reopen_run           |
+| run:<id>:record        | string     | what was asked for (RunRecord)          | create_run                          |
+| run:<id>:events        | stream     | the run's events                        | create_run, progress                |
+| run:<id>:preview       | string     | the last preview                        | progress                            |
+| run:<id>:cancel        | string     | set when the run is to stop             | request_cancel, reopen_run          |
+| run:<id>:lease         | string     | the token of the worker that runs it    | take_lease, release_lease           |
+| runs                   | sorted set | the runs, by time of submission         | create_run                          |
+| runs:open              | sorted set | those that have not ended               | create_run, reopen_run, progress    |
+| leases                 | sorted set | leased runs, by when the lease lapses   | take_lease, release_lease,          |
+|                        |            |                                         | requeue_run                         |
+| lines                  | set        | the queue slots                         | create_run, reopen_run              |
+| waiting:<queue slot>   | sorted set | the runs that wait there, by when they  | create_run, reopen_run,             |
+|                        |            | joined it                               | requeue_run, take_lease             |
+| started                | hash       | queue slot -> when the latest started   | take_lease                          |
+|                        |            | run had joined it                       |                                     |
+| reconciler             | string     | the token of the elected reconciler     | elect_reconciler                    |
+| idempotency:<key>      | string     | the run that owns the key               | claim_key                           |
+| models                 | hash       | model name -> ModelSpec                 | Runs.announce                       |
+| unacked_index          | sorted set | the broker's unacknowledged messages    | Celery; Lease.renew                 |
+
+A run has a state, in its hash, and a place, in the indexes:
+
+    queued --Started--> running --Succeeded | Failed | Cancelled--> succeeded | failed | cancelled
+      ^                  |                                                       |
+      |<-----Queued------+   (the worker stops or is lost)                       |
+      |<-----------------------reopen_run (failed, cancelled)--------------------+
+
+    waiting --take_lease--> leased --its time passes, release_lease--> lapsed --requeue_run--> waiting
+                              |  ^                                        |
+                              |  +------------take_lease------------------+
+                              +--release_lease of a run that ended--> in no index
+
+A queued run can end, too: when it is cancelled or can't be started. The reconciler alone calls requeue_run, also for
+a run that waits and has lost its message.
+"""

@@ -1,9 +1,9 @@
-"""Watching a run: what happened since a stream id, then what happens, to the end."""
+"""Follows the events of a run: those after a stream id, then each as it happens, to the end of the run."""
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 from redis import ConnectionError as RedisConnectionError
@@ -11,45 +11,47 @@ from redis import Redis
 from redis import TimeoutError as RedisTimeoutError
 
 from storage import keys
-from storage.errors import InvalidNameError, RunNotFoundError, StoreUnavailableError
+from storage.errors import CorruptRecordError, InvalidNameError, RunNotFoundError, StoreUnavailableError
+from storage.events import Cancelled, Denoised, Failed, Gap, RunEvent, Succeeded, parse
 from storage.redis.runs import Runs
-from storage.redis.state import GAP, ProgressEvent, RunState, told
+from storage.redis.state import RunState
+from storage.retry import Backoff
 
 START = "0-0"
 _STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
 # Below the 5 s after which redis-py takes a silent server for dead.
 BLOCK_MS = 2_000
 BATCH = 500
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+LONGEST_PAUSE_S = 2.0
 
 Entry: TypeAlias = tuple[str, dict[str, str]]
 
 
 def follow(
     redis: Redis, run_id: str, *, after: str = START, timeout_s: float | None = None, outage_s: float = 60.0
-) -> Iterator[ProgressEvent]:
+) -> Iterator[RunEvent]:
     """The run's events after the stream id `after`, ending with its final event (the last, if the run was resumed).
 
-    What the stream no longer holds is replaced by one event of type gap, whose data is a RunState. A final event that
-    expired is made up from the state. An outage of Redis up to `outage_s` is waited out, without loss or repetition.
+    One Gap stands for events that the stream no longer holds. A final event that expired is derived from the run's
+    state. An outage of Redis up to `outage_s` is waited out, without loss or repetition.
 
     Args:
         redis: a client with decode_responses, its socket_timeout above 2 s.
         run_id: the run.
-        after: id of the last event the caller has; all of them by default.
-        timeout_s: how long to follow at most.
-        outage_s: how long Redis may be away at a time.
+        after: the id of the last event that the caller has; by default, all events are read.
+        timeout_s: how long to follow the run at most.
+        outage_s: how long Redis may be unavailable at a time.
 
     Raises:
-        InvalidNameError: `after` is no event's id.
+        InvalidNameError: `after` is not the id of an event.
         RunNotFoundError: Redis holds nothing of this run, or no longer.
-        TimeoutError: the run had no end within `timeout_s`.
-        StoreUnavailableError: Redis stayed away.
+        TimeoutError: the run did not end within `timeout_s`.
+        StoreUnavailableError: Redis stayed unavailable.
         CorruptRecordError: what Redis holds of the run was not written by this program.
     """
     follower = _Follower(redis, run_id, after)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    outage = _Outage(outage_s)
+    backoff = Backoff(outage_s, longest_s=LONGEST_PAUSE_S)
     ended = False
     while True:
         left_s = BLOCK_MS / 1000 if deadline is None else deadline - time.monotonic()
@@ -58,9 +60,12 @@ def follow(
                 return
             events = follower.read(block_ms=max(1, min(BLOCK_MS, int(left_s * 1000))))
         except (RedisConnectionError, RedisTimeoutError) as error:
-            outage.wait(error)
+            pause_s = backoff.next_pause_s()
+            if pause_s is None:
+                raise StoreUnavailableError(f"Redis was away for {outage_s:g} s: {error}") from error
+            time.sleep(pause_s)
             continue
-        outage = _Outage(outage_s)
+        backoff = Backoff(outage_s, longest_s=LONGEST_PAUSE_S)
         for event in events:
             yield event
             ended = event.is_final
@@ -69,7 +74,7 @@ def follow(
 
 
 class _Follower:
-    """Where one reader stands in a run's stream."""
+    """The position of one reader in a run's stream."""
 
     def __init__(self, redis: Redis, run_id: str, after: str) -> None:
         if not _STREAM_ID.fullmatch(after):
@@ -81,61 +86,73 @@ class _Follower:
         self._last = after
         self._began = False
         self._over = False
-        """Whether the run had its end before this reader began: then there is nothing to wait for."""
+        """Whether the run had ended before this reader began; then there is nothing to wait for."""
         self._next: int | None = 1 if after == START else None
-        """The count of the event to come; None while it is not known."""
+        """The number of the next event; None while it is not known."""
 
-    def read(self, block_ms: int) -> Sequence[ProgressEvent]:
-        """The next events; none when nothing happened for `block_ms`. Raises RunNotFoundError."""
+    def read(self, block_ms: int) -> Sequence[RunEvent]:
+        """The next events; none when there was none for `block_ms`. Raises RunNotFoundError."""
         if not self._began:
             found = self._begin()
             self._began = True
             if found:
                 return found
         entries = self._entries(1 if self._over else block_ms)
-        return self._with_preview([event for entry in entries for event in self._told(*entry)]) or self._silence()
+        return self._with_preview([event for entry in entries for event in self._events(entry)]) or self._lost_end()
 
     def is_over(self) -> bool:
-        """Whether a final event was the last one: a run that failed or was cancelled can be resumed."""
+        """Whether a final event was the last one; a run that failed or was cancelled can be resumed."""
         later = self._redis.xrange(self._stream, f"({self._last}", "+", count=1)
         state = self._runs.state(self._run_id)
         self._over = state is None or state.is_final
         return self._over and not later
 
-    def _begin(self) -> list[ProgressEvent]:
-        """Find the place after an event the caller has; where the stream dropped it, what followed may be gone too."""
+    def _begin(self) -> list[RunEvent]:
+        """Find the event that the caller has; when the stream dropped it, later ones may be gone too, hence a gap."""
         state = self._state()
         self._over = state.is_final
         if self._next is not None:
             return []
         entries = cast("list[Entry]", self._redis.xrange(self._stream, self._last, self._last))
         if not entries:
-            return [self._snapshot(GAP, state)]
-        self._next = told(self._run_id, *entries[0]).data["n"] + 1
+            return [_gap(self._last, state)]
+        self._next = self._parse(entries[0]).n + 1
         return []
 
-    def _told(self, event_id: str, fields: dict[str, str]) -> list[ProgressEvent]:
-        """The event of an entry, behind a gap when events before it were dropped."""
-        event = told(self._run_id, event_id, fields)
-        dropped = self._next is not None and event.data["n"] > self._next
-        gap = [self._snapshot(GAP, self._state())] if dropped else []
-        self._last, self._next = event_id, event.data["n"] + 1
+    def _events(self, entry: Entry) -> list[RunEvent]:
+        """The event of an entry, after a gap when events before it were dropped."""
+        event = self._parse(entry)
+        dropped = self._next is not None and event.n > self._next
+        gap = [_gap(self._last, self._state())] if dropped else []
+        self._last, self._next = event.id, event.n + 1
         return [*gap, event]
 
-    def _with_preview(self, events: list[ProgressEvent]) -> list[ProgressEvent]:
-        """The events, the last preview put where it belongs, while it is there; older ones are not kept."""
-        if not any("preview" in event.data for event in events):
+    def _parse(self, entry: Entry) -> RunEvent:
+        event_id, fields = entry
+        try:
+            return parse(event_id, fields.get("event", ""))
+        except CorruptRecordError as error:
+            raise CorruptRecordError(f"run {self._run_id}: its {error}") from error
+
+    def _with_preview(self, events: list[RunEvent]) -> list[RunEvent]:
+        """The events, with the last preview in the event that it belongs to; earlier previews are not stored."""
+        if not any(isinstance(event, Denoised) and event.preview is not None for event in events):
             return events
         text = cast("str | None", self._redis.get(keys.run_preview(self._run_id))) or ""
         number, _, preview = text.partition(" ")
-        return [_with(event, {"preview": preview} if number == str(event.data["n"]) else {}) for event in events]
+        return [
+            replace(event, preview=preview if number == str(event.n) else None)
+            if isinstance(event, Denoised) and event.preview is not None
+            else event
+            for event in events
+        ]
 
-    def _silence(self) -> list[ProgressEvent]:
-        """Nothing happened: has the run had its end, and its last event is gone?"""
+    def _lost_end(self) -> list[RunEvent]:
+        """The final event, derived from the state, when the run has ended but its stream has expired."""
         state = self._state()
-        if not state.is_final or self._entries(1):  # what came just now is for the next read
+        if not state.is_final or self._entries(1):  # what arrived just now is for the next read
             return []
-        return [self._snapshot(state.state, state)]
+        return [_end(self._last, state)]
 
     def _entries(self, block_ms: int) -> list[Entry]:
         answer: Any = self._redis.xread({self._stream: self._last}, count=BATCH, block=block_ms)
@@ -147,28 +164,31 @@ class _Follower:
             raise RunNotFoundError(f"run {self._run_id}: there is no such run, or it ended long ago")
         return state
 
-    def _snapshot(self, type: str, state: RunState) -> ProgressEvent:  # noqa: A002 - the field's name
-        return ProgressEvent(id=self._last, type=type, data={"type": type, **asdict(state)})
+
+def _gap(event_id: str, state: RunState) -> Gap:
+    """Stands for the dropped events after `event_id`."""
+    return Gap(
+        id=event_id,
+        at=state.updated_at or 0.0,
+        fraction=state.fraction,
+        eta_s=state.eta_s,
+        state=state.state,
+        name=state.name,
+        model=state.model,
+        step=state.step,
+        steps=state.steps,
+        error=state.error,
+        manifest=state.manifest,
+    )
 
 
-def _with(event: ProgressEvent, preview: Mapping[str, str]) -> ProgressEvent:
-    """The event with this instead of its mark that there was a preview."""
-    if "preview" not in event.data:
-        return event
-    data = {name: value for name, value in event.data.items() if name != "preview"}
-    return replace(event, data={**data, **preview})
-
-
-class _Outage:
-    """Redis is away: growing pauses, and an end to them."""
-
-    def __init__(self, outage_s: float) -> None:
-        self._deadline = time.monotonic() + outage_s
-        self._outage_s = outage_s
-        self._pause_s = FIRST_PAUSE_S
-
-    def wait(self, error: Exception) -> None:
-        if time.monotonic() > self._deadline:
-            raise StoreUnavailableError(f"Redis was away for {self._outage_s:g} s: {error}") from error
-        time.sleep(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+def _end(event_id: str, state: RunState) -> RunEvent:
+    """The final event, derived from the state of a run that has ended."""
+    at, fraction = state.finished_at or state.updated_at or 0.0, state.fraction
+    match state.state:
+        case "succeeded":
+            return Succeeded(id=event_id, at=at, fraction=fraction, manifest=state.manifest or "")
+        case "failed":
+            return Failed(id=event_id, at=at, fraction=fraction, error=state.error or "")
+        case _:
+            return Cancelled(id=event_id, at=at, fraction=fraction)

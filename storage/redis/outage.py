@@ -1,6 +1,5 @@
-"""Redis is away, or takes no writes for a while: the same command again, with growing pauses, for a stated time."""
+"""Repeats a Redis command while Redis is away or refuses writes, for a stated time."""
 
-import random
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,6 +15,8 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from storage.retry import Backoff
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 REFUSALS = (
     "command not allowed when used memory",  # OOM; a script's error has it in the middle
@@ -23,7 +24,7 @@ REFUSALS = (
     "READONLY",  # its primary is being replaced
     "You can't write against a read only replica",
 )
-"""What Redis says when it takes no writes now and may later."""
+"""Parts of the errors with which Redis refuses writes that it may accept later."""
 
 T = TypeVar("T")
 
@@ -42,8 +43,8 @@ class OutageRetry(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,  # noqa: FBT001, FBT002 - redis-py's signature
     ) -> T:
-        deadline = time.monotonic() + self.timeout_s
-        failures, pause_s = 0, FIRST_PAUSE_S
+        backoff = Backoff(self.timeout_s, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
+        failures = 0
         while True:
             try:
                 return do()
@@ -52,11 +53,10 @@ class OutageRetry(Retry):
                     raise
                 failures += 1
                 fail(*((error, failures) if with_failure_count else (error,)))
-                if time.monotonic() >= deadline:
+                pause_s = backoff.next_pause_s()
+                if pause_s is None:
                     raise
-            # Half of it is chance, so that many workers do not come back at once.
-            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            time.sleep(pause_s)
 
 
 def is_outage(error: Exception) -> bool:

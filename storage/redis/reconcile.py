@@ -1,74 +1,39 @@
-"""Finds runs that lost their worker or their message, and queues them again; every worker looks, one at a time."""
+"""Finds runs that lost their worker or their message, and queues them again; one worker at a time does so."""
 
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, cast
 
 from redis import Redis
 
 from storage import keys
-from storage.errors import CorruptRecordError, RunNotFoundError
+from storage.errors import CorruptRecordError, NewerRecordError, RunNotFoundError
+from storage.events import Queued
 from storage.redis.progress import Progress
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
+from storage.redis.scripts import Arguments, load_script
 
 log = logging.getLogger(__name__)
 
 BATCH: Final = 100
-"""How many runs of one kind are looked at in one go."""
-
-# KEYS: the election. ARGV: token, time to live in ms.
-_ELECT = """
-local leader = redis.call('GET', KEYS[1])
-if leader and leader ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
-# KEYS: all leases. ARGV: how many at most. Returns the run ids whose lease lapsed.
-_LAPSED = """
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
-"""
-
-# KEYS: waiting in the line, when each line was last started from, the broker's list. ARGV: line, how many at most.
-# Returns the run ids that later ones overtook; when the broker's list is empty, all that believe to wait in it.
-_OVERTAKEN = """
-if redis.call('LLEN', KEYS[3]) == 0 then return redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1) end
-local latest = redis.call('HGET', KEYS[2], ARGV[1])
-if not latest then return {} end
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. latest, 'LIMIT', 0, ARGV[2])
-"""
-
-# KEYS: lease, all leases, state, waiting in the line. ARGV: run id.
-# Returns the run's state when it is to be queued again, by whoever was told so; nothing when it is held, or ended.
-_REJOIN = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return false end
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-local state = redis.call('HGET', KEYS[3], 'state')
-if state ~= 'queued' and state ~= 'running' then return false end
-local now = redis.call('TIME')
-redis.call('ZADD', KEYS[4], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
-return state
-"""
+"""How many runs with a lapsed lease, and how many of one queue slot, one look handles."""
 
 
 class Reconciler:
-    """Queues again what is without a lease though it was started, or without a message though it waits.
+    """Queues runs again that have no lease though they were started, or no message though they wait.
 
-    It needs no scan: leases are indexed by when they lapse, waiting runs by when they joined their line. A run whose
-    message is lost shows itself when the line is empty, or when a run that joined later is started.
+    It needs no scan: leases are indexed by when they lapse, waiting runs by when they joined their queue slot. A lost
+    message shows when the broker's list of a slot is empty, or when a run that joined the slot later is started.
 
     Args:
         redis: a client with decode_responses.
         publish: puts a run's message into its queue.
-        patience_s: how long a run may seem lost before it counts as lost; a message under way to a worker that is
-            still starting seems lost, too. Queued twice by mistake, a run is still run once.
-        broker_list: the broker's list behind a line.
+        patience_s: how long a run may seem lost before it is queued again; a message on its way to a worker that
+            still starts seems lost, too. A run that is queued twice by mistake is still run once.
+        broker_list: the key of the broker's list of a queue slot.
         clock: seconds.
     """
 
@@ -89,55 +54,72 @@ class Reconciler:
         self._clock = clock
         self._token = secrets.token_hex(8)
         self._seen: dict[str, float] = {}  # run id -> since when it seems lost
-        self._elect = redis.register_script(_ELECT)
-        self._lapsed = redis.register_script(_LAPSED)
-        self._overtaken = redis.register_script(_OVERTAKEN)
-        self._rejoin = redis.register_script(_REJOIN)
+        self._elect = load_script(redis, "elect_reconciler")
+        self._find_lapsed = load_script(redis, "find_lapsed")
+        self._find_overtaken = load_script(redis, "find_overtaken")
+        self._requeue = load_script(redis, "requeue_run")
 
     def lead(self, ttl_s: float) -> bool:
-        """Whether this is the one reconciler for the next `ttl_s` seconds."""
-        return bool(self._elect(keys=[keys.RECONCILER], args=[self._token, int(ttl_s * 1000)]))
+        """Become the one reconciler for the next `ttl_s` seconds, or remain it. False when another one is."""
+        args: Arguments = {"token": self._token, "ttl_ms": int(ttl_s * 1000)}
+        return bool(self._elect(keys={"reconciler": keys.RECONCILER}, args=args))
 
     def look(self) -> list[str]:
-        """Queue again what is lost by now; returns those run ids."""
-        lapsed = cast("list[str]", self._lapsed(keys=[keys.LEASES], args=[BATCH]))
-        lost = self._lost_for_long()
-        return [run_id for run_id in dict.fromkeys([*lapsed, *lost]) if self._queue_again(run_id)]
+        """Queue the lost runs again; returns their run ids."""
+        lapsed = cast("list[str]", self._find_lapsed(keys={"leases": keys.LEASES}, args={"limit": BATCH}))
+        return [run_id for run_id in dict.fromkeys([*lapsed, *self._long_overtaken()]) if self._queue_again(run_id)]
 
-    def _lost_for_long(self) -> Iterable[str]:
+    def _long_overtaken(self) -> list[str]:
+        """The runs that have seemed to be without a message for `patience_s`."""
         now = self._clock()
-        seeming = {
-            run_id for line in cast("set[str]", self._redis.smembers(keys.QUEUE_SLOTS)) for run_id in self._gone(line)
-        }
-        self._seen = {run_id: self._seen.get(run_id, now) for run_id in seeming}
+        overtaken = {run_id for queue_slot in self._queue_slots() for run_id in self._overtaken(queue_slot)}
+        self._seen = {run_id: self._seen.get(run_id, now) for run_id in overtaken}
         return [run_id for run_id, since in self._seen.items() if now - since >= self._patience_s]
 
-    def _gone(self, line: str) -> list[str]:
-        of_line = [keys.waiting(line), keys.STARTED, self._broker_list(line)]
-        return cast("list[str]", self._overtaken(keys=of_line, args=[line, BATCH]))
+    def _overtaken(self, queue_slot: str) -> list[str]:
+        slot_keys = {
+            "waiting": keys.waiting(queue_slot),
+            "started": keys.STARTED,
+            "broker_list": self._broker_list(queue_slot),
+        }
+        found = self._find_overtaken(keys=slot_keys, args={"queue_slot": queue_slot, "limit": BATCH})
+        return cast("list[str]", found)
+
+    def _queue_slots(self) -> set[str]:
+        return cast("set[str]", self._redis.smembers(keys.QUEUE_SLOTS))
 
     def _queue_again(self, run_id: str) -> bool:
         self._seen.pop(run_id, None)
         try:
             record = self._runs.record(run_id)
-        except RunNotFoundError:  # its time to live is over, or Redis lost it
-            self._redis.zrem(keys.LEASES, run_id)
-            for line in cast("set[str]", self._redis.smembers(keys.QUEUE_SLOTS)):
-                self._redis.zrem(keys.waiting(line), run_id)
-            return False
-        except CorruptRecordError as error:  # another release may know it: it stays where that one finds it
-            log.warning("%s; it is not queued again from here", error)
-            return False
-        of_run = [keys.run_lease(run_id), keys.LEASES, keys.run_state(run_id), keys.waiting(record.queue_slot)]
-        state = self._rejoin(keys=of_run, args=[run_id])
-        if not state:
-            return False
-        log.warning("run %s lost its worker or its message; it is queued again", run_id)
-        if state == "running":
-            Progress(self._redis, run_id).queued(name=record.name, model=record.model)
-        try:
+            state = self._requeue(keys=_requeue_keys(record), args={"run_id": run_id})
+            if not state:
+                return False
+            if state == "queued":
+                log.info("run %s waits without a worker or a message; it is queued again", run_id)
+            else:
+                log.warning("run %s lost its worker; it is queued again", run_id)
+                Progress(self._redis, run_id).publish(Queued(name=record.name, model=record.model))
             self._publish(record)
-        except CorruptRecordError as error:  # it still waits, for a release that can read it
-            log.warning("run %s can't be queued again from here: %s", run_id, error)
+        except RunNotFoundError:
+            self._forget(run_id)
+            return False
+        except (CorruptRecordError, NewerRecordError) as error:  # it stays where a release that reads it finds it
+            log.warning("run %s can't be queued again by this worker: %s", run_id, error)
             return False
         return True
+
+    def _forget(self, run_id: str) -> None:
+        """Remove a run from the indexes: its record expired, or Redis lost it."""
+        self._redis.zrem(keys.LEASES, run_id)
+        for queue_slot in self._queue_slots():
+            self._redis.zrem(keys.waiting(queue_slot), run_id)
+
+
+def _requeue_keys(record: RunRecord) -> dict[str, str]:
+    return {
+        "lease": keys.run_lease(record.run_id),
+        "leases": keys.LEASES,
+        "state": keys.run_state(record.run_id),
+        "waiting": keys.waiting(record.queue_slot),
+    }

@@ -1,82 +1,29 @@
-"""All the runs that Redis knows: what was asked for, which there are, and the wish to stop one."""
+"""All runs that Redis knows: creates, lists, cancels and reopens them, and counts their attempts."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from redis import Redis
 
 from storage import keys
 from storage.errors import CorruptRecordError, RunNotFoundError
+from storage.events import Cancelled, Queued
 from storage.redis.progress import Progress
-from storage.redis.state import RunRecord, RunState
+from storage.redis.record import RunRecord
+from storage.redis.scripts import Arguments, load_script
+from storage.redis.state import RunState
 
 log = logging.getLogger(__name__)
 
-# KEYS: record, state, events, all runs, runs without an end, lines, waiting in the line.
-# ARGV: run id, record, submitted at, how many runs are listed, line, event, then field, value, ... of the hash.
-# Returns 1, or 0 when the run is there already.
-_CREATE: Final = """
-if redis.call('SET', KEYS[1], ARGV[2], 'NX') == false then return 0 end
-redis.call('DEL', KEYS[2], KEYS[3])
-redis.call('HSET', KEYS[2], 'state', 'queued', 'fraction', '0', 'events', '1', 'line', ARGV[5], unpack(ARGV, 7))
-redis.call('XADD', KEYS[3], '*', 'event', ARGV[6])
-redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1])
-redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[4]))
-redis.call('ZADD', KEYS[5], ARGV[3], ARGV[1])
-local now = redis.call('TIME')
-redis.call('SADD', KEYS[6], ARGV[5])
-redis.call('ZADD', KEYS[7], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
-return 1
-"""
-
-# KEYS: state, cancel flag. Returns the state it found, or nothing.
-_CANCEL: Final = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'queued' or state == 'running' then redis.call('SET', KEYS[2], '1') end
-return state
-"""
-
-# KEYS: state. ARGV: how many steps are committed.
-# Returns how many times the run was started since it last got a step further.
-_ATTEMPT: Final = """
-local before = redis.call('HGET', KEYS[1], 'attempt_steps')
-if before and tonumber(before) >= tonumber(ARGV[1]) then return redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
-redis.call('HSET', KEYS[1], 'attempts', 1, 'attempt_steps', ARGV[1])
-return 1
-"""
-
-# KEYS: state, cancel flag, record, events, runs without an end, lines, waiting in the line.
-# ARGV: run id, line. Returns 1 when the run waits again; 0 when it has no end yet, or succeeded.
-_REOPEN: Final = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state ~= 'failed' and state ~= 'cancelled' then return 0 end
-redis.call('HSET', KEYS[1], 'state', 'queued', 'error', '', 'finished_at', '', 'line', ARGV[2])
-redis.call('HDEL', KEYS[1], 'attempts', 'attempt_steps')
-redis.call('DEL', KEYS[2])
-for _, key in ipairs({KEYS[1], KEYS[3], KEYS[4]}) do redis.call('PERSIST', key) end
-local now = redis.call('TIME')
-redis.call('ZADD', KEYS[5], now[1] + now[2] / 1000000, ARGV[1])
-redis.call('SADD', KEYS[6], ARGV[2])
-redis.call('ZADD', KEYS[7], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
-return 1
-"""
-
-# KEYS: idempotency key. ARGV: run id, time to live. Returns the run id that owns it.
-_CLAIM: Final = """
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return ARGV[1] end
-return redis.call('GET', KEYS[1])
-"""
-
 
 class Runs:
-    """The runs in one Redis. Every method is one round trip, `cancel` of a waiting run two.
+    """The runs in one Redis. A method is one round trip or two.
 
     Args:
         redis: a client with decode_responses.
-        ttl_s: how long idempotency keys hold, and a run that is cancelled here stays known.
+        ttl_s: how long Redis keeps an idempotency key, and a run that is cancelled here.
         clock: unix seconds.
     """
 
@@ -84,68 +31,93 @@ class Runs:
         self._redis = redis
         self._ttl_s = ttl_s
         self._clock = clock
-        self._create = redis.register_script(_CREATE)
-        self._cancel = redis.register_script(_CANCEL)
-        self._claim = redis.register_script(_CLAIM)
-        self._attempt = redis.register_script(_ATTEMPT)
-        self._reopen = redis.register_script(_REOPEN)
+        self._claim_key = load_script(redis, "claim_key")
+        self._create_run = load_script(redis, "create_run")
+        self._request_cancel = load_script(redis, "request_cancel")
+        self._count_attempt = load_script(redis, "count_attempt")
+        self._reopen_run = load_script(redis, "reopen_run")
 
     def claim_key(self, key: str, run_id: str) -> str:
-        """The run id that owns an idempotency key: `run_id` itself, unless another came first.
+        """Claim an idempotency key for a run; returns the run id that owns it, which differs if another came first.
 
-        Then create the record under the id it returns: should the owner have died before doing so, it is made good.
+        Create the run under the returned id in either case: its owner may have died before it did.
         """
         keys.check_run_id(run_id)
-        return cast("str", self._claim(keys=[keys.idempotency(key)], args=[run_id, self._ttl_s]))
+        args: Arguments = {"run_id": run_id, "ttl_s": self._ttl_s}
+        return cast("str", self._claim_key(keys={"idempotency_key": keys.idempotency(key)}, args=args))
+
+    def add_alias(self, alias: str, run_id: str) -> None:
+        """Let `alias`, a message id that repeated an idempotency key of `run_id`, also name that run."""
+        self._redis.set(keys.run_alias(alias), run_id, ex=self._ttl_s)
+
+    def resolve_alias(self, run_id: str) -> str:
+        """The run that `run_id` names: itself, unless there is no such run and it is an alias of another."""
+        with self._redis.pipeline(transaction=False) as together:
+            together.exists(keys.run_state(run_id))
+            together.get(keys.run_alias(run_id))
+            exists, owner = together.execute()
+        return run_id if exists or owner is None else cast("str", owner)
 
     def create(self, record: RunRecord) -> bool:
-        """Write down a new run, queued, before its message is published. False when that run id is there already."""
-        run_id, at = record.run_id, round(record.submitted_at, 3)
-        of_run = (keys.run_record, keys.run_state, keys.run_events)
-        told = {"type": "queued", "at": at, "name": record.name, "model": record.model, "n": 1, "fraction": 0}
-        hashed = {"name": record.name, "model": record.model, "submitted_at": f"{at:.3f}", "updated_at": f"{at:.3f}"}
-        flat = [part for field in hashed.items() for part in field]
-        event = json.dumps(told, ensure_ascii=False)
-        return bool(
-            self._create(
-                keys=[
-                    *(key(run_id) for key in of_run),
-                    keys.RUNS,
-                    keys.OPEN_RUNS,
-                    keys.QUEUE_SLOTS,
-                    keys.waiting(record.queue_slot),
-                ],
-                args=[run_id, record.to_json(), at, keys.MAX_RECENT, record.queue_slot, event, *flat],
-            )
-        )
+        """Create a run in the state queued, before its message is published. False when the run exists already."""
+        at = round(record.submitted_at, 3)
+        args: Arguments = {
+            "run_id": record.run_id,
+            "document": record.to_json(),
+            "submitted_at": at,
+            "max_recent": keys.MAX_RECENT,
+            "queue_slot": record.queue_slot,
+            "event": Queued(n=1, at=at, name=record.name, model=record.model).to_json(),
+            "fields": {
+                "name": record.name,
+                "model": record.model,
+                "submitted_at": f"{at:.3f}",
+                "updated_at": f"{at:.3f}",
+            },
+        }
+        return bool(self._create_run(keys={**_keys_of_queued(record), "runs": keys.RUNS}, args=args))
 
     def record(self, run_id: str) -> RunRecord:
-        """What was asked for. Raises RunNotFoundError, CorruptRecordError."""
+        """The record of a run. Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
         text = cast("str | None", self._redis.get(keys.run_record(run_id)))
         if text is None:
             raise RunNotFoundError(f"run {run_id}: there is no record of it; it never was, or it ended long ago")
         return RunRecord.from_json(run_id, text)
 
     def state(self, run_id: str) -> RunState | None:
-        """How a run is going; None when Redis holds nothing of it. Raises CorruptRecordError."""
+        """The state of a run; None when Redis holds nothing of it. Raises CorruptRecordError."""
         fields = cast("dict[str, str]", self._redis.hgetall(keys.run_state(run_id)))
         return RunState.parse(run_id, fields) if "state" in fields else None
 
     def recent(self, limit: int = 20) -> list[RunState]:
         """The runs submitted last, the newest first."""
-        return self.states(cast("list[str]", self._redis.zrange(keys.RUNS, 0, limit - 1, desc=True)))
+        return self.states(self._newest(keys.RUNS, limit))
+
+    def latest(self) -> str | None:
+        """The id of the run submitted last; None when Redis lists no run."""
+        return next(iter(self._newest(keys.RUNS, 1)), None)
+
+    def find(self, prefix: str) -> list[str]:
+        """The ids that begin with `prefix`, the newest first, among the last MAX_RECENT runs and as many open ones."""
+        known = dict.fromkeys(
+            [*self._newest(keys.RUNS, keys.MAX_RECENT), *self._newest(keys.OPEN_RUNS, keys.MAX_RECENT)]
+        )
+        return [run_id for run_id in known if run_id.startswith(prefix)]
+
+    def _newest(self, index: str, limit: int) -> list[str]:
+        return cast("list[str]", self._redis.zrange(index, 0, limit - 1, desc=True))
 
     def count_open(self) -> int:
-        """How many runs have no end yet: those that wait and those that run."""
+        """The number of runs that have not ended: those that wait and those that run."""
         return self._redis.zcard(keys.OPEN_RUNS)
 
     def request_cancel(self, run_id: str) -> bool:
         """Ask a run to stop; a queued one is cancelled at once. False when it has ended. Raises RunNotFoundError."""
-        state = self._cancel(keys=[keys.run_state(run_id), keys.run_cancel(run_id)])
+        state = self._request_cancel(keys={"state": keys.run_state(run_id), "cancel": keys.run_cancel(run_id)})
         if state is None:
             raise RunNotFoundError(f"run {run_id}: there is no such run, or it ended long ago")
         if state == "queued":
-            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).finish("cancelled", only_from="queued")
+            self._progress(run_id).publish(Cancelled(), only_from="queued")
         return state in {"queued", "running"}
 
     def cancel_requested(self, run_id: str) -> bool:
@@ -153,41 +125,43 @@ class Runs:
         return bool(self._redis.exists(keys.run_cancel(run_id)))
 
     def count_attempt(self, run_id: str, committed: int) -> int:
-        """Note that the run is started with so many steps `committed`; how often in a row without a new one."""
-        return cast("int", self._attempt(keys=[keys.run_state(run_id)], args=[committed]))
+        """Count a start of the run with so many steps `committed`; returns the starts in a row without a new one."""
+        attempts = self._count_attempt(keys={"state": keys.run_state(run_id)}, args={"committed_steps": committed})
+        return cast("int", attempts)
 
     def refund_attempt(self, run_id: str) -> None:
-        """The attempt under way was given up for no fault of the run's."""
+        """Take back the count of the present attempt, which ended for no fault of the run."""
         self._redis.hincrby(keys.run_state(run_id), "attempts", -1)
 
     def reopen(self, run_id: str) -> bool:
-        """Let a failed or cancelled run wait again, to go on after its last committed step. Publish its message then.
+        """Queue a failed or cancelled run again, to continue after its last committed step. Publish its message then.
 
-        False when it waits or runs already, or succeeded. Raises RunNotFoundError.
+        False when it waits or runs already, or succeeded. Raises RunNotFoundError, CorruptRecordError,
+        NewerRecordError.
         """
         record = self.record(run_id)
-        of_run = (keys.run_state, keys.run_cancel, keys.run_record, keys.run_events)
-        indexes = [keys.OPEN_RUNS, keys.QUEUE_SLOTS, keys.waiting(record.queue_slot)]
-        reopened = self._reopen(keys=[*(key(run_id) for key in of_run), *indexes], args=[run_id, record.queue_slot])
+        args = {"run_id": run_id, "queue_slot": record.queue_slot}
+        reopened = self._reopen_run(keys={**_keys_of_queued(record), "cancel": keys.run_cancel(run_id)}, args=args)
         if reopened:
-            Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock).queued(
-                name=record.name, model=record.model
-            )
+            self._progress(run_id).publish(Queued(name=record.name, model=record.model))
         return bool(reopened)
 
+    def _progress(self, run_id: str) -> Progress:
+        return Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock)
+
     def announce(self, name: str, spec: str) -> None:
-        """A worker serves the model `name`; `spec` is what clients need to know of it, as JSON."""
+        """Announce that a worker serves the model `name`; `spec` is its ModelSpec as JSON."""
         with self._redis.pipeline() as together:
             together.hset(keys.MODELS, name, spec)
             together.expire(keys.MODELS, keys.MODELS_TTL_S)
             together.execute()
 
     def models(self) -> dict[str, str]:
-        """The specs, as JSON, of the models that workers announced, by name."""
+        """The models that workers announced: name -> ModelSpec as JSON."""
         return cast("dict[str, str]", self._redis.hgetall(keys.MODELS))
 
     def states(self, run_ids: Sequence[str]) -> list[RunState]:
-        """How these runs are going; those of which Redis holds nothing are left out."""
+        """The states of these runs; a run that Redis does not know, or whose state is corrupt, is left out."""
         with self._redis.pipeline(transaction=False) as together:
             for run_id in run_ids:
                 together.hgetall(keys.run_state(run_id))
@@ -199,3 +173,15 @@ class Runs:
             except CorruptRecordError as error:
                 log.warning("%s; it is not listed", error)
         return states
+
+
+def _keys_of_queued(record: RunRecord) -> dict[str, str]:
+    """The keys of a run that is written when it is queued."""
+    return {
+        "record": keys.run_record(record.run_id),
+        "state": keys.run_state(record.run_id),
+        "events": keys.run_events(record.run_id),
+        "open_runs": keys.OPEN_RUNS,
+        "queue_slots": keys.QUEUE_SLOTS,
+        "waiting": keys.waiting(record.queue_slot),
+    }

@@ -1,19 +1,15 @@
-"""What Redis says of a run: its state at a glance, what was asked for, and one event of its stream."""
+"""The state of a run as Redis holds it."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, get_args
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
 
 from storage.errors import CorruptRecordError
-from storage.keys import check_run_id
 
 State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
-GAP: Final = "gap"
-"""Type of the event that stands for events which the stream no longer holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +49,7 @@ class RunState:
                 raise ValueError(f"{name} is {value}")
             return value
 
-        with _readable(f"run {run_id}: its state"):
+        with reading(f"run {run_id}: its state"):
             if fields["state"] not in get_args(State):
                 raise ValueError(f"state is {fields['state']!a:.80}")
             return RunState(
@@ -74,76 +70,9 @@ class RunState:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """What was asked for: enough to publish the run's message again."""
-
-    run_id: str
-    document: str | Mapping[str, Any]
-    """A recipe's name, or the recipe itself as JSON."""
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    variables: Mapping[str, Any] = field(default_factory=dict)
-    name: str = ""
-    model: str = ""
-    queue: str = ""
-    priority: str = "normal"
-    queue_slot: str = ""
-    """Where in the broker its message waits (keys.queue_slot); `line` in JSON."""
-    idempotency_key: str | None = None
-    submitted_at: float
-
-    def __post_init__(self) -> None:
-        check_run_id(self.run_id)
-
-    def to_json(self) -> str:
-        fields = dict(vars(self))
-        fields["line"] = fields.pop("queue_slot")
-        if not self.variables:  # workers of an earlier release, which know none, can go on with the run
-            del fields["variables"]
-        return json.dumps(fields, ensure_ascii=False)
-
-    @staticmethod
-    def from_json(run_id: str, text: str) -> "RunRecord":
-        """The record of the run `run_id`. Raises CorruptRecordError."""
-        with _readable(f"run {run_id}: its record"):
-            fields = json.loads(text)
-            fields["queue_slot"] = fields.pop("line", "")
-            record = RunRecord(**fields)
-            if record.run_id != run_id:
-                raise ValueError(f"it is that of the run {record.run_id}")
-            texts = (record.name, record.model, record.queue, record.priority, record.queue_slot)
-            if not all(isinstance(one, str) for one in texts) or not isinstance(record.submitted_at, int | float):
-                raise TypeError("a field is of the wrong type")
-            return record
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProgressEvent:
-    """Something that happened in a run."""
-
-    id: str
-    """Where to go on from (Last-Event-ID)."""
-    type: str
-    data: Mapping[str, Any]
-    """`n` (counts from 1), `at` (unix seconds), `step` and what belongs to the type."""
-
-    @property
-    def is_final(self) -> bool:
-        return self.type in FINAL
-
-
-def told(run_id: str, event_id: str, fields: Mapping[str, str]) -> ProgressEvent:
-    """The event in an entry of the run's stream. Raises CorruptRecordError."""
-    with _readable(f"run {run_id}: its event {event_id}"):
-        data = json.loads(fields["event"])
-        if type(data["n"]) is not int or not isinstance(data["type"], str):
-            raise TypeError("a field is of the wrong type")
-        return ProgressEvent(id=event_id, type=data["type"], data=data)
-
-
 @contextmanager
-def _readable(what: str) -> Iterator[None]:
-    """Raises CorruptRecordError, naming `what`, for what goes wrong in reading it."""
+def reading(what: str) -> Iterator[None]:
+    """Raises CorruptRecordError, naming `what`, for any error of the code that reads it."""
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

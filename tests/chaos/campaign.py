@@ -163,7 +163,7 @@ class Campaign:
                 self.client.submit(recipe_of(self._next), run_id=self._next)
                 self.runs.append(self._next)
                 self._next = next(self._names)
-                if any(run.state == "failed" for run in self.client.recent()):
+                if any(run.state == "failed" for run in self.client.list()):
                     self.stop.set()
 
     @contextlib.contextmanager

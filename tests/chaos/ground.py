@@ -109,7 +109,7 @@ class Ground:
         return [*found, *(f"{one.run_id}: {flaw}" for one in whole for flaw in one.flaws)]
 
     def events(self, run_id: str) -> list[Mapping[str, object]]:
-        return [event.data for event in self.client.watch(run_id)]
+        return [event.to_document() for event in self.client.watch(run_id)]
 
 
 @contextlib.contextmanager

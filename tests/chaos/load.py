@@ -16,6 +16,7 @@ from tests.worker.serving import Silent
 from worker.jobs.inputs import Sources
 from worker.jobs.job import resolve, store
 from worker.jobs.request import RunRequest
+from worker.serve.claim import Unclaimed
 from worker.serve.engine import Engine
 from worker.serve.run import run
 from worker.settings import PROJECT
@@ -53,7 +54,7 @@ def undisturbed(run_id: str, engine: Engine, recipe: Mapping[str, Any] | None = 
     request = RunRequest(run_id=run_id, recipe=recipe or recipe_of(run_id), overrides={})
     job = resolve(request, engine.spec(), recipes=PROJECT / "recipes", sources=Sources())
     store(job, journal)
-    run(job, model=engine.model(), journal=journal, reporter=Silent(), guard=lambda _event: None, uploads=UPLOADS)
+    run(job, model=engine.model(), journal=journal, reporter=Silent(), claim=Unclaimed(), uploads=UPLOADS)
     return {key.removeprefix(journal.folder): objects.get(key) for key in objects.list(journal.folder)}
 
 

@@ -14,7 +14,8 @@ from tests.chaos.judge import Judge, Verdict, order_of_steps
 from tests.chaos.load import recipe_of, undisturbed
 from tests.worker.serving import PREFIX, config_of, env_of, request
 from worker.local.services import LocalServices
-from worker.serve.delivery import Delivery, WorkerRuntime
+from worker.serve.delivery import Delivery, Message
+from worker.serve.runtime import WorkerRuntime
 
 DATABASE = 9
 
@@ -49,9 +50,9 @@ class Served:
 
 @pytest.fixture
 def served(services: LocalServices, s3_store: S3Store, run_id: str) -> Iterator[Served]:
-    host = WorkerRuntime(config_of(env_of(services, DATABASE)))
+    host = WorkerRuntime.connect(config_of(env_of(services, DATABASE)))
     host.redis.flushdb()
-    host.serve(request(run_id, recipe_of(run_id)), Delivery(tag=None, celery_state=lambda *_: None))
+    Delivery(request(run_id, recipe_of(run_id)), Message(), host).run_to_completion()
     yield Served(run_id=run_id, redis=host.redis, store=s3_store, host=host)
     host.close()
 

@@ -14,14 +14,15 @@ from redis.exceptions import RedisError
 from core.scripted import ScriptedModel
 from storage.errors import ObjectExistsError, StoreUnavailableError
 from storage.objects import ObjectStore
-from storage.redis.lease import LeaseLost
 from storage.redis.outage import OutageRetry
+from storage.redis.runs import Runs
 from worker.app import write_record
-from worker.errors import RunCancelled, RunFailed, RunHandedBack
+from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack
 from worker.jobs.request import RunRequest
-from worker.serve.claim import DrainFlag
-from worker.serve.delivery import Delivery, WorkerRuntime
+from worker.serve.delivery import Delivery, Message
+from worker.serve.drain import DrainFlag
 from worker.serve.engine import Engine
+from worker.serve.runtime import WorkerRuntime
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Killed(BaseException):
 
 ENDS: Mapping[type[BaseException], str] = {
     Killed: "killed",
-    LeaseLost: "lease lost",
+    ClaimLost: "lease lost",
     RunHandedBack: "handed back",
     RunCancelled: "cancelled",
     RunFailed: "failed",
@@ -162,20 +163,19 @@ class MortalStore:
         return self._line.call(call, StoreUnavailableError)
 
 
-class MortalHost(WorkerRuntime):
+def mortal_runtime(config: Settings, attempt: "Attempt", store: ObjectStore, clock: Clock, flag: Path) -> WorkerRuntime:
     """A worker process as far as a run sees it, on lines that can be cut."""
-
-    def __init__(self, config: Settings, attempt: "Attempt", store: ObjectStore, clock: Clock, flag: Path) -> None:
-        super().__init__(config, clock=clock)
-        self.redis.close()
-        self.objects.close()
-        retry = MortalRetry(Line(attempt, "Redis"), config.outage_timeout_s)
-        self.redis = Redis.from_url(config.redis_url.get_secret_value(), decode_responses=True, retry=retry)
-        self.runs = type(self.runs)(self.redis, ttl_s=config.keep_progress_s)
-        self.mortal = MortalStore(store, Line(attempt, "S3"))
-        self.objects = self.mortal  # type: ignore[assignment]  # any store does; a host has one in S3
-        self.engine = Engine(config, ScriptedModel(delay_s=TICK_S, sleep=lambda _seconds: attempt.tick()))
-        self.drain = DrainFlag(flag)
+    retry = MortalRetry(Line(attempt, "Redis"), config.outage_timeout_s)
+    redis = Redis.from_url(config.redis_url.get_secret_value(), decode_responses=True, retry=retry)
+    return WorkerRuntime(
+        config=config,
+        redis=redis,
+        runs=Runs(redis, ttl_s=config.keep_progress_s),
+        objects=store,  # type: ignore[arg-type]  # any store serves a run
+        engine=Engine(config, ScriptedModel(delay_s=TICK_S, sleep=lambda _seconds: attempt.tick())),
+        drain=DrainFlag(flag),
+        clock=clock,
+    )
 
 
 class Attempt:
@@ -210,7 +210,8 @@ class Attempt:
         self._step = self._done = 0
         self._to_be_told = self._told = 0
         self._troubles = [*troubles]
-        self.host = MortalHost(config, self, store, clock, flag)
+        self.store = MortalStore(store, Line(self, "S3"))
+        self.runtime = mortal_runtime(config, self, self.store, clock, flag)
         self._thread = threading.Thread(target=self._live, name=f"attempt at {request.run_id}", daemon=True)
         self._thread.start()
         self.settle()
@@ -329,14 +330,14 @@ class Attempt:
         except BaseException as error:  # noqa: BLE001 - the machine fails with it
             self.unforeseen = error
         finally:
-            self.host.redis.close()
+            self.runtime.redis.close()
             with self._turn:
                 self.ended = ended
                 self._turn.notify_all()
 
     def _serve(self) -> str:
         """As worker.tasks does."""
-        here, request = self.host, self.request
+        here, request = self.runtime, self.request
 
         def record() -> None:
             served = here.config.served_model
@@ -346,5 +347,5 @@ class Attempt:
         owner = here.runs.claim_key(request.idempotency_key, request.run_id) if request.idempotency_key else None
         if owner not in (None, request.run_id):
             return "duplicate"
-        here.serve(request, Delivery(tag=None, celery_state=self.begin_step, record=record))
+        Delivery(request, Message(update_state=self.begin_step, write_record=record), here).run_to_completion()
         return "succeeded"

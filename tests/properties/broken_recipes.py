@@ -17,7 +17,7 @@ from recipes.overrides import parse_override
 from recipes.recipe import ImageItem, Recipe
 from storage import keys
 from storage.errors import InvalidNameError
-from storage.redis.state import RunRecord
+from storage.redis.record import RunRecord
 from tests.properties.cases import refused
 from tests.properties.damage import ODD_VALUES, damaged, damaged_data, nested
 from worker.jobs.request import RequestError, RunRequest

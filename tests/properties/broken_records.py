@@ -11,10 +11,12 @@ from core.scripted import SPEC, ScriptedModel
 from recipes.faults import RecipeError
 from recipes.model_spec import ModelSpec, ModelSpecError
 from storage import keys
-from storage.errors import CorruptRecordError, StorageError
+from storage.errors import CorruptRecordError, NewerRecordError, StorageError
+from storage.events import parse
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
-from storage.redis.state import RunRecord, RunState, told
+from storage.redis.record import RunRecord
+from storage.redis.state import RunState
 from tests.properties.broken_images import TOKENS as IMAGE_TOKENS
 from tests.properties.cases import refused
 from tests.properties.damage import damaged, damaged_data
@@ -23,6 +25,7 @@ from tests.worker.serving import UPLOADS, Silent, request, undisturbed
 from worker.jobs.inputs import InputError
 from worker.jobs.job import restore
 from worker.jobs.result import result_of
+from worker.serve.claim import Unclaimed
 from worker.serve.run import run
 
 RUN: Final = "run-1"
@@ -85,7 +88,7 @@ def _go_on(journal: Journal) -> None:
         if job is None:
             return
         manifest = run(
-            job, model=ScriptedModel(), journal=journal, reporter=Silent(), guard=lambda _event: None, uploads=UPLOADS
+            job, model=ScriptedModel(), journal=journal, reporter=Silent(), claim=Unclaimed(), uploads=UPLOADS
         )
     json.dumps(result_of(manifest, journal))
 
@@ -115,10 +118,10 @@ def redis_case(rng: random.Random) -> bool:
         case 1:
             record = RunRecord(run_id=RUN, document={"name": "a", "context": [{"text": "x"}]}, submitted_at=1.0)
             text = _text(record.to_json(), rng)
-            return not refused(lambda: RunRecord.from_json(RUN, text), CorruptRecordError, naming=RUN)
+            return not refused(lambda: RunRecord.from_json(RUN, text), CorruptRecordError, NewerRecordError, naming=RUN)
         case 2:
             text = _text(json.dumps(EVENT), rng)
-            return not refused(lambda: told(RUN, "1-0", {"event": text}), CorruptRecordError, naming=RUN)
+            return not refused(lambda: parse("1-0", text), CorruptRecordError, naming="1-0")
         case _:
             text = _text(SPEC.to_json(), rng)
             return not refused(lambda: ModelSpec.from_json(text), ModelSpecError)

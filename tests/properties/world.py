@@ -15,7 +15,8 @@ from core.scripted import SPEC
 from storage import keys
 from storage.objects.s3 import S3Store
 from storage.redis.reconcile import Reconciler
-from storage.redis.state import RunRecord, RunState
+from storage.redis.record import RunRecord
+from storage.redis.state import RunState
 from tests.properties.attempts import Attempt, Clock, Trouble
 from tests.properties.promises import Watched, promised
 from tests.worker.serving import config_of, env_of
@@ -161,7 +162,7 @@ class World:
 
     def drain(self, attempt: Attempt) -> None:
         """The worker shuts down, and its run is handed back before its next step."""
-        attempt.host.drain.raise_()
+        attempt.runtime.drain.raise_()
         self.go_on(attempt, 10**6)
 
     def let_leases_lapse(self) -> None:
@@ -184,7 +185,7 @@ class World:
 
     def _settle(self, attempt: Attempt) -> None:
         """What becomes of the message of an attempt that is over."""
-        promised(not attempt.host.mortal.overwritten, f"put over: {attempt.host.mortal.overwritten}")
+        promised(not attempt.store.overwritten, f"put over: {attempt.store.overwritten}")
         if not attempt.is_over:
             return
         if attempt.unforeseen:

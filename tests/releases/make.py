@@ -26,7 +26,7 @@ from storage.objects import ObjectStore
 from tests.releases.restore import BUCKET, PREFIX, REDIS, dump_bucket, dump_redis, restore_bucket, restore_redis
 from tests.worker.serving import WorkerProcess, config_of, eventually
 from worker.client import Client
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 from worker.settings import PROJECT
 
 TINY = PROJECT / "models" / "tiny-bagel"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from storage.s3 import S3Store
 
 from storage import keys
+from storage.objects.s3 import S3Store
 from tests.releases.old_worker import OldRelease
 from tests.releases.restore import restore_bucket, restore_redis
 from tests.worker.serving import DEADLINE_S, env_of, eventually, objects_of
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 DATABASE = 15
 RELEASE = Path(__file__).parent / "0.1.0"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from storage.objects import MemoryStore
+from storage.objects.memory import MemoryStore
 from tests.releases.restore import (
     BUCKET,
     CLAIMS,
@@ -19,7 +19,7 @@ from tests.releases.restore import (
     restore_bucket,
     restore_redis,
 )
-from worker.local import LocalServices
+from worker.local.services import LocalServices
 
 DATABASE = 14
 RELEASES = sorted(folder for folder in Path(__file__).parent.iterdir() if (folder / REDIS).exists())

@@ -11,11 +11,12 @@ from typing import Any
 from redis import Redis
 
 from storage import keys
+from storage.events import Started
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from storage.redis.reconcile import Reconciler
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
 from tests.scale.commands import Asked, asked
 from tests.scale.many_runs import recipe_of
 from tests.worker.serving import config_of, env_of
@@ -141,7 +142,7 @@ def _start(redis: Redis, run_id: str) -> Lease:
     lease = Lease(redis, run_id, ttl_s=LEASE_S)
     Runs(redis).create(_record(run_id))
     lease.acquire()
-    Progress(redis, run_id).started(name="scale", model="scripted", steps=2)
+    Progress(redis, run_id).publish(Started(name="scale", model="scripted", steps=2))
     return lease
 
 

@@ -1,14 +1,22 @@
 """The page of a run shows all of it, needs nothing from elsewhere, and is to the byte the same each time."""
 
 import hashlib
+import json
+import random
 import re
+from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import replace
+from html import unescape
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from storage.journal import Artifact, Manifest
 from storage.page import render_page
+from storage.thumbnails import thumbnail
 from tests.storage.drawn import image, tree, variations
 
 DOCUMENT: dict[str, Any] = {
@@ -77,10 +85,56 @@ def test_the_same_run_has_the_same_page(manifest: Manifest) -> None:
     assert render_page(manifest, DOCUMENT, TEXTS) == render_page(manifest, dict(DOCUMENT), dict(TEXTS))
 
 
-def page_of(*artifacts: Artifact) -> str:
+def test_an_image_with_a_thumbnail_is_shown_by_it_and_linked_by_its_place(manifest: Manifest) -> None:
+    page = render_page(manifest, DOCUMENT, TEXTS, {"steps/003-image.png": b"abc", "inputs/000.png": b"def"}).decode()
+    assert 'href="steps/003-image.png"' in page
+    assert 'href="inputs/000.png"' in page
+    linked, embedded = (
+        re.findall(r'src="(?!data:)([^"]*)"', page),
+        re.findall(r'src="data:image/webp;base64,(\w+)"', page),
+    )
+    assert linked == ["steps/005-image.png"]
+    assert embedded == ["ZGVm", "YWJj"]
+    assert re.findall(r"url\(([^)]*)\)", page) == ["inputs/000.png", "steps/003-image.png"], (
+        "laid over, where they load"
+    )
+
+
+def test_each_thumbnail_of_a_tree_is_embedded_twice_however_often_it_is_shown() -> None:
+    made = tree(3, 2)
+    page = page_of(*made, thumbnails={one.key: f"{number:03d}".encode() for number, one in enumerate(made)})
+    assert {page.count(b64encode(f"{number:03d}".encode()).decode()) for number in range(len(made))} == {2}
+    assert len(re.findall('<i class="thumbnail image-2-0"', page)) > 1
+    assert not re.search(r'src="steps/', page)
+
+
+def test_a_page_with_very_many_images_stays_small() -> None:
+    made = tree(6, 2)
+    noise = Image.frombytes("RGB", (256, 256), random.Random(1).randbytes(256 * 256 * 3))
+    page = page_of(*made, thumbnails=dict.fromkeys((one.key for one in made), thumbnail(noise)))
+    assert len(page) < 2_000_000
+    assert page.count("data:image/webp") == 2 * len(made)
+
+
+def test_text_is_isolated_and_without_hidden_characters(manifest: Manifest) -> None:
+    hostile = "\u202eevil\x07\u2066 \u05d0\u200f"
+    document = DOCUMENT | {"name": hostile, "context": [{"text": hostile}]}
+    texts = TEXTS | {"steps/004-refinement.txt": hostile}
+    page = render_page(replace(manifest, name=hostile, model=hostile), document, texts).decode()
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page)
+    shown = "evil \u05d0\u200f"
+    assert page.count(f'<p dir="auto">{shown}</p>') == 2
+    assert f'<h1 dir="auto">{shown}</h1>' in page
+    assert f"<bdi>{shown}</bdi>" in page
+    recipe = re.search("<pre>(.*)</pre>", page, re.DOTALL)
+    assert recipe
+    assert json.loads(unescape(recipe[1])) == document, "escaped there, so that it still is the recipe"
+
+
+def page_of(*artifacts: Artifact, thumbnails: Mapping[str, bytes] = MappingProxyType({})) -> str:
     """The page of a run that made these, without a text."""
     run = Manifest(run_id="r1", name="t", recipe_sha256="cd" * 32, model="tiny", seed=7, steps=9, artifacts=artifacts)
-    return render_page(run, DOCUMENT, TEXTS).decode()
+    return render_page(run, DOCUMENT, TEXTS, thumbnails).decode()
 
 
 def test_the_chosen_variation_is_marked_and_each_has_its_score() -> None:

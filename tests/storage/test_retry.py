@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from storage.errors import StoreRefusedError, StoreUnavailableError
-from storage.retry import RetryPolicy
+from storage.retry import Backoff, RetryPolicy
 
 
 def failing(times: int, error: Exception) -> list[Exception]:
@@ -34,7 +34,7 @@ def test_a_refusal_is_not_repeated() -> None:
     assert len(errors) == 1
 
 
-def test_patience_ends_with_the_last_error() -> None:
+def test_a_policy_gives_up_with_the_last_error() -> None:
     with pytest.raises(StoreUnavailableError, match="away"):
         RetryPolicy(0.3)(lambda: call(failing(1, StoreUnavailableError("away"))))
 
@@ -44,3 +44,15 @@ def test_a_stop_ends_the_wait() -> None:
     retry = RetryPolicy(60, stop=stop, on_wait=lambda _error, _wait_s: stop.set())
     with pytest.raises(StoreUnavailableError):
         retry(lambda: call(failing(1, StoreUnavailableError("away"))))
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    backoff = Backoff(60, first_s=1, longest_s=4)
+    pauses = [backoff.next_pause_s() or 0 for _ in range(5)]
+    for pause_s, most_s in zip(pauses, (1, 2, 4, 4, 4), strict=True):
+        assert most_s / 2 <= pause_s <= most_s
+
+
+def test_a_pause_does_not_exceed_the_time_that_is_left() -> None:
+    assert Backoff(0).next_pause_s() is None
+    assert 0 < (Backoff(5, first_s=100).next_pause_s() or 0) <= 5

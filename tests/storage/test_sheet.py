@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from storage.sheet import LINE, MARK, PAPER, Tile, contact_sheet, tiled_sheet
+from storage.sheet import LINE, MARK, PAPER, Tile, contact_sheet, stacked, tiled_sheet
 from storage.text_layout import MAX_LINES
 
 
@@ -80,6 +80,20 @@ def test_an_empty_place_says_why_it_is_empty() -> None:
     assert LINE in colours(empty)
     assert (0, 0, 255) not in colours(empty)
     assert len(colours(empty.crop((8, 8, 60, 32)))) > 2, "the word"
+
+
+def test_an_empty_place_is_as_high_as_its_words() -> None:
+    flat = Tile(image=plain("blue", (64, 8)), row=0, column=0)
+    sheet = tiled_sheet([flat, Tile(image=None, caption="one\ntwo\nthree", row=0, column=1)], side_px=64)
+    assert sheet.height == 20 + (3 * 21 + 2 * 10) + 20
+
+
+def test_stacked_sheets_share_the_margin_between_them() -> None:
+    wide, narrow = contact_sheet([plain("blue")] * 2), contact_sheet([plain("red")])
+    both = stacked([wide, narrow])
+    assert both.size == (wide.width, wide.height + narrow.height - 20)
+    assert both.crop((0, 0, wide.width, 276)) == wide.crop((0, 0, wide.width, 276))
+    assert both.crop((0, 276, narrow.width, both.height)) == narrow
 
 
 def test_a_sheet_of_nothing_but_empty_places_can_be_made() -> None:

@@ -24,6 +24,9 @@ from worker.jobs.inputs import Sources
 from worker.jobs.job import Job, resolve, store
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
+from worker.serve.claim import Unclaimed
+from worker.serve.engine import Engine
+from worker.serve.report import Ended, Reporter
 from worker.serve.run import run
 from worker.settings import PROJECT, Settings
 
@@ -66,10 +69,11 @@ def request(run_id: str, document: str | Mapping[str, Any] | None = None) -> Run
     return RunRequest(run_id=run_id, recipe=document or recipe(), overrides={})
 
 
-class Silent:
+class Silent(Reporter):
     """A Reporter that remembers."""
 
     def __init__(self) -> None:
+        self.end: Ended | None = None
         self.began_after: int | None = None
         self.events: list[Event] = []
         self.commits: list[Commit] = []
@@ -84,6 +88,25 @@ class Silent:
     def committed(self, commit: Commit) -> None:
         self.commits.append(commit)
 
+    def loading(self, done_bytes: int, total_bytes: int) -> None:
+        pass
+
+    def ended(self, event: Ended) -> None:
+        self.end = event
+
+
+class Watched(Unclaimed):
+    """The claim of a run that nobody else can take, with what a test does at each checkpoint."""
+
+    def __init__(self, at_checkpoint: Callable[..., None]) -> None:
+        self.checkpoint = at_checkpoint  # type: ignore[method-assign]
+
+
+def model_sha256(model: UnifiedModel) -> str:
+    """The fingerprint that a worker with this model records."""
+    name = "scripted" if isinstance(model, ScriptedModel) else str(PROJECT / "models" / model.spec.name)
+    return Engine(config_of({"AUTOSEQ_MODEL": name})).fingerprint()
+
 
 def make_run(
     asked: RunRequest,
@@ -93,15 +116,17 @@ def make_run(
     job: Job | None = None,
     model: UnifiedModel | None = None,
     reporter: Silent | None = None,
-    guard: Callable[..., None] = lambda *_: None,
+    checkpoint: Callable[..., None] = lambda *_: None,
     uploads: UploadLimits = UPLOADS,
 ) -> Manifest:
     """The run that `asked` describes, or its `job`, in this process; on the scripted model unless another is given."""
     journal, model = Journal(objects, prefix, asked.run_id), model or ScriptedModel()
-    job = job or resolve(asked, model.spec, recipes=PROJECT / "recipes", sources=Sources())
+    job = job or resolve(
+        asked, model.spec, recipes=PROJECT / "recipes", sources=Sources(), model_sha256=model_sha256(model)
+    )
     store(job, journal)
     reporter = reporter or Silent()
-    return run(job, model=model, journal=journal, reporter=reporter, guard=guard, uploads=uploads)
+    return run(job, model=model, journal=journal, reporter=reporter, claim=Watched(checkpoint), uploads=uploads)
 
 
 def objects_of(objects: ObjectStore, run_id: str, *, prefix: str = PREFIX) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from core.bagel import Bagel
 from core.plan import plan
 from recipes.load import load
 from storage import keys
+from storage.events import Started
 from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
@@ -93,7 +94,7 @@ def test_it_ends_in_the_same_bytes_after_the_child_and_then_the_whole_worker_are
             eventually(partial(s3_store.exists, committed), f"step {last}", deadline_s=LOADING_DEADLINE_S)
             kill()
         assert client.result(run_id, timeout_s=LOADING_DEADLINE_S)["state"] == "succeeded"
-        starts = [event.data["done"] for event in client.watch(run_id) if event.type == "started"]
+        starts = [event.done for event in client.watch(run_id) if isinstance(event, Started)]
     assert len(starts) == 3
     assert starts[0] == 0
     assert starts[1] >= child_dies_after

@@ -15,6 +15,7 @@ from core.events import ImageReady, TextReady
 from core.model_folder import read_spec
 from core.sequence import run_sequence
 from recipes.load import find, load
+from storage.events import ArtifactStored, StepStarted, TextDelta
 from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
@@ -125,11 +126,11 @@ def test_a_picture_says_where_it_comes_from(client: Client, s3_store: S3Store) -
 def test_every_event_comes_once_in_order_and_the_fraction_never_falls(client: Client) -> None:
     run_id = client.submit(recipe())
     events = list(client.watch(run_id, timeout_s=DEADLINE_S))
-    assert [event.data["n"] for event in events] == list(range(1, len(events) + 1))
+    assert [event.n for event in events] == list(range(1, len(events) + 1))
     assert [event.type for event in events[:2]] == ["queued", "started"]
-    assert [event.data["step"] for event in events if event.type == "step"] == [1, 2, 3, 4, 5, 6]
-    assert [event.data["step"] for event in events if event.type == "artifact"] == [2, 3, 4, 5, 6]
-    fractions = [event.data["fraction"] for event in events]
+    assert [event.step for event in events if isinstance(event, StepStarted)] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events if isinstance(event, ArtifactStored)] == [2, 3, 4, 5, 6]
+    fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert (events[-1].type, fractions[-1]) == ("succeeded", 1)
     late = list(client.watch(run_id, after=events[3].id))
@@ -140,8 +141,8 @@ def test_the_parts_of_each_text_are_told_as_they_are_written(client: Client, s3_
     run_id = client.submit(recipe())
     told: dict[int, str] = {}
     for event in client.watch(run_id, timeout_s=DEADLINE_S):
-        if event.type == "text":
-            told[event.data["step"]] = told.get(event.data["step"], "") + event.data["delta"]
+        if isinstance(event, TextDelta):
+            told[event.step] = told.get(event.step, "") + event.delta
     result = client.result(run_id)
     texts = [artifact for artifact in result["artifacts"] if artifact["kind"] == "text"]
     assert told == {artifact["step"]: s3_store.get(artifact["key"]).decode() for artifact in texts}

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from storage import keys
+from storage.events import ArtifactStored, Started, StepEvent
 from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
@@ -54,8 +55,8 @@ class Stage:
     def is_whole(self, run_id: str) -> bool:
         return objects_of(self.objects, run_id) == undisturbed(request(run_id, some_steps_recipe()))
 
-    def steps_told(self, run_id: str, kind: str) -> list[int]:
-        return [event.data["step"] for event in self.client.watch(run_id) if event.type == kind]
+    def steps_told(self, run_id: str, kind: type[StepEvent]) -> list[int]:
+        return [event.step for event in self.client.watch(run_id) if isinstance(event, kind)]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_the_gpu_goes_on_while_s3_is_away_and_the_objects_follow(stage: Stage) -
     result = stage.client.result(run_id, timeout_s=DEADLINE_S)
     assert result["state"] == "succeeded"
     assert stage.is_whole(run_id)
-    artifacts = stage.steps_told(run_id, "artifact")
+    artifacts = stage.steps_told(run_id, ArtifactStored)
     assert artifacts == sorted(set(artifacts))
 
 
@@ -100,9 +101,9 @@ def test_redis_that_comes_back_with_its_data_delays_a_run_and_changes_nothing(st
     stage.client.result(run_id, timeout_s=DEADLINE_S)
     assert stage.is_whole(run_id)
     events = list(stage.client.watch(run_id))
-    assert [event.data["n"] for event in events] == list(range(1, len(events) + 1))
-    assert stage.steps_told(run_id, "artifact") == sorted(set(stage.steps_told(run_id, "artifact")))
-    fractions = [event.data["fraction"] for event in events]
+    assert [event.n for event in events] == list(range(1, len(events) + 1))
+    assert stage.steps_told(run_id, ArtifactStored) == sorted(set(stage.steps_told(run_id, ArtifactStored)))
+    fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert celery_result(stage.worker, run_id).state == "SUCCESS"
 
@@ -169,7 +170,7 @@ def test_beyond_the_bound_a_run_fails_in_words_and_goes_on_when_asked(
         assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
         assert said(shell("resume", run_id)) == "nothing to resume: the run has succeeded\n"
         assert stage.is_whole(run_id)
-        starts = [event.data["done"] for event in client.watch(run_id) if event.type == "started"]
+        starts = [event.done for event in client.watch(run_id) if isinstance(event, Started)]
         assert starts == [0, committed]
     settings.cache_clear()
     assert impatient.stop() == 0

@@ -14,7 +14,7 @@ from worker.client import Client
 from worker.connections import ServiceUnavailableError, check_redis, connect_redis
 from worker.errors import RunFailed
 from worker.local.services import LocalServices
-from worker.serve.delivery import WorkerRuntime
+from worker.serve.runtime import WorkerRuntime
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_run_that_succeeds_and_one_that_fails_tell_no_secret(
 
 def test_settings_show_no_secret(scripted_worker: WorkerProcess, secrets_of: tuple[str, ...]) -> None:
     config = config_of(scripted_worker.env)
-    host = WorkerRuntime(config)
+    host = WorkerRuntime.connect(config)
     shown = f"{config!r} {config} {host.objects!r} {config.model_dump_json()}"
     host.close()
     assert [secret for secret in secrets_of if secret in shown] == []
@@ -75,9 +75,9 @@ def test_errors_of_services_show_no_secret(scripted_worker: WorkerProcess, secre
     with connect_redis(config) as redis, pytest.raises(ServiceUnavailableError) as refused:
         check_redis(redis)
     right_redis = scripted_worker.env["AUTOSEQ_REDIS_URL"]
-    host = WorkerRuntime(config_of({**scripted_worker.env, **wrong, "AUTOSEQ_REDIS_URL": right_redis}))
+    host = WorkerRuntime.connect(config_of({**scripted_worker.env, **wrong, "AUTOSEQ_REDIS_URL": right_redis}))
     with pytest.raises(ServiceUnavailableError) as denied:
-        host.open()
+        host.start()
     host.close()
     for words in (str(refused.value), str(denied.value)):
         assert words

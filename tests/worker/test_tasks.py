@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import ConnectionError as RedisConnectionError
 
 from core.protocol import UnifiedModel
+from storage.events import ArtifactStored, Started
 from storage.objects.s3 import S3Store
 from storage.redis.lease import Lease
 from tests.worker.conftest import IDLE_DATABASE
@@ -33,10 +35,10 @@ from worker.app import TASK, make_app
 from worker.client import Client
 from worker.errors import RunFailed
 from worker.local.services import LocalServices
-from worker.serve.delivery import WorkerRuntime
 from worker.serve.engine import Engine
+from worker.serve.runtime import WorkerRuntime
 from worker.settings import PROJECT, queue_of, settings
-from worker.tasks import host, run_task
+from worker.tasks import run_task, runtime
 
 NOT_AN_IMAGE = "data:image/png;base64,aGVsbG8="
 HUGE_IMAGE = "data:image/png;base64," + base64.b64encode(bomb(9_000, 9_000)).decode()
@@ -74,7 +76,7 @@ def celery_end(worker: WorkerProcess, run_id: str) -> tuple[str, str]:
         (recipe(num_imges=3), "num_imges"),
         (recipe(model="bagel-7b"), "model: 'bagel-7b' is not served by this worker; allowed: 'scripted'"),
         (recipe(image={"width": 100, "height": 64}), "image.width: 100 is not a multiple of 8"),
-        (recipe(context=[{"image": NOT_AN_IMAGE}]), "context[0].image: is no image that can be read"),
+        (recipe(context=[{"image": NOT_AN_IMAGE}]), "context[0].image: is not a readable image"),
         (recipe(context=[{"image": HUGE_IMAGE}]), "context[0].image: is 9000 x 9000 pixels; at most 64,000,000"),
         (recipe(context=[{"image": "photo.png"}]), "this recipe has no folder"),
         (recipe(context=[{"image": "s3://secrets/photo.png"}]), "bucket 'secrets' is not allowed"),
@@ -142,12 +144,12 @@ def test_a_killed_child_is_replaced_and_its_run_goes_on_to_the_same_bytes(
         worker.kill_child()
         client.result(run_id, timeout_s=DEADLINE_S)
         events = list(client.watch(run_id))
-    starts = [event.data["done"] for event in events if event.type == "started"]
+    starts = [event.done for event in events if isinstance(event, Started)]
     assert starts[0] == 0
     assert starts[1] >= 3, "it went on after the last committed step"
-    stored = [event.data["step"] for event in events if event.type == "artifact"]
+    stored = [event.step for event in events if isinstance(event, ArtifactStored)]
     assert len(stored) == len(set(stored)), "no step is committed twice"
-    fractions = [event.data["fraction"] for event in events]
+    fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id, some_steps_recipe()))
     assert celery_end(worker, run_id)[0] == "SUCCESS"
@@ -166,7 +168,7 @@ def test_two_deliveries_at_once_to_two_workers_have_one_effect(
     assert other.stop() == 0
     assert all(f"[{run_id}] received" in worker.output for worker in (scripted_worker, other))
     events = list(client.watch(run_id))
-    assert [event.data["done"] for event in events if event.type == "started"] == [0]
+    assert [event.done for event in events if isinstance(event, Started)] == [0]
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id, some_steps_recipe()))
 
 
@@ -213,10 +215,10 @@ def here(services: LocalServices, monkeypatch: pytest.MonkeyPatch) -> Iterator[W
     for name, value in env_of(services, IN_PROCESS_DATABASE).items():
         monkeypatch.setenv(name, value)
     settings.cache_clear()
-    host.cache_clear()
-    yield host()
-    host().close()
-    host.cache_clear()
+    runtime.cache_clear()
+    yield runtime()
+    runtime().close()
+    runtime.cache_clear()
     settings.cache_clear()
 
 
@@ -231,14 +233,18 @@ def state_of(here: WorkerRuntime, run_id: str) -> tuple[str, str | None]:
     return state.state, state.error
 
 
-def test_an_error_that_nobody_thought_of_fails_the_run_with_its_words(here: WorkerRuntime, run_id: str) -> None:
-    here.engine = Failing(ZeroDivisionError("no one divides by zero"))
+def test_an_error_that_nobody_thought_of_fails_the_run_with_its_words(
+    here: WorkerRuntime, monkeypatch: pytest.MonkeyPatch, run_id: str
+) -> None:
+    monkeypatch.setattr("worker.tasks.runtime", lambda: replace(here, engine=Failing(ZeroDivisionError("by zero"))))
     assert celery_state_of(run_id) == "FAILURE"
-    assert state_of(here, run_id) == ("failed", "internal error: ZeroDivisionError: no one divides by zero")
+    assert state_of(here, run_id) == ("failed", "internal error: ZeroDivisionError: by zero")
 
 
-def test_a_run_that_redis_left_alone_goes_back_to_the_queue(here: WorkerRuntime, run_id: str) -> None:
-    here.engine = Failing(RedisConnectionError("gone"))
+def test_a_run_that_redis_left_alone_goes_back_to_the_queue(
+    here: WorkerRuntime, monkeypatch: pytest.MonkeyPatch, run_id: str
+) -> None:
+    monkeypatch.setattr("worker.tasks.runtime", lambda: replace(here, engine=Failing(RedisConnectionError("gone"))))
     assert celery_state_of(run_id) == "REJECTED"
     assert state_of(here, run_id) == ("queued", None)
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from redis import Redis
 from core.protocol import Context
 from core.scripted import ScriptedModel
 from recipes.recipe import ImageSettings
+from storage.events import Started
 from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
@@ -33,8 +35,9 @@ from worker.app import PRIORITIES, app, broker_list
 from worker.client import Client
 from worker.errors import RunFailed
 from worker.local.services import LocalServices
-from worker.serve.delivery import Delivery, WorkerRuntime
+from worker.serve.delivery import Delivery, Message
 from worker.serve.engine import Engine
+from worker.serve.runtime import WorkerRuntime
 from worker.settings import PROJECT
 
 DATABASE = 10
@@ -196,7 +199,7 @@ def test_a_worker_that_is_asked_to_stop_commits_its_step_and_another_goes_on(
     start()
     eventually(lambda: own_client.state(run_id).state == "running", "the run on another worker")
     own_client.cancel(run_id)
-    starts = [event.data["done"] for event in own_client.watch(run_id) if event.type == "started"]
+    starts = [event.done for event in own_client.watch(run_id) if isinstance(event, Started)]
     assert starts == [0, 3]
 
 
@@ -237,19 +240,17 @@ class Deadly(ScriptedModel):
 
 def test_a_run_that_kills_its_workers_is_parked_in_words(services: LocalServices, run_id: str) -> None:
     config = config_of(env_of(services, DATABASE, max_attempts=2))
-    host = WorkerRuntime(config)
-    host.engine = Engine(config, Deadly())
-    delivery = Delivery(tag=None, celery_state=lambda *_step: None)
+    runtime = replace(WorkerRuntime.connect(config), engine=Engine(config, Deadly()))
     try:
         ends: list[BaseException] = []
         while len(ends) < 10 and not (ends and isinstance(ends[-1], RunFailed)):
             with pytest.raises((Killed, RunFailed)) as raised:
-                host.serve(request(run_id), delivery)
+                Delivery(request(run_id), Message(), runtime).run_to_completion()
             ends.append(raised.value)
         assert len(ends) > config.max_attempts
-        assert "parked: the worker died 2 times in a row after step" in str(ends[-1])
+        assert "giving up after 2 attempts without progress past step" in str(ends[-1])
     finally:
-        host.close()
+        runtime.close()
 
 
 def test_one_version_of_the_s3_server_is_tested_and_deployed() -> None:

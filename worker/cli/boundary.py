@@ -8,69 +8,83 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+# ruff: noqa: PLC0415 - imported once there is an error, so that --help and completion are quick
+
+MAX_EXACT = 2**53
+"""JSON readers that hold numbers as doubles, JavaScript and jq among them, round larger whole numbers."""
+
 
 class ExitCode(IntEnum):
-    """What `autoseq` says to the shell."""
+    """The exit codes of `autoseq`."""
 
     OK = 0
     RUN_FAILED = 1
     BAD_INPUT = 2
-    """Also of typer's own: a wrong option, an unknown command."""
+    """Also typer's own, for a wrong option or an unknown command."""
     SERVICE_DOWN = 3
     CANCELLED = 4
     INTERRUPTED = 130
 
 
 class Boundary(TyperGroup):
-    """The commands, each with its errors explained. What no user can mend keeps its traceback."""
+    """The command group. Prints errors that a user can fix as one line; any other error keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's context, whose class moved between its releases
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # whoever read our output has enough; typer ends quietly
-        except tuple(_meanings()) as error:
-            print_error(_words(error))
-            raise typer.Exit(next(code for kind, code in _meanings().items() if isinstance(error, kind))) from None
+            raise  # the reader of our output closed it; typer ends quietly
+        except tuple(_exit_codes()) as error:
+            print_error(_message(error))
+            raise typer.Exit(next(code for kind, code in _exit_codes().items() if isinstance(error, kind))) from None
 
 
-def print_error(words: str) -> None:
-    """Say what is wrong, on stderr."""
+def print_error(message: str) -> None:
+    """Print an error to stderr."""
     label = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
-    sys.stderr.write(f"{label} {words}\n")
+    sys.stderr.write(f"{label} {message}\n")
 
 
-def print_note(words: str) -> None:
-    """Tell the user something on stderr, beside the command's own output."""
-    sys.stderr.write(f"{words}\n")
+def print_note(message: str) -> None:
+    """Print a note to stderr, beside the command's own output."""
+    sys.stderr.write(f"{message}\n")
 
 
 def print_json(data: object) -> None:
-    """One line of JSON on stdout, at once."""
-    sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+    """Print one line of JSON to stdout and flush it. Whole numbers above 2**53 become strings."""
+    sys.stdout.write(json.dumps(_exact(data), ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
 
 
-def _meanings() -> dict[type[Exception], ExitCode]:
-    """What each error means to the shell, the narrow ones first. Imported once there is an error: `--help` is quick."""
-    from pydantic import ValidationError  # noqa: PLC0415
-    from redis.exceptions import RedisError  # noqa: PLC0415
+def _exact(data: object) -> object:
+    """`data` with each whole number that a double can't hold as a string."""
+    if isinstance(data, dict):
+        return {name: _exact(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_exact(value) for value in data]
+    return str(data) if isinstance(data, int) and abs(data) > MAX_EXACT else data
 
-    from core.model_folder import ModelFolderError  # noqa: PLC0415
-    from recipes.faults import RecipeError  # noqa: PLC0415
-    from storage.errors import (  # noqa: PLC0415
+
+def _exit_codes() -> dict[type[Exception], ExitCode]:
+    """The exit code of each error, the narrow classes first."""
+    from pydantic import ValidationError
+    from redis.exceptions import RedisError
+
+    from core.model_folder import ModelFolderError
+    from recipes.faults import RecipeError
+    from storage.errors import (
         InvalidNameError,
         RunNotFoundError,
         StorageError,
         StoreRefusedError,
         StoreUnavailableError,
     )
-    from worker.connections import ServiceUnavailableError  # noqa: PLC0415
-    from worker.errors import RunCancelled, RunFailed  # noqa: PLC0415
-    from worker.history.history import PlaceError  # noqa: PLC0415
-    from worker.history.provenance import ProvenanceError  # noqa: PLC0415
-    from worker.jobs.inputs import InputError  # noqa: PLC0415
-    from worker.local.process import LocalServiceError  # noqa: PLC0415
+    from worker.connections import ServiceUnavailableError
+    from worker.errors import RunCancelled, RunFailed
+    from worker.history.history import PlaceError
+    from worker.history.provenance import ProvenanceError
+    from worker.jobs.inputs import InputError
+    from worker.local.process import LocalServiceError
 
     bad_input = (
         RecipeError,
@@ -99,8 +113,8 @@ def _meanings() -> dict[type[Exception], ExitCode]:
     }
 
 
-def _words(error: Exception) -> str:
-    from pydantic import ValidationError  # noqa: PLC0415 (as above)
+def _message(error: Exception) -> str:
+    from pydantic import ValidationError
 
     if isinstance(error, ValidationError):  # of Settings: recipes are checked by their loader
         return "\n".join(f"AUTOSEQ_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())

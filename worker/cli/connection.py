@@ -1,4 +1,4 @@
-"""What several commands do with the servers: reach them, and follow a run."""
+"""What several commands do with the services: connect, find a run, and follow one."""
 
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -8,40 +8,108 @@ import typer
 from worker.cli.arguments import settings_for
 from worker.cli.boundary import ExitCode, print_json, print_note
 
-# ruff: noqa: PLC0415 - here as in main.py: only what a command needs is imported, when it runs
+# ruff: noqa: PLC0415 - imported when a command needs it, so that --help and completion are quick
 
 if TYPE_CHECKING:
+    from storage.redis.state import RunState
     from worker.client import Client
 
-NO_WORKER = "none has announced itself yet (autoseq worker starts one)"
+NO_WORKER = "No worker has announced a model yet; start one with `autoseq worker`"
+NO_SETTINGS = (
+    "AUTOSEQ_REDIS_URL is not set and this folder has no .autoseq/env: run `autoseq dev` here, "
+    "or change to the folder in which it runs"
+)
+STATE_PHRASES = {
+    "queued": "is already queued",
+    "running": "is already running",
+    "succeeded": "has already succeeded",
+    "failed": "has already failed",
+    "cancelled": "is already cancelled",
+}
 
 
 def open_client() -> "Client":
-    """A client of the servers in the settings. Raises ServiceUnavailableError when Redis does not answer."""
-    from worker.client import Client
-    from worker.connections import check_redis
+    """A client of the services in the settings. Raises ServiceUnavailableError when Redis does not answer.
 
-    client = Client(settings_for())
-    check_redis(client.redis)
+    Without settings the default address is tried, where somebody else's Redis may answer: then a note says so.
+    """
+    from worker.client import Client
+    from worker.connections import ServiceUnavailableError, check_redis
+
+    config = settings_for()
+    client = Client(config)
+    if "redis_url" in config.model_fields_set:
+        check_redis(client.redis)
+        return client
+    try:
+        check_redis(client.redis)
+    except ServiceUnavailableError as error:
+        raise ServiceUnavailableError(f"{error}. {NO_SETTINGS}") from error
+    if not client.list(1) and not client.models():
+        print_note(f"note: Redis at the default address, 127.0.0.1:6379, holds no runs and no workers. {NO_SETTINGS}")
     return client
 
 
+def find_run(client: "Client", text: str | None) -> str:
+    """The id of the run that an argument names; of the last run when there is no argument. Raises RunNotFoundError."""
+    from storage.errors import RunNotFoundError
+
+    if text is None:
+        last = client.list(1)
+        if not last:
+            raise RunNotFoundError("there are no runs yet; `autoseq submit` queues one")
+        return last[0].run_id
+    run_id = client.find_run(text)
+    if run_id != text:
+        print_note(f"run {run_id}")
+    return run_id
+
+
+def find_stored_run(client: "Client", text: str) -> str:
+    """The id of a run in the bucket. Without Redis, and for runs that it has forgotten, `text` must be the whole id.
+
+    Raises RunNotFoundError for an ambiguous prefix.
+    """
+    from redis.exceptions import RedisError
+
+    from worker.connections import ServiceUnavailableError
+
+    try:
+        return find_run(client, text)
+    except (RedisError, ServiceUnavailableError):
+        return text
+
+
 def follow_run(client: "Client", run_id: str, *, after: str = "0-0", as_json: bool, stderr: bool = False) -> None:
-    """Show a run until its end, and leave with what that means."""
-    from worker.cli.console import RunView, screen
+    """Show a run until it ends, and exit with the code that says how."""
+    from worker.cli.views.console import RunView, screen
 
     ended = "succeeded"
-    view = RunView(screen(stderr=stderr), hint="" if client.models() else f"; {NO_WORKER}")
+    view = RunView(screen(stderr=stderr), hint="" if client.models() else f". {NO_WORKER}")
     try:
         with nullcontext() if as_json else view:
             for event in client.watch(run_id, after=after):
                 ended = event.type
                 if as_json:
-                    print_json({"id": event.id, **event.data})
+                    print_json(event.to_document())
                 else:
                     view.show(event)
     except KeyboardInterrupt:
-        print_note(f"the run goes on; autoseq watch {run_id} shows it again, autoseq cancel {run_id} stops it")
+        print_note(
+            f"Stopped watching; the run continues. "
+            f"Use `autoseq watch {run_id}` to watch it again, `autoseq cancel {run_id}` to stop it."
+        )
         raise
-    meaning = {"failed": ExitCode.RUN_FAILED, "cancelled": ExitCode.CANCELLED}
-    raise typer.Exit(meaning.get(ended, ExitCode.OK))
+    codes = {"failed": ExitCode.RUN_FAILED, "cancelled": ExitCode.CANCELLED}
+    raise typer.Exit(codes.get(ended, ExitCode.OK))
+
+
+def note_waiting(client: "Client") -> None:
+    """Tell the user when a queued run will wait because no worker runs."""
+    if not client.models():
+        print_note(f"The run is queued. {NO_WORKER}.")
+
+
+def state_phrase(state: "RunState") -> str:
+    """A run's state as the reason why there is nothing to do."""
+    return STATE_PHRASES[state.state]

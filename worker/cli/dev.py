@@ -1,161 +1,77 @@
-"""`autoseq demo` and `autoseq dev`: Redis, S3 and a worker on this machine, for one run or until Ctrl-C."""
+"""`autoseq dev`: Redis, S3 and workers on this machine until Ctrl-C."""
 
-import os
-import signal
+import shlex
+import shutil
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
+from worker.cli.arguments import Gpus, gpu_numbers, settings_for
+from worker.cli.boundary import print_note
 
-from recipes.load import load
-from storage import keys
-from storage.redis.follow import START
-from storage.redis.state import ProgressEvent
-from worker.cli.album import Album, download, make_album, print_link, print_links
-from worker.cli.console import RunView
-from worker.client import Client
-from worker.errors import RunCancelled, RunFailed
-from worker.local.fleet import POLL_S, WorkerFleet, signals_to
-from worker.local.services import LocalServices, write_private
-from worker.serve.engine import Engine
-from worker.settings import Settings, settings
+# ruff: noqa: PLC0415 - imported when the command runs, so that --help and completion are quick
 
-DATA = Path(".autoseq")
-ENV_FILE = DATA / "env"
-LOG_FILE = DATA / "worker.log"
+if TYPE_CHECKING:
+    from worker.local.stack import Stack
+
 LIVENESS_S = 1.0
-"""How often a watcher looks whether the worker is alive, while nothing happens."""
-SHORT_ID = 8
-SETTLE_TIMEOUT_S = 5.0
+"""How often the workers are checked."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stack:
-    """Everything that a run needs, up on this machine."""
+def dev(gpus: Gpus = "") -> None:
+    """Run Redis, S3 and a worker on this machine until Ctrl-C. Other commands in this folder use them."""
+    from worker.local.stack import stack
+    from worker.serve.engine import Engine
 
-    services: LocalServices
-    workers: WorkerFleet
-    client: Client
-
-
-@contextmanager
-def stack(gpus: Sequence[int] = ()) -> Iterator[Stack]:
-    """Local services and a worker over `.autoseq/` in the current folder; stopped at the end, whatever ends it.
-
-    Raises LocalServiceError when something does not start.
-    """
-    with signals_to(signal.default_int_handler), LocalServices.start(DATA) as services:
-        env = services.env()
-        given: dict[str, Any] = {name.removeprefix("AUTOSEQ_").lower(): value for name, value in env.items()}
-        with (
-            WorkerFleet({**os.environ, **env}, gpus=gpus, log=LOG_FILE) as workers,
-            Client(Settings(**given)) as client,
-        ):
-            yield Stack(services=services, workers=workers, client=client)
+    numbers = gpu_numbers(gpus)
+    Engine(settings_for()).spec()  # a model that can't be used is reported before anything starts
+    print_note("Starting Redis, S3 and a worker.")
+    with stack(numbers) as up:
+        serve(up)
 
 
-def demo(source: Path, overrides: Mapping[str, Any], *, out: Path, keep: bool, console: Console) -> None:
-    """One recipe from the queue to the pictures, shown as it goes; with `keep` everything stays up until Ctrl-C.
-
-    Raises RecipeError or ModelFolderError before anything is started; LocalServiceError, RunFailed.
-    """
-    load(source, overrides=overrides, spec=Engine(settings()).spec())
-    console.print(Text("starting Redis, S3 and a worker", style="dim"))
-    with stack() as up:
-        with RunView(console) as view:
-            run_id, album = run_demo(up, source, view, out=out, overrides=overrides)
-        print_links(console, album)
-        print_link(console, "in S3", up.client.journal(run_id).address(""))
-        if keep:
-            serve(up, console)
-
-
-def dev(gpus: Sequence[int], *, console: Console) -> None:
-    """Everything that a run needs, until Ctrl-C. Raises ModelFolderError or LocalServiceError."""
-    Engine(settings()).spec()
-    console.print(Text("starting Redis, S3 and a worker", style="dim"))
-    with stack(gpus) as up:
-        serve(up, console)
-
-
-def run_demo(
-    up: Stack, source: Path, view: RunView, *, out: Path, overrides: Mapping[str, Any] | None = None
-) -> tuple[str, Album]:
-    """Run a recipe through queue, worker and bucket, show it, and bring what it made to `out`: its id, its album.
-
-    Raises RunFailed, or LocalServiceError when the worker ends before the run does.
-    """
-    # First in line: an earlier demo that was killed may have left a run.
-    run_id = up.client.submit(source, overrides=overrides, priority="high")
-    try:
-        for event in _events(up, run_id):
-            view.show(event)
-            if event.type == "failed":
-                raise RunFailed(event.data["error"])
-            if event.type == "cancelled":
-                raise RunCancelled(f"run {run_id} was cancelled")
-    except KeyboardInterrupt:
-        up.client.cancel(run_id)
-        raise
-    finally:
-        _settle(up)
-    folder = out / f"{up.client.state(run_id).name}-{run_id[:SHORT_ID]}"
-    return run_id, make_album(download(up.client.journal(run_id), folder), folder)
-
-
-def _settle(up: Stack) -> None:
-    """Wait until the worker is done with every message, for it takes its time to stop while it has one."""
-    deadline = time.monotonic() + SETTLE_TIMEOUT_S
-    while up.client.redis.zcard(keys.BROKER_CLAIMS) and not up.workers.ended() and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-
-
-def _events(up: Stack, run_id: str) -> Iterator[ProgressEvent]:
-    """The run's events to its end, for as long as its worker lives."""
-    last = START
-    while True:
-        try:
-            for event in up.client.watch(run_id, after=last, timeout_s=LIVENESS_S):
-                last = event.id
-                yield event
-        except TimeoutError:
-            up.workers.check()
-        else:
-            return
-
-
-def serve(up: Stack, console: Console) -> None:
-    """Let the workers work until Ctrl-C, findable by other terminals in this folder.
+def serve(up: "Stack") -> None:
+    """Let the workers work until Ctrl-C; other terminals find the services through ENV_FILE.
 
     Raises LocalServiceError when a worker ends by itself.
     """
+    from worker.local.identity import write_private
+    from worker.local.stack import ENV_FILE
+
     write_private(ENV_FILE, "".join(f"{name}={value}\n" for name, value in up.services.env().items()))
     try:
-        _print_ways(console)
+        _print_examples()
         while True:
             time.sleep(LIVENESS_S)
             up.workers.check()
     except KeyboardInterrupt:
-        console.print(Text("stopping; a run under way goes on at the next start", style="dim"))
+        print_note("Stopping. A run in progress resumes at the next start.")
     finally:
         ENV_FILE.unlink(missing_ok=True)
 
 
-def _print_ways(console: Console) -> None:
+def program(name: str) -> str:
+    """How to call a program of this environment from another terminal: by its name when PATH leads there."""
+    installed = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    return name if found and Path(found).resolve() == installed.resolve() else shlex.quote(str(installed))
+
+
+def _print_examples() -> None:
+    from worker.cli.run_folder import print_link
+    from worker.cli.views.console import screen
+    from worker.local.stack import DATA, LOG_FILE
+
     kwargs = """--kwargs '{"recipe": "magical-forest"}'"""
-    ways = (
-        ("from a shell", "autoseq submit magical-forest --watch"),
-        ("through Celery", f"celery -A worker call worker.run {kwargs}"),
-        ("from Python", "from worker import client; client.submit('magical-forest')"),
+    code = """from worker import client; print(client.submit('magical-forest'))"""
+    examples = (
+        ("command line", f"{program('autoseq')} submit magical-forest --watch"),
+        ("Celery", f"{program('celery')} -A worker call worker.run {kwargs}"),
+        ("Python", f'{program("python")} -c "{code}"'),
     )
-    console.print(Text("Redis, S3 and a worker are up. In this folder, in another terminal:"))
-    for name, command in ways:
+    console = screen()
+    console.print("Redis, S3 and a worker are running. Use them from another terminal in this folder:")
+    for name, command in examples:
         print_link(console, name, command)
-    console.print(
-        Text(f"The worker writes to {LOG_FILE}. Ctrl-C stops everything; the data stays in {DATA}/.", style="dim")
-    )
+    console.print(f"The worker logs to {LOG_FILE}. Ctrl-C stops everything; the data stays in {DATA}/.")

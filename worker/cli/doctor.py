@@ -1,101 +1,23 @@
-"""`autoseq doctor`: is everything there that a run needs, and if not, what helps?"""
+"""`autoseq doctor`."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import typer
 
-from redis.exceptions import RedisError
+from worker.cli.arguments import settings_for
+from worker.cli.boundary import ExitCode
 
-from core.model_folder import ModelFolderError
-from storage.errors import StorageError
-from storage.objects.probe import probe
-from worker.client import Client
-from worker.connections import ServiceUnavailableError, check_redis, connect_store
-from worker.serve.engine import Engine
+# ruff: noqa: PLC0415 - imported when the command runs, so that --help and completion are quick
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that was checked."""
+def doctor() -> None:
+    """Check Redis, S3, the workers and the model, and say how to fix each problem; exit 1 on any problem."""
+    from worker.cli.doctor_checks import examine
+    from worker.client import Client
 
-    what: str
-    problem: str | None = None
-    """What is wrong, and what helps."""
-    fact: str = ""
-    """What there is, when nothing is wrong."""
-
-
-def examine(client: Client) -> Iterator[Check]:
-    """Check one thing after the other; what only Redis could tell, only where it answers."""
-    redis = _finding("Redis answers", _redis, client)
-    yield redis
-    if redis.problem is None:
-        yield _finding("Redis keeps its data", _persistence, client)
-        yield _finding("Redis forgets nothing", _eviction, client)
-        yield _finding("workers", _workers, client)
-    bucket = _finding("the bucket can be used", _bucket, client)
-    yield bucket
-    if bucket.problem is None:
-        yield _finding("the bucket keeps writers apart", _conditional_puts, client)
-    yield _finding("the model folder", _model, client)
-
-
-def _finding(what: str, check: Callable[[Client], str], client: Client) -> Check:
-    try:
-        return Check(what=what, fact=check(client))
-    except (_Problem, ServiceUnavailableError, RedisError, StorageError, ModelFolderError) as error:
-        return Check(what=what, problem=str(error))
-
-
-class _Problem(Exception):  # noqa: N818 (it says what it is)
-    """Something is there but not as it must be."""
-
-
-def _redis(client: Client) -> str:
-    check_redis(client.redis)
-    return f"version {client.redis.info('server')['redis_version']}"
-
-
-def _persistence(client: Client) -> str:
-    if not client.redis.info("persistence")["aof_enabled"]:
-        raise _Problem("appendonly is off: a restart would lose queued runs; set `appendonly yes`")
-    return "appendonly is on"
-
-
-def _eviction(client: Client) -> str:
-    policy = client.redis.info("memory")["maxmemory_policy"]
-    if policy != "noeviction":
-        raise _Problem(f"maxmemory-policy is {policy}: a full Redis would drop runs; set `maxmemory-policy noeviction`")
-    return "maxmemory-policy is noeviction"
-
-
-def _bucket(client: Client) -> str:
-    store = connect_store(client.config)
-    try:
-        store.ensure_bucket()
-        store.put("doctor", b"a put with its checksum", content_type="text/plain")
-        store.delete("doctor")
-    except StorageError as error:
-        raise _Problem(f"{error}; S3 is set by AUTOSEQ_S3_…") from error
-    finally:
-        store.close()
-    return store.address("")
-
-
-def _conditional_puts(client: Client) -> str:
-    probe(client.objects)
-    return "conditional puts hold"
-
-
-def _model(client: Client) -> str:
-    try:
-        spec = Engine(client.config).spec()
-    except ModelFolderError as error:
-        raise _Problem(f"{error}; the model is set by AUTOSEQ_MODEL") from error
-    return f"{spec.name}, images up to {spec.max_side_px} px"
-
-
-def _workers(client: Client) -> str:
-    served = sorted(client.models())
-    if not served:
-        raise _Problem("none has announced a model; start one with `autoseq worker`")
-    return f"have announced {', '.join(served)}"
+    healthy = True
+    with Client(settings_for()) as client:
+        for check in examine(client):
+            healthy &= check.problem is None
+            mark = typer.style("problem", fg="red") if check.problem else typer.style("ok     ", fg="green")
+            typer.echo(f"{mark}  {check.what}: {check.problem or check.fact}")
+    if not healthy:
+        raise typer.Exit(ExitCode.RUN_FAILED)

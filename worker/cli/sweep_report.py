@@ -1,4 +1,4 @@
-"""What `autoseq submit --sweep` and `autoseq sweep` do: runs of one recipe are queued, followed and shown as one."""
+"""What `autoseq submit --sweep` and `autoseq sweep` do: submit, follow and show the runs of a sweep."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,11 +12,12 @@ from recipes.faults import Fault, RecipeError
 from recipes.sweep import parse_sweep
 from storage import keys
 from storage.sweeps import Sweep
-from worker.cli.album import print_link
 from worker.cli.boundary import ExitCode, print_json, print_note
-from worker.cli.console import screen
-from worker.cli.sweep_sheet import sweep_sheet
-from worker.cli.sweep_view import SweepView, sweep_table
+from worker.cli.run_folder import print_link
+from worker.cli.sheets.sweep_sheet import sweep_sheet
+from worker.cli.views.console import screen
+from worker.cli.views.sweep_view import SweepView, summary, sweep_table
+from worker.cli.views.tables import print_all
 from worker.client import Client
 from worker.client.sweeps import States, follow_sweep, states_of
 
@@ -34,21 +35,21 @@ def parsed_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
 def submit(
     client: Client, recipe: Path, sweeps: Sequence[str], *, out: Path, follow: bool, as_json: bool, **options: Any
 ) -> None:
-    """Queue a sweep, print its id, and with `follow` see it to its end; `options` are those of Client.sweep."""
+    """Queue a sweep, print its id, and with `follow` follow it to its end; `options` are those of Client.sweep."""
     sweep = client.sweep(recipe, parsed_sweeps(sweeps), **options)
     if not as_json:
         typer.echo(sweep.sweep_id)
     if not follow:
         if as_json:
-            print_json(told(sweep, states_of(client, sweep)))
+            print_json(sweep_data(sweep, states_of(client, sweep)))
         else:
-            print_note(f"{len(sweep.runs)} runs are queued; autoseq sweep {sweep.sweep_id} --watch shows how they go")
+            print_note(f"{len(sweep.runs)} runs queued. Use `autoseq sweep {sweep.sweep_id} --watch` to follow them.")
         return
     show(client, sweep, out=out, follow=True, as_json=as_json)
 
 
 def show(client: Client, sweep: Sweep, *, out: Path, follow: bool, as_json: bool) -> None:
-    """How the runs of a sweep are going; with `follow` to their end. What all of them made goes on one sheet."""
+    """Show the runs of a sweep, with `follow` until they have ended. Then one sheet has all their last images."""
     states = _followed(client, sweep, quiet=as_json) if follow else states_of(client, sweep)
     ended = all(state is None or state.is_final for state in states.values())
     sheet = None
@@ -60,24 +61,23 @@ def show(client: Client, sweep: Sweep, *, out: Path, follow: bool, as_json: bool
         url = client.sweeps.put_sheet(sweep.sweep_id, png)
     if as_json:
         found = {"contact_sheet": str(sheet.resolve()), "contact_sheet_url": url} if sheet else {}
-        print_json({**told(sweep, states), **found})
+        print_json({**sweep_data(sweep, states), **found})
     else:
-        console = screen(stderr=follow)
-        console.print(sweep_table(sweep, states))
+        print_all(screen(stderr=follow), [sweep_table(sweep, states), summary(states)])
         if sheet:
             print_link(screen(), "contact sheet", sheet.resolve().as_uri())
             print_link(screen(), "in S3", url)
     if follow:
-        raise typer.Exit(meaning(states))
+        raise typer.Exit(exit_code(states))
 
 
-def meaning(states: States) -> ExitCode:
-    """What the shell is told of runs that have ended."""
+def exit_code(states: States) -> ExitCode:
+    """The exit code for runs that have ended."""
     ends = {state.state if state else "failed" for state in states.values()}
     return ExitCode.RUN_FAILED if "failed" in ends else ExitCode.CANCELLED if "cancelled" in ends else ExitCode.OK
 
 
-def told(sweep: Sweep, states: States) -> dict[str, Any]:
+def sweep_data(sweep: Sweep, states: States) -> dict[str, Any]:
     """A sweep and its runs as JSON data."""
     runs = [
         {**asdict(run), "state": state.state if state else None, "error": state.error if state else None}
@@ -87,7 +87,7 @@ def told(sweep: Sweep, states: States) -> dict[str, Any]:
 
 
 def _followed(client: Client, sweep: Sweep, *, quiet: bool) -> States:
-    """How the runs ended."""
+    """The final states of the runs, shown as they change unless `quiet`."""
     states: States = {}
     view = SweepView(screen(stderr=True), sweep)
     try:
@@ -96,6 +96,8 @@ def _followed(client: Client, sweep: Sweep, *, quiet: bool) -> States:
                 if not quiet:
                     view.show(states)
     except KeyboardInterrupt:
-        print_note(f"the runs go on; autoseq sweep {sweep.sweep_id} --watch shows them again")
+        print_note(
+            f"Stopped watching; the runs continue. Use `autoseq sweep {sweep.sweep_id} --watch` to watch them again."
+        )
         raise
     return states

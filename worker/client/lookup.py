@@ -1,27 +1,29 @@
-"""What is known of one run: its state from Redis, what it has made from the bucket, which forgets nothing."""
+"""What is known of one run: its state from Redis, its artifacts from the bucket, which keeps every run."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from storage import keys
 from storage.errors import RunNotFoundError
 from storage.journal import Artifact, Journal
 from storage.redis.state import RunState
+from worker.client.connections import Connections
+from worker.connections import explain_s3_errors
 
-if TYPE_CHECKING:
-    from worker.client.client import Client
+MAX_CANDIDATES = 10
+"""How many ids an error lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A run, and what it has made so far."""
+    """A run and the artifacts that it has committed so far."""
 
     state: RunState
     artifacts: tuple[Artifact, ...]
     journal: Journal
 
     def to_data(self) -> dict[str, Any]:
-        """As JSON data, each artifact with where it is."""
+        """As JSON data, each artifact with its key and URL."""
         made = [
             {**one.to_data(), "key": self.journal.folder + one.key, "url": self.journal.url(one.key)}
             for one in self.artifacts
@@ -29,23 +31,48 @@ class Found:
         return {**asdict(self.state), "artifacts": made}
 
 
-def look_up(client: "Client", run_id: str) -> Found:
+def find_run(connections: Connections, text: str) -> str:
+    """The id of the run that `text` names. `Client.find_run` has the details."""
+    runs = connections.runs
+    run_id = runs.resolve_alias(keys.check_run_id(text))
+    if runs.state(run_id) is not None:
+        return run_id
+    journal = connections.journal(run_id)
+    with explain_s3_errors(f"run {run_id} can't be looked up"):
+        if any(True for _ in journal.store.list(journal.folder)):
+            return run_id  # Redis forgets a run after a while, the bucket does not
+    candidates = runs.find(text)
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise not_found(text)
+    listed = ", ".join(candidates[:MAX_CANDIDATES]) + (", …" if len(candidates) > MAX_CANDIDATES else "")
+    raise RunNotFoundError(f"run {text}: {len(candidates)} run ids begin with this: {listed}")
+
+
+def state_of(connections: Connections, run_id: str) -> RunState:
+    """The state of a run that Redis knows. Raises RunNotFoundError."""
+    run_id = connections.runs.resolve_alias(run_id)
+    state = connections.runs.state(run_id)
+    if state is None:
+        raise not_found(run_id)
+    return state
+
+
+def look_up(connections: Connections, run_id: str) -> Found:
     """The run `run_id`. Raises RunNotFoundError when neither Redis nor the bucket has it."""
-    journal = client.journal(run_id)
-    try:
-        state = client.state(run_id)
-    except RunNotFoundError:
-        state = remembered(journal)
+    journal = connections.journal(connections.runs.resolve_alias(run_id))
+    state = connections.runs.state(journal.run_id) or state_in_bucket(journal)
     commits = journal.commits() if state.started_at or state.is_final else ()
     artifacts = tuple(artifact for commit in commits for artifact in commit.artifacts)
     return Found(state=state, artifacts=artifacts, journal=journal)
 
 
-def remembered(journal: Journal) -> RunState:
-    """The state of a run that Redis forgot. Raises RunNotFoundError when its manifest is not in the bucket either."""
+def state_in_bucket(journal: Journal) -> RunState:
+    """The state of a finished run that Redis no longer holds. Raises RunNotFoundError when it has no manifest."""
     manifest = journal.manifest()
     if manifest is None:
-        raise RunNotFoundError(f"run {journal.run_id}: there is no such run, or it ended long ago")
+        raise not_found(journal.run_id)
     return RunState(
         run_id=journal.run_id,
         state=manifest.state,
@@ -56,3 +83,8 @@ def remembered(journal: Journal) -> RunState:
         fraction=1.0,
         manifest=journal.address(keys.MANIFEST),
     )
+
+
+def not_found(run_id: str) -> RunNotFoundError:
+    """The error for a run of which nothing is known."""
+    return RunNotFoundError(f"run {run_id}: there is no such run, or it ended long ago")

@@ -1,4 +1,4 @@
-"""Many runs of one recipe with fields changed: checked together, queued one by one, followed as one."""
+"""Sweeps: many runs of one recipe with fields changed, checked together, queued one by one, followed as one."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from recipes.faults import Fault, RecipeError
-from recipes.load import find, given
+from recipes.load import given
+from recipes.recipe import ContextItem
 from recipes.sweep import Values, combinations, told
 from storage import keys
-from storage.errors import CommitConflictError, RunNotFoundError, StoreRefusedError, StoreUnavailableError
+from storage.errors import CommitConflictError, RunNotFoundError
 from storage.redis.runs import Runs
 from storage.redis.state import RunState
 from storage.sweeps import Sweep, SweepRun
-from worker.client.lookup import remembered
-from worker.connections import ServiceUnavailableError, connect_redis
+from worker.client.connections import Connections
+from worker.client.lookup import state_in_bucket
+from worker.client.submit import CheckedRecipe, RecipeChecker, submit_checked
+from worker.connections import ServiceUnavailableError, connect_redis, explain_s3_errors
 from worker.jobs.inputs import InputError
 
 if TYPE_CHECKING:
-    from worker.client.client import Client
     from worker.jobs.request import Priority
 
 POLL_S = 0.5
 OUTAGE_S = 60.0
-"""How long Redis may be away while a sweep is followed."""
+"""How long Redis may be unavailable while a sweep is followed."""
 
 States: TypeAlias = dict[str, RunState | None]
-"""How the runs of a sweep are going, by run id; None when neither Redis nor the bucket knows."""
+"""The states of the runs of a sweep, by run id; None for a run that neither Redis nor the bucket has."""
 
 
 def submit_sweep(
-    client: Client,
+    connections: Connections,
     recipe: Path | str | Mapping[str, Any],
     sweeps: Mapping[str, Sequence[Any]],
     *,
@@ -43,70 +46,64 @@ def submit_sweep(
     priority: Priority = "normal",
     sweep_id: str | None = None,
 ) -> Sweep:
-    """Client.sweep says what it takes and raises."""
-    source = find(recipe, client.config.recipes) if isinstance(recipe, str) else recipe
+    """Queue a sweep. `Client.sweep` has the details."""
     runs = combinations({field: _listed(field, values) for field, values in sweeps.items()})
-    changed = [{**(overrides or {}), **values} for values in runs]
-    name = _check(client, source, runs, changed, variables)
+    checker = RecipeChecker(connections, recipe)
+    checked = _check(checker, runs, overrides or {}, variables)
+    name = checked[0].recipe.name
     sweep_id = keys.check_sweep_id(sweep_id or f"{name}-{secrets.token_hex(4)}")
     sweep = Sweep(
         sweep_id=sweep_id,
         name=name,
-        document=given(source, overrides, variables),
+        document=given(checker.source, overrides, variables),
         fields={field: list(values) for field, values in sweeps.items()},
         runs=tuple(
             SweepRun(run_id=keys.run_of_sweep(sweep_id, number), values=values) for number, values in enumerate(runs, 1)
         ),
     )
-    _write_down(client, sweep)
-    for number, (run, fields) in enumerate(zip(sweep.runs, changed, strict=True)):
+    _record(connections, sweep)
+    for number, (run, of_run) in enumerate(zip(sweep.runs, checked, strict=True)):
         try:
-            client.submit(
-                source, overrides=fields, variables=variables, priority=priority, run_id=run.run_id, group=sweep_id
-            )
+            submit_checked(connections, of_run, priority=priority, run_id=run.run_id, group=sweep_id)
         except ServiceUnavailableError as error:
             queued = f"{number} of {len(runs)} runs are queued"
             raise ServiceUnavailableError(
-                f"{error}; {queued}, the same again as {sweep_id} queues the others"
+                f"{error}; {queued}, submit the same sweep as {sweep_id} to queue the others"
             ) from error
     return sweep
 
 
 def _listed(field: str, values: Sequence[Any]) -> list[Any]:
-    """Values as JSON has them. Raises RecipeError."""
+    """The values as JSON data. Raises RecipeError."""
     try:
         listed: list[Any] = json.loads(json.dumps(list(values), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise RecipeError(
-            [Fault(path=(), message=f"{field}: its values are no data: {error}", source="sweep")]
+            [Fault(path=(), message=f"{field}: its values are no JSON data: {error}", source="sweep")]
         ) from None
     return listed
 
 
 def _check(
-    client: Client,
-    source: Path | Mapping[str, Any],
+    checker: RecipeChecker,
     runs: Sequence[Values],
-    changed: Sequence[Mapping[str, Any]],
+    overrides: Mapping[str, Any],
     variables: Mapping[str, Any] | None,
-) -> str:
-    """See that every run can be submitted, its images too. Raises RecipeError with all the faults.
-
-    Returns:
-        The recipe's name; the first run's, where that is swept.
-    """
+) -> list[CheckedRecipe]:
+    """The checked recipe of every run, its images fetched. Raises RecipeError with the faults of all the runs."""
+    checked: list[CheckedRecipe] = []
     found: dict[Fault, list[Values]] = {}
-    name, seen = "", set()
-    for values, fields in zip(runs, changed, strict=True):
+    unusable: dict[tuple[ContextItem, ...], InputError] = {}
+    for values in runs:
         try:
-            recipe = client.check(source, fields, variables)
-            name = name or recipe.name
-            if recipe.context not in seen:
-                seen.add(recipe.context)
-                client.images_of(recipe, source)
+            of_run = checker.check({**overrides, **values}, variables)
+            if of_run.recipe.context in unusable:
+                raise unusable[of_run.recipe.context]
+            checked.append(of_run.with_images())
         except RecipeError as error:
             faults: Sequence[Fault] = error.faults
         except InputError as error:
+            unusable[of_run.recipe.context] = error
             faults = [Fault(path=(), message=str(error))]
         else:
             continue
@@ -114,57 +111,54 @@ def _check(
             found.setdefault(fault, []).append(values)
     if found:
         raise RecipeError([_named(fault, at, of=len(runs)) for fault, at in found.items()])
-    return name
+    return checked
 
 
 def _named(fault: Fault, at: Sequence[Values], *, of: int) -> Fault:
-    """A fault with what the runs that have it have in common, unless all of them do."""
+    """The fault, with the values that all the runs with this fault share, unless every run has it."""
     shared = {field: value for field, value in at[0].items() if all(other[field] == value for other in at)}
     if len(at) == of or not shared:
         return fault
-    return Fault(
-        path=fault.path, message=f"{fault.message} (with {told(shared)})", source=fault.source, mark=fault.mark
-    )
+    return replace(fault, message=f"{fault.message} (with {told(shared)})")
 
 
-def _write_down(client: Client, sweep: Sweep) -> None:
-    """What the sweep is, before any of its runs."""
-    try:
-        client.sweeps.create(sweep)
-    except CommitConflictError as error:
-        raise InputError(f"{error}; use another id") from None
-    except (StoreUnavailableError, StoreRefusedError) as error:
-        raise ServiceUnavailableError(f"the sweep can't be written down: {error}; S3 is set by AUTOSEQ_S3_…") from error
+def _record(connections: Connections, sweep: Sweep) -> None:
+    """Store the sweep, before any of its runs."""
+    with explain_s3_errors("the sweep can't be stored"):
+        try:
+            connections.sweeps.create(sweep)
+        except CommitConflictError as error:
+            raise InputError(f"{error}; use another id") from None
 
 
-def states_of(client: Client, sweep: Sweep) -> States:
-    """How the runs of a sweep are going."""
-    return _states(client, client.runs, sweep)
+def states_of(connections: Connections, sweep: Sweep) -> States:
+    """The states of the runs of a sweep."""
+    return _states(connections, connections.runs, sweep)
 
 
-def follow_sweep(client: Client, sweep: Sweep) -> Iterator[States]:
-    """How the runs are going, whenever that changed, until all have ended. Redis may be away for OUTAGE_S."""
+def follow_sweep(connections: Connections, sweep: Sweep) -> Iterator[States]:
+    """The states of the runs, each time one changes, until all runs have ended. Waits up to OUTAGE_S for Redis."""
     before: States = {}
-    with connect_redis(client.config, outage_timeout_s=OUTAGE_S) as redis:
+    with connect_redis(connections.config, outage_timeout_s=OUTAGE_S) as redis:
         while not before or any(state and not state.is_final for state in before.values()):
             if before:
                 time.sleep(POLL_S)
-            now = _states(client, Runs(redis), sweep, known=before)
+            now = _states(connections, Runs(redis), sweep, known=before)
             if now != before:
                 yield now
             before = now
 
 
-def _states(client: Client, runs: Runs, sweep: Sweep, known: States | None = None) -> States:
+def _states(connections: Connections, runs: Runs, sweep: Sweep, known: States | None = None) -> States:
     states: States = {state.run_id: state for state in runs.states(sweep.run_ids)}
     for run_id in sweep.run_ids:
         if run_id not in states:  # Redis forgets a run after a while, the bucket does not
-            states[run_id] = known[run_id] if known else _from_bucket(client, run_id)
+            states[run_id] = known[run_id] if known else _from_bucket(connections, run_id)
     return {run_id: states[run_id] for run_id in sweep.run_ids}
 
 
-def _from_bucket(client: Client, run_id: str) -> RunState | None:
+def _from_bucket(connections: Connections, run_id: str) -> RunState | None:
     try:
-        return remembered(client.journal(run_id))
+        return state_in_bucket(connections.journal(run_id))
     except RunNotFoundError:
         return None

@@ -1,4 +1,4 @@
-"""The images a recipe refers to: fetched from where it may refer to, checked, and decoded."""
+"""The images of a recipe: fetched from the places that recipes may refer to, checked, and decoded."""
 
 import hashlib
 import io
@@ -6,7 +6,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -23,16 +23,16 @@ CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
 
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError, TypeError, OverflowError)
-"""What Pillow's decoders, and its reader of EXIF data, raise for damaged files."""
+"""What Pillow's decoders and its EXIF reader raise for damaged files."""
 
 
 class InputError(ValueError):
-    """An image of the recipe can't be used: says which, what is wrong and what is allowed."""
+    """An image of the recipe can't be used. The message says which, what is wrong and what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputImage:
-    """One image of the initial context, as the bytes it came in."""
+    """One image of the initial context, with its original bytes."""
 
     data: bytes
     extension: str
@@ -43,9 +43,9 @@ class InputImage:
         return CONTENT_TYPES[self.extension]
 
     def decode(self) -> Image.Image:
-        """The picture, upright, with its transparency if it has any."""
+        """The image, rotated upright, with its alpha channel if it has one."""
         with warnings.catch_warnings():
-            # Of large pictures, which the limit here is for, and of EXIF data that is read as far as it goes.
+            # Pillow warns of large images, which MAX_PIXELS bounds, and of EXIF data that it can read only in part.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(self.data), formats=tuple(EXTENSIONS)) as image:
                 image.load()
@@ -54,22 +54,28 @@ class InputImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where images may come from."""
+    """The places that images may come from. Each image is fetched once in the life of this object."""
 
     folder: Path | None = None
     """The folder of the recipe file; None when the recipe did not come from a file."""
     store: ObjectStore | None = None
-    """Where s3:// references are read; None where there is none."""
+    """The store for s3:// references; None if there is none."""
     buckets: Sequence[str] = ()
     """The buckets that s3:// references may name."""
+    _fetched: dict[ImageItem, InputImage] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def fetch(self, recipe: Recipe) -> tuple[InputImage, ...]:
         """The images of the recipe's context, in order. Raises InputError for the first that can't be used."""
         return tuple(
-            self._fetch(f"context[{position}].image", item)
+            self._fetch_once(f"context[{position}].image", item)
             for position, item in enumerate(recipe.context)
             if isinstance(item, ImageItem)
         )
+
+    def _fetch_once(self, place: str, item: ImageItem) -> InputImage:
+        if item not in self._fetched:
+            self._fetched[item] = self._fetch(place, item)
+        return self._fetched[item]
 
     def _fetch(self, place: str, item: ImageItem) -> InputImage:
         try:
@@ -104,14 +110,14 @@ class Sources:
         try:
             root = self.folder.resolve()
             path = (root / name).resolve()
-        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a folder that may not be read
+        except (OSError, RuntimeError, ValueError) as error:  # circular links, an unreadable folder
             raise InputError(f"{place}: {name[:80]!r} can't be looked for: {error}") from error
         if not path.is_relative_to(root):
             raise InputError(f"{place}: {name!r} is outside the recipe's folder")
         try:
             size_bytes = path.stat().st_size
             if not path.is_file():
-                raise InputError(f"{place}: {path} is no regular file")
+                raise InputError(f"{place}: {path} is not a regular file")
             if size_bytes > MAX_BYTES:
                 raise InputError(f"{place}: {path} has {size_bytes:,} bytes; at most {MAX_BYTES:,} are allowed")
             return path.read_bytes()
@@ -120,7 +126,7 @@ class Sources:
 
 
 def with_references(recipe: Recipe, images: Sequence[InputImage], references: Sequence[str]) -> Recipe:
-    """The recipe with its images referred to by `references` and pinned to their hashes, both in order."""
+    """The recipe with each image replaced by the reference in `references` and pinned to its hash, in order."""
     found = iter(zip(images, references, strict=True))
     context: list[ContextItem] = []
     for item in recipe.context:
@@ -133,16 +139,16 @@ def with_references(recipe: Recipe, images: Sequence[InputImage], references: Se
 
 
 def checked(place: str, data: bytes) -> InputImage:
-    """The image in `data`, decoded once to see that it can be. Raises InputError."""
+    """The image in `data`, which is decoded once to check it. Raises InputError."""
     if len(data) > MAX_BYTES:
         raise InputError(f"{place}: has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed")
     try:
         image = InputImage(data=data, extension=_extension(place, data), sha256=hashlib.sha256(data).hexdigest())
         image.decode()
     except UnidentifiedImageError:
-        raise InputError(f"{place}: is no image that can be read; allowed: PNG, JPEG, WebP") from None
+        raise InputError(f"{place}: is not a readable image; allowed: PNG, JPEG, WebP") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{place}: is far too large; at most {MAX_PIXELS:,} pixels are allowed") from None
+        raise InputError(f"{place}: is too large; at most {MAX_PIXELS:,} pixels are allowed") from None
     except InputError:
         raise
     except DAMAGE as error:
@@ -151,7 +157,7 @@ def checked(place: str, data: bytes) -> InputImage:
 
 
 def _extension(place: str, data: bytes) -> str:
-    """What an image is, by its header. Raises InputError when it is too large, and what Pillow raises."""
+    """The file extension of an image, by its header. Raises InputError if it is too large, and what Pillow raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS)) as image:

@@ -1,4 +1,4 @@
-"""What someone asked for: the arguments of the task `worker.run`, however they came."""
+"""A request for a run: the arguments of the task `worker.run`, from a message or from a run's record."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,32 +7,32 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 from storage import keys
 from storage.errors import InvalidNameError
-from storage.redis.state import RunRecord
+from storage.redis.record import RunRecord
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 
 
 class RequestError(ValueError):
-    """A run was asked for in a way that can't be understood."""
+    """The arguments of the task can't be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """One run as it was asked for; its recipe is not yet checked."""
+    """A requested run; its recipe is not checked yet."""
 
     run_id: str
     recipe: str | Mapping[str, Any]
-    """A name the worker knows, or the recipe itself."""
+    """The name of a recipe that the worker has, or the recipe itself."""
     overrides: Mapping[str, Any]
     variables: Mapping[str, Any] = field(default_factory=dict)
     priority: Priority = "normal"
     idempotency_key: str | None = None
     group: str | None = None
-    """The Celery group that it was submitted in; only told."""
+    """The Celery group of its message. Nothing depends on it."""
 
     @staticmethod
     def parse(run_id: str, args: Sequence[object], kwargs: Mapping[str, object]) -> "RunRequest":
-        """The request in a task's arguments. Raises RequestError."""
+        """The request in the arguments of a task. Raises RequestError."""
         names = ("recipe", "overrides", "priority", "idempotency_key", "variables")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         unknown = sorted(set(given) - set(names))
@@ -67,7 +67,7 @@ class RunRequest:
 
     @staticmethod
     def of(record: RunRecord) -> "RunRequest":
-        """What a run's record says was asked for. Raises RequestError for one that this program did not write."""
+        """The request in a run's record. Raises RequestError for a record that this program did not write."""
         given = {
             "recipe": record.document,
             "overrides": record.overrides,
@@ -78,7 +78,7 @@ class RunRequest:
         return RunRequest.parse(record.run_id, (), given)
 
     def kwargs(self) -> dict[str, Any]:
-        """The keyword arguments that give this request again."""
+        """The keyword arguments of the task; `parse` reads them back."""
         given: dict[str, Any] = {"recipe": self.recipe, "priority": self.priority}
         if self.overrides:
             given["overrides"] = dict(self.overrides)
@@ -90,7 +90,7 @@ class RunRequest:
 
 
 def _check_storable(**given: object) -> None:
-    """Raises RequestError for what can't be written down: the record of a run is JSON in UTF-8."""
+    """Raise RequestError for values that can't be stored: the record of a run is JSON in UTF-8."""
     for name, value in given.items():
         try:
             json.dumps(value, ensure_ascii=False).encode()

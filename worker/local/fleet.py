@@ -1,4 +1,4 @@
-"""Celery workers as child processes: one for each GPU, started, watched and stopped together."""
+"""Celery workers as child processes, one for each GPU, started, monitored and stopped together."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from worker.local.process import TAIL_LINES, LocalServiceError
+from worker.local.process import TAIL_LINES, LocalServiceError, bound_to_parent
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
@@ -19,30 +19,38 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class WorkerFleet:
-    """One worker for each GPU of `gpus`, each pinned to its own; one worker, unpinned, when there are none.
+    """One worker for each GPU of `gpus`, pinned to it; a single unpinned worker if `gpus` is empty.
 
     Args:
-        env: the workers' environment.
-        gpus: CUDA's numbers.
-        options: further options of `celery worker`.
-        log: where their output goes; None is this process's own.
+        env: environment of the workers.
+        gpus: CUDA device numbers.
+        options: more options for `celery worker`.
+        log: file for their output; by default they write to the output of this process.
+        orphan_signal: signal that they get when this process ends without stopping them. With SIGTERM they hand their
+            run back, which needs Redis.
     """
 
     def __init__(
-        self, env: Mapping[str, str], *, gpus: Sequence[int] = (), options: Sequence[str] = (), log: Path | None = None
+        self,
+        env: Mapping[str, str],
+        *,
+        gpus: Sequence[int] = (),
+        options: Sequence[str] = (),
+        log: Path | None = None,
+        orphan_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.log = log
         output = log.open("wb") if log else None
         pins: Sequence[int | None] = gpus or [None]
         try:
             self._processes = [
-                subprocess.Popen(  # noqa: S603 - a command line of ours, without a shell
-                    command(gpu, options),
+                subprocess.Popen(  # noqa: S603 - a fixed command line, without a shell
+                    bound_to_parent(command(gpu, options), orphan_signal),
                     env=environment(env, gpu),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    start_new_session=True,  # Ctrl-C reaches them once, through us: twice is celery's "at once"
+                    start_new_session=True,  # this process forwards Ctrl-C; a second one stops celery at once
                 )
                 for gpu in pins
             ]
@@ -57,38 +65,38 @@ class WorkerFleet:
         self.stop(STOP_TIMEOUT_S)
 
     def send(self, number: int) -> None:
-        """Send a signal to those that still run."""
+        """Send a signal to the workers that are running."""
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(number)
 
     def ended(self) -> bool:
-        """Whether none runs any more."""
+        """Whether all workers have ended."""
         return all(process.poll() is not None for process in self._processes)
 
     def wait(self) -> int:
-        """Wait for all to end; the worst of their exit codes, a signal's as the shell has it."""
+        """Wait for all workers to end. Returns the highest exit code; a signal counts as 128 plus its number."""
         for process in self._processes:
             process.wait()
         return max(128 - code if (code := process.returncode) < 0 else code for process in self._processes)
 
     def check(self) -> None:
-        """Raises LocalServiceError, with the end of the log, when one has ended."""
+        """Raise LocalServiceError, with the end of the log, if a worker has ended."""
         for process in self._processes:
             if process.poll() is not None:
                 raise LocalServiceError(f"the worker ended with exit code {process.returncode}{self._tail()}")
 
     def stop(self, timeout_s: float) -> None:
-        """Ask them to end, and make them after `timeout_s`: the run under way loses its current step, no more."""
+        """Terminate the workers, and kill them after `timeout_s`; a running run then loses only its current step."""
         self.send(signal.SIGTERM)
         deadline = time.monotonic() + timeout_s
         try:
             while not self.ended() and time.monotonic() < deadline:
                 time.sleep(POLL_S)
-        finally:  # also when a second Ctrl-C won't wait
+        finally:  # also after a second Ctrl-C
             for process in self._processes:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)  # it leads its session: its own child goes with it
+                    os.killpg(process.pid, signal.SIGKILL)  # a worker leads its session: this kills its children too
                     process.wait()
 
     def _tail(self) -> str:
@@ -113,7 +121,7 @@ def environment(env: Mapping[str, str], gpu: int | None) -> dict[str, str]:
 
 
 def serve(env: Mapping[str, str], *, gpus: Sequence[int], options: Sequence[str]) -> int:
-    """Run workers until they end by themselves or by a signal to this process; the worst of their exit codes."""
+    """Run workers until they end or this process gets a signal to end. Returns the highest exit code."""
     waiting: list[int] = []
     fleet: WorkerFleet | None = None
 
@@ -125,14 +133,14 @@ def serve(env: Mapping[str, str], *, gpus: Sequence[int], options: Sequence[str]
 
     with signals_to(forward):
         fleet = WorkerFleet(env, gpus=gpus, options=options)
-        for number in waiting:  # came while they were being started
+        for number in waiting:  # received while the workers were starting
             fleet.send(number)
         return fleet.wait()
 
 
 @contextmanager
 def signals_to(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """`handler` gets the signals that ask this process to end."""
+    """Within this context, let `handler` handle the signals that end a process."""
     before = {number: signal.signal(number, handler) for number in FORWARDED}
     try:
         yield

@@ -1,6 +1,7 @@
-"""A server as a child process: its output in a log file, its end no later than its parent's."""
+"""A server as a child process that logs to a file and ends with its parent."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,25 +12,30 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 3.0
 TAIL_LINES = 15
 
-# Runs in the child before the server does, and has the kernel end the server with its parent: a parent killed with -9
-# can't. Not a preexec_fn, which may deadlock in a process with threads. Both servers keep their data over a kill.
+# Runs in the child before the program. It asks the kernel to signal the program when its parent ends, even by SIGKILL.
+# A preexec_fn could deadlock in a process with threads.
 _LAUNCHER = """
 import os, sys
 if sys.platform == "linux":
-    import ctypes, signal
+    import ctypes
     PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(sys.argv[2]), 0, 0, 0)
 if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
+    os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
 class LocalServiceError(RuntimeError):
-    """A local server can't be started: says which, why, and what to do."""
+    """A local server can't be started. The message says which, why, and what to do."""
+
+
+def bound_to_parent(command: Sequence[str], number: int = signal.SIGKILL) -> list[str]:
+    """A command that runs `command` and sends it the signal `number` when the thread that starts it ends."""
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(int(number)), *command]
 
 
 class ServerProcess:
-    """One server, started and stopped any number of times with the same command."""
+    """One server, which can be started and stopped repeatedly."""
 
     def __init__(
         self, name: str, command: Sequence[str], *, log: Path, cwd: Path, env: Mapping[str, str], lock_fd: int
@@ -43,18 +49,17 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start without waiting. The server ends with the thread that calls this, which should be the main one."""
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self.command]
+        """Start without waiting. The server ends with the thread that calls this, so call it from the main thread."""
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - a command line of ours, without a shell
-                launcher,
+            self._process = subprocess.Popen(  # noqa: S603 - a fixed command line, without a shell
+                bound_to_parent(self.command),  # both servers keep their data when they are killed
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.cwd,
                 env=dict(self.env),
-                pass_fds=[self.lock_fd],  # what it locks stays locked until the last server is gone
-                start_new_session=True,  # Ctrl-C is for the worker, which still needs its servers to finish well
+                pass_fds=[self.lock_fd],  # the lock is held until the last server has ended
+                start_new_session=True,  # Ctrl-C must not stop a server that the worker still needs
             )
 
     def wait_until(self, answers: Callable[[], bool]) -> None:
@@ -68,7 +73,7 @@ class ServerProcess:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Ask the server to end, and make it after STOP_TIMEOUT_S."""
+        """Terminate the server, and kill it after STOP_TIMEOUT_S."""
         if self._process is None:
             return
         self._process.terminate()
@@ -80,7 +85,7 @@ class ServerProcess:
         self._process = None
 
     def kill(self) -> None:
-        """End the server at once, as a crash would."""
+        """Kill the server, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -1,121 +1,157 @@
-"""What may end a run between two of its events: a cancel, a lost lease, a time limit, a worker that shuts down."""
+"""The claim on a run: held while the work makes progress, and told by it what is to end the work."""
 
-import os
-import tempfile
+import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
 
 from core.events import Event, StepStarted
-from storage.redis.lease import Heartbeat
+from storage.redis.lease import Lease, LeaseLost
 from storage.redis.runs import Runs
-from worker.errors import RunCancelled, RunFailed, RunHandedBack
+from storage.retry import RetryPolicy
+from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
+from worker.serve.drain import DrainFlag
 from worker.settings import Settings
 
-LOOK_INTERVAL_S = 0.05
-"""The least time between two looks at the cancel flag: shorter than a denoising step of a large model."""
-DRAIN_VARIABLE = "AUTOSEQ_DRAIN_FLAG"
+CANCEL_CHECK_INTERVAL_S = 0.05
+"""The least time between two reads of the cancel flag: shorter than a denoising step of a large model."""
+RENEWALS_PER_LEASE = 4
+POLL_S = 0.25
+"""How often a run that waits for the store comes to a checkpoint."""
+T = TypeVar("T")
 
 
-class DrainFlag:
-    """A file by which a worker's parent process tells its child to hand its run back.
+class Checkpoints(Protocol):
+    """What a run asks of its claim."""
 
-    Celery tells the parent alone that it is to shut down; the child learns the file's name from its environment.
-    """
+    def checkpoint(self, event: Event | None = None) -> None:
+        """Called for each event and while the run waits; raises what is to end the run there."""
+        ...
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-
-    @staticmethod
-    def create() -> "DrainFlag":
-        """This process's own, lowered, which child processes find by `inherited`."""
-        path = Path(tempfile.gettempdir()) / f"autoseq-drain-{os.getpid()}"
-        path.unlink(missing_ok=True)
-        os.environ[DRAIN_VARIABLE] = str(path)
-        return DrainFlag(path)
-
-    @staticmethod
-    def inherited() -> "DrainFlag":
-        """The parent's; one that is never raised where the parent has none."""
-        name = os.environ.get(DRAIN_VARIABLE)
-        return DrainFlag(Path(name) if name else None)
-
-    def raise_(self) -> None:
-        """From now on the child hands its run back."""
-        if self._path:
-            self._path.touch()
-
-    def remove(self) -> None:
-        if self._path:
-            self._path.unlink(missing_ok=True)
-
-    @property
-    def is_raised(self) -> bool:
-        return self._path is not None and self._path.exists()
+    def retry(self, call: Callable[[], T]) -> T:
+        """`call()`, repeated while the store is unavailable; comes to a checkpoint while it waits."""
+        ...
 
 
-class Guard:
-    """Told of each event, raises what is to end the run there.
+class Unclaimed:
+    """Checkpoints of a run that nobody else can take, such as one in this process alone."""
+
+    def checkpoint(self, event: Event | None = None) -> None:
+        """Do nothing."""
+
+    def retry(self, call: Callable[[], T]) -> T:
+        """Call once."""
+        return call()
+
+
+class Claim:
+    """The right to write one run: its lease and the broker's claim on its message, renewed at each checkpoint.
+
+    Work that hangs comes to no checkpoint, renews nothing and so gives the run to another worker. Use as a context
+    manager: entering takes the lease, leaving gives it back.
 
     Args:
-        run_id: the run.
-        runs: where a cancel is asked for.
-        heartbeat: keeps the run ours.
+        lease: of the run, not yet taken.
+        runs: where a cancel is requested.
         drain: raised when this worker shuts down.
         config: the time limits.
+        on_forgotten: called when Redis has lost its data, and the run with it.
         clock: seconds.
     """
 
     def __init__(
         self,
-        run_id: str,
+        lease: Lease,
         *,
         runs: Runs,
-        heartbeat: Heartbeat,
         drain: DrainFlag,
         config: Settings,
+        on_forgotten: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run_id = run_id
+        self.lease = lease
         self._runs = runs
-        self._heartbeat = heartbeat
         self._drain = drain
         self._config = config
+        self._on_forgotten = on_forgotten
         self._clock = clock
-        self._started = self._step_started = self._looked = clock()
+        self._taken = self._step_started = self._cancel_checked = self._renewed = clock()
         self._drain_seen: float | None = None
+        self._store_calls = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._left = threading.Event()
+        self._policy = RetryPolicy(config.outage_timeout_s, stop=self._left)
 
-    def __call__(self, event: Event) -> None:
-        """Raises RunCancelled, RunHandedBack, LeaseLost, or RunFailed for a time limit."""
+    def __enter__(self) -> Self:
+        """Raises ClaimLost when another worker holds the run."""
+        if not self.lease.acquire():
+            raise ClaimLost(f"run {self.lease.run_id}: another worker has it")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left.set()
+        self._store_calls.shutdown(wait=False)
+        # A run that this worker can't continue waits a little, so that another worker may be the next to get it.
+        self.lease.release(delay_s=self._config.lease_s if isinstance(error, RunNotServable) else 0.0)
+
+    def checkpoint(self, event: Event | None = None) -> None:
+        """Renew what keeps the run ours when it is time to, and raise what is to end it here.
+
+        Args:
+            event: what just happened in the sequence; None while the run waits for the store.
+
+        Raises:
+            ClaimLost: another worker has the run.
+            RunFailed: a time limit is exceeded.
+            RunCancelled: someone asked for that.
+            RunHandedBack: this worker shuts down.
+        """
         now = self._clock()
-        begins = isinstance(event, StepStarted)
-        if begins:
+        if isinstance(event, StepStarted):
             self._step_started = now
-        elif now - self._step_started > self._config.step_timeout_s:
-            raise RunFailed(
-                f"step {event.step.number} took longer than {self._config.step_timeout_s:g} s (step_timeout_s)"
-            )
-        self._check(now, between_steps=begins)
-
-    def wait(self) -> None:
-        """As for an event, while the run waits for the store: that is no fault of the step's."""
-        self._check(self._clock(), between_steps=False)
-
-    def _check(self, now: float, *, between_steps: bool) -> None:
-        self._heartbeat.beat()
-        if now - self._started > self._config.run_timeout_s:
+        elif event is not None and now - self._step_started > self._config.step_timeout_s:
+            limit = f"{self._config.step_timeout_s:g} s (step_timeout_s)"
+            raise RunFailed(f"step {event.step.number} took longer than {limit}")
+        self._renew(now)
+        if now - self._taken > self._config.run_timeout_s:
             raise RunFailed(f"the run took longer than {self._config.run_timeout_s:g} s (run_timeout_s)")
+        between_steps = isinstance(event, StepStarted)
         self._check_drain(now, between_steps=between_steps)
-        if between_steps or now - self._looked >= LOOK_INTERVAL_S:
-            self._looked = now
-            if self._runs.cancel_requested(self._run_id):
-                raise RunCancelled(f"run {self._run_id} was cancelled")
+        if between_steps or now - self._cancel_checked >= CANCEL_CHECK_INTERVAL_S:
+            self._cancel_checked = now
+            if self._runs.cancel_requested(self.lease.run_id):
+                raise RunCancelled(f"run {self.lease.run_id} was cancelled")
+
+    def retry(self, call: Callable[[], T]) -> T:
+        """`call()`, repeated while the store is unavailable, up to `outage_timeout_s`.
+
+        The call runs in a thread, so that a store that hangs delays neither the renewal nor a cancel or a drain.
+        Raises what `call` and `checkpoint` raise.
+        """
+        under_way = self._store_calls.submit(self._policy, call)
+        while wait([under_way], POLL_S).not_done:
+            self.checkpoint()
+        return under_way.result()
+
+    def _renew(self, now: float) -> None:
+        if now - self._renewed < self._config.lease_s / RENEWALS_PER_LEASE:
+            return
+        self._renewed = now
+        try:
+            if not self.lease.renew():
+                self._on_forgotten()
+                self.lease.renew()
+        except LeaseLost as error:
+            raise ClaimLost(str(error)) from error
 
     def _check_drain(self, now: float, *, between_steps: bool) -> None:
-        """Hand the run back before the next step; in the middle of one that takes too long to wait for."""
+        """Hand the run back before the next step, or in the middle of one that takes longer than the drain may."""
         if not self._drain.is_raised:
             return
         if self._drain_seen is None:
             self._drain_seen = now
         if between_steps or now - self._drain_seen > self._config.drain_timeout_s:
-            raise RunHandedBack(f"run {self._run_id} is handed back: this worker shuts down")
+            raise RunHandedBack(f"run {self.lease.run_id} is handed back: this worker shuts down")

@@ -1,229 +1,208 @@
-"""What one worker process has, and how it serves a run with it: Redis, the bucket, the model."""
+"""One delivered message: its run is claimed, brought to its end and reported."""
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from core.model_folder import ModelFolderError
 from recipes.faults import RecipeError
-from storage.errors import CommitConflictError, StorageError, StoreUnavailableError
-from storage.journal import Journal, Manifest
-from storage.objects.probe import probe
-from storage.redis.lease import Heartbeat, Lease, LeaseLost
+from storage import keys
+from storage.errors import CommitConflictError, NewerRecordError, StorageError, StoreUnavailableError
+from storage.events import Cancelled, Failed, Queued, Succeeded
+from storage.journal import Manifest
+from storage.redis.lease import Lease
 from storage.redis.progress import Progress
-from storage.redis.runs import Runs
-from storage.retry import RetryPolicy
-from worker.connections import ServiceUnavailableError, check_redis, connect_redis, connect_store, limits_of
-from worker.errors import RunCancelled, RunFailed, RunHandedBack
+from worker.connections import limits_of
+from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
 from worker.jobs.inputs import InputError, Sources
 from worker.jobs.job import Job, resolve, restore, store
 from worker.jobs.request import RunRequest
 from worker.jobs.result import result_of
-from worker.serve.claim import DrainFlag, Guard
-from worker.serve.engine import Engine
-from worker.serve.report import ProgressReporter
+from worker.serve.claim import Claim
+from worker.serve.report import CeleryReporter, Reporter, Reporters, RunReporter
 from worker.serve.run import run
-from worker.settings import Settings
+from worker.serve.runtime import WorkerRuntime
 
 log = logging.getLogger(__name__)
 
-# What the user got wrong, or what is wrong here: it would be the same tomorrow, so the run fails with these words.
-FATAL = (RecipeError, InputError, ModelFolderError, StorageError)
-START_PATIENCE_S = 20.0
-"""A SeaweedFS that was just started takes this long until it can be written."""
-RENEWALS_A_LEASE = 4
-
 
 @dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """How a run's message reached this process."""
+class Message:
+    """How a run reached this process."""
 
-    tag: str | None
-    """The broker's name for the message; None when none is under way."""
-    celery_state: Callable[[int, int], None]
+    tag: str | None = None
+    """The broker's name for the message; None when there is none."""
+    update_state: Callable[[int, int], None] = lambda _step, _steps: None
     """Tells Celery (step, steps)."""
-    record: Callable[[], object] = lambda: None
+    write_record: Callable[[], object] = lambda: None
     """Writes down what was asked for, when Redis does not know it."""
 
 
-class WorkerRuntime:
-    """Serves runs, one at a time.
+class Delivery:
+    """Brings the run of one message to its end. Everything it works with is passed in by `runtime`."""
 
-    Args:
-        config: where everything is, and how long things may take.
-        clock: seconds, by which leases are renewed and steps are timed.
-    """
+    def __init__(self, request: RunRequest, message: Message, runtime: WorkerRuntime) -> None:
+        self.request = request
+        self.message = message
+        self.runtime = runtime
+        config, run_id = runtime.config, request.run_id
+        self.journal = runtime.journal(run_id)
+        lease = Lease(runtime.redis, run_id, ttl_s=config.lease_s, delivery_tag=message.tag)
+        progress = Progress(runtime.redis, run_id, ttl_s=config.keep_progress_s, owner=lease.token)
+        self.run_reporter = RunReporter(progress, self.journal, preview_interval_s=config.preview_interval_s)
+        self.reporters: Reporter = Reporters([self.run_reporter, CeleryReporter(run_id, message.update_state)])
+        self.claim = Claim(
+            lease,
+            runs=runtime.runs,
+            drain=runtime.drain,
+            config=config,
+            on_forgotten=self._report_again,
+            clock=runtime.clock,
+        )
 
-    def __init__(self, config: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config = config
-        self.clock = clock
-        self.redis = connect_redis(config, outage_timeout_s=config.outage_timeout_s)
-        self.runs = Runs(self.redis, ttl_s=config.keep_progress_s)
-        # One try of S3 takes well below a lease: between two of them the lease is renewed.
-        self.objects = connect_store(config, timeout_s=max(5.0, config.lease_s / 2), attempts=1)
-        self.engine = Engine(config)
-        self.drain = DrainFlag.inherited()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.redis.close()
-        self.objects.close()
-
-    def journal(self, run_id: str) -> Journal:
-        """The run's folder in the bucket."""
-        return Journal(self.objects, self.config.s3_prefix, run_id)
-
-    def open(self) -> None:
-        """Check, before any run is taken, that everything a run needs is there, and announce the model.
-
-        Raises:
-            ServiceUnavailableError: Redis or S3 can't be used.
-            ModelFolderError: the model can't be.
-            InvalidNameError: the prefix can't be part of a key.
-        """
-        self.journal("any")
-        with connect_redis(self.config) as impatient:
-            check_redis(impatient)
-        spec = self.engine.spec()
-        retry = RetryPolicy(START_PATIENCE_S, on_wait=lambda error, _pause_s: log.warning("waiting for S3: %s", error))
-        try:
-            retry(self.objects.ensure_bucket)
-            retry(lambda: probe(self.objects))
-        except StorageError as error:
-            raise ServiceUnavailableError(f"S3 can't be used: {error}; it is set by AUTOSEQ_S3_…") from error
-        self.runs.announce(spec.name, spec.to_json())
-
-    def serve(self, request: RunRequest, delivery: Delivery) -> dict[str, Any]:
-        """Bring one run to its end, from wherever it stands, and return its result.
+    def run_to_completion(self) -> dict[str, Any]:
+        """Make what is missing of the run, report how it ended, and return its result.
 
         Raises:
             RunFailed, RunCancelled: how else it ended; Redis says the same.
-            RunHandedBack: this worker shuts down; what was made is committed, and the run waits again.
-            LeaseLost: another worker has the run: nothing is to be said of it here.
+            RunHandedBack: another worker is to go on; what was made is committed, and the run waits again.
+            ClaimLost: another worker has the run: nothing is to be said of it here.
         """
-        self._raise_if_ended(request.run_id)
-        lease = Lease(self.redis, request.run_id, ttl_s=self.config.lease_s)
-        if not lease.acquire():
-            raise LeaseLost(f"run {request.run_id}: another worker has it")
-        try:
-            return self.run_to_completion(request, delivery, lease)
-        finally:
-            lease.release()
+        with self.claim, _FinalState(self) as final:
+            self._raise_if_ended()
+            final.manifest = self.claim.retry(self.journal.manifest) or self._make()
+        return result_of(final.manifest, self.journal)
 
-    def _raise_if_ended(self, run_id: str) -> None:
+    def _raise_if_ended(self) -> None:
         """A message may come again after the run's end, or after it was cancelled while it waited."""
-        state = self.runs.state(run_id)
+        state = self.runtime.runs.state(self.request.run_id)
         if state and state.state == "cancelled":
-            raise RunCancelled(f"run {run_id} was cancelled")
+            raise RunCancelled(f"run {self.request.run_id} was cancelled")
         if state and state.state == "failed":
             raise RunFailed(state.error or "the run failed before")
 
-    def run_to_completion(self, request: RunRequest, delivery: Delivery, lease: Lease) -> dict[str, Any]:
-        """As the one worker that may: make what is missing, and say how it ended."""
-        journal = self.journal(request.run_id)
-        progress = Progress(self.redis, request.run_id, ttl_s=self.config.keep_progress_s, owner=lease.token)
-        reporter = ProgressReporter(
-            progress,
-            journal,
-            celery_state=delivery.celery_state,
-            preview_interval_s=self.config.preview_interval_s,
+    def _make(self) -> Manifest:
+        self._count_attempt()
+        job = self._job()  # before the model is loaded: a wrong recipe fails at once
+        model = self.runtime.engine.model(self._loading)
+        attempt = partial(
+            run,
+            job,
+            model=model,
+            journal=self.journal,
+            reporter=self.reporters,
+            claim=self.claim,
+            uploads=limits_of(self.runtime.config),
         )
+        return self.runtime.engine.with_memory_freed_once(attempt, lambda: job.sizes_at(self.run_reporter.step))
 
-        def remind() -> None:
-            log.warning("run %s: Redis lost its data; it is told of the run again", request.run_id)
-            delivery.record()
-            reporter.begin_again()
+    def _count_attempt(self) -> None:
+        """Raises RunFailed for a run that was started again and again without getting a step further."""
+        runs, run_id = self.runtime.runs, self.request.run_id
+        state = runs.state(run_id)
+        committed = self.claim.retry(self.journal.count_commits) if state and state.started_at else 0
+        limit = self.runtime.config.max_attempts
+        if runs.count_attempt(run_id, committed) > limit:
+            raise RunFailed(
+                f"giving up after {limit} attempts without progress past step {committed}; "
+                "`autoseq resume` tries it again"
+            )
 
-        heartbeat = Heartbeat(
-            lease,
-            self.redis,
-            delivery_tag=delivery.tag,
-            interval_s=self.config.lease_s / RENEWALS_A_LEASE,
-            on_forgotten=remind,
-            clock=self.clock,
+    def _job(self) -> Job:
+        """What an earlier delivery stored, else what is asked for, stored."""
+        return self.claim.retry(self._stored_job) or self.claim.retry(self._new_job)
+
+    def _stored_job(self) -> Job | None:
+        job = restore(self.request.run_id, self.journal)
+        ours = self.runtime.engine.fingerprint()
+        if job and job.model_sha256 not in (None, ours):
+            raise RunNotServable(
+                f"run {job.run_id} was begun with the model {job.recipe.model!r} of fingerprint {job.model_sha256}; "
+                f"this worker's has {ours}"
+            )
+        return job
+
+    def _new_job(self) -> Job:
+        config, by_name = self.runtime.config, isinstance(self.request.recipe, str)
+        sources = Sources(
+            folder=config.recipes if by_name else None,
+            store=self.runtime.objects,
+            buckets=[config.s3_bucket, *config.s3_input_buckets],
         )
-        retry = RetryPolicy(self.config.outage_timeout_s, on_wait=lambda _error, _pause_s: heartbeat.beat())
-        try:
-            manifest = retry(journal.manifest) or self._make(request, journal, reporter, heartbeat)
-        except RunCancelled:
-            progress.finish("cancelled")
-            raise
-        except RunHandedBack:
-            self.runs.refund_attempt(request.run_id)
-            progress.queued()
-            raise
-        except CommitConflictError as error:
-            raise LeaseLost(str(error)) from error
-        except (*FATAL, RunFailed) as error:
-            words = self._words(error)
-            progress.finish("failed", error=words)
-            raise RunFailed(words) from error
-        result = result_of(manifest, journal)
-        progress.finish("succeeded", manifest=result["manifest"])
-        return result
+        engine = self.runtime.engine
+        job = resolve(
+            self.request,
+            engine.spec(),
+            recipes=config.recipes,
+            sources=sources,
+            model_sha256=engine.fingerprint(),
+        )
+        store(job, self.journal)
+        return job
+
+    def _loading(self, done_bytes: int, total_bytes: int) -> None:
+        self.claim.checkpoint()
+        self.reporters.loading(done_bytes, total_bytes)
+
+    def _report_again(self) -> None:
+        log.warning("run %s: Redis lost its data; the run is reported again", self.request.run_id)
+        self.message.write_record()
+        self.run_reporter.begin_again()
+
+
+class _FinalState:
+    """Reports the final state of a run, whatever ended its work: the one place where that is written."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self.manifest: Manifest
+
+    def __enter__(self) -> "_FinalState":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        report = self._delivery.reporters.ended
+        match error:
+            case None:
+                report(Succeeded(manifest=self._delivery.journal.address(keys.MANIFEST)))
+            case RunCancelled():
+                report(Cancelled())
+            case NewerRecordError():
+                self._hand_back(str(error))
+                raise RunNotServable(str(error)) from error
+            case RunHandedBack():
+                self._hand_back(str(error))
+            case CommitConflictError():
+                raise ClaimLost(str(error)) from error
+            case ClaimLost() | RedisError():
+                pass  # another worker reports the run, or nothing can be reported now
+            case RunFailed():
+                report(Failed(error=str(error)))
+            case RecipeError() | InputError() | ModelFolderError() | StorageError():
+                failed = RunFailed(self._words(error))
+                report(Failed(error=str(failed)))
+                raise failed from error
+            case Exception():
+                report(Failed(error=f"internal error: {type(error).__name__}: {error}"))
+
+    def _hand_back(self, reason: str) -> None:
+        delivery = self._delivery
+        delivery.runtime.runs.refund_attempt(delivery.request.run_id)
+        delivery.reporters.ended(Queued(reason=reason))
 
     def _words(self, error: Exception) -> str:
-        if isinstance(error, StoreUnavailableError):
-            return (
-                f"S3 was away for more than {self.config.outage_timeout_s:g} s (outage_timeout_s): {error}; "
-                "`autoseq resume` goes on after the last committed step"
-            )
-        return str(error)
-
-    def _make(
-        self, request: RunRequest, journal: Journal, reporter: ProgressReporter, heartbeat: Heartbeat
-    ) -> Manifest:
-        def loading(done_bytes: int, total_bytes: int) -> None:
-            heartbeat.beat()
-            reporter.loading(done_bytes, total_bytes)
-
-        retry = RetryPolicy(self.config.outage_timeout_s, on_wait=lambda _error, _pause_s: heartbeat.beat())
-        self._count_attempt(request.run_id, retry, journal)
-        job = retry(lambda: self._job(request, journal))  # before the model: a wrong recipe fails at once
-        model = self.engine.model(loading)
-
-        def attempt() -> Manifest:
-            guard = Guard(
-                request.run_id,
-                runs=self.runs,
-                heartbeat=heartbeat,
-                drain=self.drain,
-                config=self.config,
-                clock=self.clock,
-            )
-            return run(
-                job,
-                model=model,
-                journal=journal,
-                reporter=reporter,
-                guard=guard,
-                uploads=limits_of(self.config),
-                waiting=guard.wait,
-            )
-
-        return self.engine.with_memory_freed_once(attempt, lambda: job.sizes_at(reporter.step))
-
-    def _count_attempt(self, run_id: str, retry: RetryPolicy, journal: Journal) -> None:
-        """Raises RunFailed for a run that was started again and again without getting a step further."""
-        state = self.runs.state(run_id)
-        committed = len(retry(journal.commits)) if state and state.started_at else 0
-        if self.runs.count_attempt(run_id, committed) > self.config.max_attempts:
-            raise RunFailed(
-                f"parked: the worker died {self.config.max_attempts} times in a row after step {committed} of this run "
-                "without committing another; `autoseq resume` tries it again"
-            )
-
-    def _job(self, request: RunRequest, journal: Journal) -> Job:
-        """What an earlier delivery stored, else what is asked for, stored."""
-        job = restore(request.run_id, journal)
-        if job is None:
-            sources = Sources(
-                folder=self.config.recipes if isinstance(request.recipe, str) else None,
-                store=self.objects,
-                buckets=[self.config.s3_bucket, *self.config.s3_input_buckets],
-            )
-            job = resolve(request, self.engine.spec(), recipes=self.config.recipes, sources=sources)
-            store(job, journal)
-        return job
+        """What is wrong with the recipe, or with this worker: it would be the same tomorrow."""
+        if not isinstance(error, StoreUnavailableError):
+            return str(error)
+        timeout_s = self._delivery.runtime.config.outage_timeout_s
+        return (
+            f"S3 was unavailable for more than {timeout_s:g} s (outage_timeout_s): {error}; "
+            "`autoseq resume` continues after the last committed step"
+        )

@@ -1,11 +1,12 @@
 """This process's model: loaded once, on first use, and kept. The one door to torch."""
 
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from core.model_folder import read_spec
+from core.model_folder import fingerprint, read_spec
 from core.protocol import UnifiedModel
 from core.scripted import SPEC, ScriptedModel
 from recipes.model_spec import ModelSpec
@@ -15,6 +16,8 @@ from worker.settings import Settings
 T = TypeVar("T")
 SCRIPTED = "scripted"
 """The model setting that means a model without weights."""
+SCRIPTED_SHA256 = hashlib.sha256(b"scripted model 1").hexdigest()
+"""The fingerprint of the scripted model: its number changes with what it computes."""
 
 
 class Engine:
@@ -23,6 +26,7 @@ class Engine:
     def __init__(self, settings: Settings, model: UnifiedModel | None = None) -> None:
         self._settings = settings
         self._model = model
+        self._fingerprint: str | None = None
 
     @property
     def loaded(self) -> bool:
@@ -33,6 +37,14 @@ class Engine:
         if self._settings.model == SCRIPTED:
             return SPEC
         return read_spec(Path(self._settings.model), self._settings.served_model)
+
+    def fingerprint(self) -> str:
+        """What the model computes with, as a SHA-256 (hexadecimal). Raises ModelFolderError."""
+        if self._settings.model == SCRIPTED:
+            return SCRIPTED_SHA256
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(Path(self._settings.model), self._settings.cache_dir / "model-hashes.json")
+        return self._fingerprint
 
     def model(self, on_progress: Callable[[int, int], None] | None = None) -> UnifiedModel:
         """The model, loaded when this is the first call.

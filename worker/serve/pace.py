@@ -1,4 +1,4 @@
-"""How far a run is, and how long it will take: from the plan's own weights, measured against the clock."""
+"""Estimates how much of a run is done and how long the rest takes, from the weights of the plan's steps."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ UNLIKELY_TRY = 0.2
 
 
 class Pace:
-    """Turns (step, part of it) into a fraction of the whole, and the time since the start into the time left.
+    """The progress of one start of a run.
 
     Args:
         steps: the plan.
-        recipe: what it is the plan of.
-        done: how many steps were done before this start: their time is not this start's.
+        recipe: the recipe of the plan.
+        done: how many steps were committed before this start; the pace is measured from there.
         clock: seconds.
     """
 
@@ -34,11 +34,11 @@ class Pace:
         self._started = clock()
 
     def fraction(self, step: int, part: float = 0.0) -> float:
-        """How much of the run is done when `part` (0 to 1) of the step number `step` is."""
+        """How much of the run is done, from 0 to 1, when `part` (0 to 1) of the step number `step` is done."""
         return self._ends[step - 1] + part * (self._ends[step] - self._ends[step - 1])
 
     def eta_s(self, fraction: float) -> float | None:
-        """Seconds until the end at this pace; None before anything is known."""
+        """The time to the end, in seconds; None before this start has made progress."""
         done_now = fraction - self._begun_at
         if done_now <= 0:
             return None

@@ -1,4 +1,4 @@
-"""What a worker's parent process does beside Celery: it looks for lost runs."""
+"""What a worker's parent process does beside Celery: it tells the child to drain, and looks for lost runs."""
 
 import logging
 import threading
@@ -7,12 +7,34 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from storage.redis.reconcile import Reconciler
+from worker.app import broker_list, publish_again
+from worker.serve.drain import DrainFlag
+from worker.serve.runtime import WorkerRuntime
 
 log = logging.getLogger(__name__)
 
 
+class Parent:
+    """The parent's own state; make it before the child is spawned, which finds the drain flag in its environment."""
+
+    def __init__(self, runtime: WorkerRuntime) -> None:
+        self.drain = DrainFlag.create()
+        reconciler = Reconciler(
+            runtime.redis,
+            publish_again,
+            patience_s=runtime.config.lease_s,
+            broker_list=broker_list,
+        )
+        self.watch = Watch(reconciler, interval_s=runtime.config.reconcile_interval_s)
+
+    def stop(self) -> None:
+        """End the last look for lost runs, and remove what the child was told by."""
+        self.watch.stop()
+        self.drain.remove()
+
+
 class Watch:
-    """A thread that lets a reconciler look, now and then, while this process lives."""
+    """A thread that lets a reconciler look for lost runs, now and then, while this process lives."""
 
     def __init__(self, reconciler: Reconciler, *, interval_s: float) -> None:
         self._reconciler = reconciler

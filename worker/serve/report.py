@@ -1,25 +1,31 @@
-"""Tells Redis, or a screen, and Celery's own state how a run goes."""
+"""Reports how a run goes: to Redis or a screen as events, and to Celery as the task's state."""
 
 import base64
 import io
+import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol, TypeAlias
 
 from PIL.Image import Image
+from redis.exceptions import RedisError
 
 from core.events import Denoised, Event, Judged, StepStarted, TextDelta, TextReady
 from core.plan import Draw, Read, Step, Write
-from recipes.recipe import Recipe, TextItem
-from storage.journal import Commit, Journal
+from recipes.recipe import TextItem
+from storage import events
+from storage.journal import Artifact, Commit, Journal
 from worker.jobs.artifacts import dotted
 from worker.jobs.job import Job
 from worker.serve.pace import Pace
 
+log = logging.getLogger(__name__)
+
 DELTA_INTERVAL_S = 0.2
 """The least time between two events of one text or one image: people read no faster."""
 PREVIEW_QUALITY = 70
-TOLD_OF_IMAGES = ("index", "path", "variation", "attempt", "score", "chosen")
+Ended: TypeAlias = events.Succeeded | events.Failed | events.Cancelled | events.Queued
 
 
 class Rate:
@@ -43,139 +49,201 @@ class Rate:
         return True
 
 
-class ProgressWriter(Protocol):
-    """Where progress goes: storage's Progress, or a screen. Whether it was taken is nothing to its teller."""
+class Reporter:
+    """Learns how a run goes; a subclass implements what it wants to know."""
 
-    def started(self, *, name: str, model: str, steps: int, done: int = 0) -> object: ...
+    def loading(self, done_bytes: int, total_bytes: int) -> None:
+        """The model's weights are being loaded, before the run begins."""
 
-    def event(
-        self,
-        type: str,  # noqa: A002 - the field's name
-        *,
-        step: int | None = None,
-        fraction: float | None = None,
-        eta_s: float | None = None,
-        **fields: Any,
-    ) -> object: ...
+    def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
+        """The run starts, or continues after its first `committed` steps."""
 
-    def artifact(
-        self, *, step: int, role: str, key: str, url: str, size: int, sha256: str, **fields: Any
-    ) -> object: ...
+    def event(self, event: Event) -> None:
+        """Something happened in the sequence."""
+
+    def committed(self, commit: Commit) -> None:
+        """A step and its objects are stored, now (called from the uploader's thread) or before this start."""
+
+    def ended(self, event: Ended) -> None:
+        """The work on the run ended here: the run is over, or it waits for another worker."""
 
 
-class ProgressReporter:
-    """Implements Reporter for one run.
+class Reporters(Reporter):
+    """Forwards everything to several reporters, in order."""
+
+    def __init__(self, reporters: Sequence[Reporter]) -> None:
+        self._reporters = reporters
+
+    def loading(self, done_bytes: int, total_bytes: int) -> None:
+        for reporter in self._reporters:
+            reporter.loading(done_bytes, total_bytes)
+
+    def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
+        for reporter in self._reporters:
+            reporter.begin(job, steps, committed)
+
+    def event(self, event: Event) -> None:
+        for reporter in self._reporters:
+            reporter.event(event)
+
+    def committed(self, commit: Commit) -> None:
+        for reporter in self._reporters:
+            reporter.committed(commit)
+
+    def ended(self, event: Ended) -> None:
+        for reporter in self._reporters:
+            reporter.ended(event)
+
+
+class CeleryReporter(Reporter):
+    """Keeps Celery's own state of the task: PROGRESS, with the current step; its end Celery learns from the task.
 
     Args:
-        progress: where it goes.
-        journal: whose objects the events point to.
-        celery_state: told (step, steps) as Celery's own progress.
-        preview_interval_s: the least time between two previews of an image under way.
+        run_id: the run.
+        update_state: stores (step, steps). What Redis refuses is logged: the run's own events, which wait for Redis,
+            are what counts.
     """
 
-    def __init__(
-        self,
-        progress: ProgressWriter,
-        journal: Journal,
-        *,
-        celery_state: Callable[[int, int], None],
-        preview_interval_s: float,
-    ) -> None:
+    def __init__(self, run_id: str, update_state: Callable[[int, int], None]) -> None:
+        self._run_id = run_id
+        self._update_state = update_state
+        self._steps = 0
+
+    def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
+        del job, committed
+        self._steps = len(steps)
+
+    def event(self, event: Event) -> None:
+        if not isinstance(event, StepStarted):
+            return
+        try:
+            self._update_state(event.step.number, self._steps)
+        except RedisError as error:
+            log.warning("run %s: Celery's state was not updated at step %d: %s", self._run_id, event.step.number, error)
+
+
+class EventSink(Protocol):
+    """Where events are published: Redis (storage's Progress), or a screen."""
+
+    def publish(self, event: events.RunEvent) -> object:
+        """Add `id`, `n` and `at` to the event, and store or show it. The result does not matter to a reporter."""
+
+
+class RunReporter(Reporter):
+    """Publishes the events of one run.
+
+    Args:
+        sink: where they are published.
+        journal: the run's folder; events link to its objects.
+        preview_interval_s: the least time between two previews of an image.
+    """
+
+    def __init__(self, sink: EventSink, journal: Journal, *, preview_interval_s: float) -> None:
+        self.run_id = journal.run_id
         self.step = 0
-        """The step that was begun last."""
-        self._progress = progress
+        """The step that began last."""
+        self._sink = sink
         self._journal = journal
-        self._celery_state = celery_state
         self._deltas = Rate(DELTA_INTERVAL_S)
         self._previews = Rate(preview_interval_s)
         self._unsent = ""
         self._pace: Pace | None = None
-        self._begun: Recipe | None = None
-        self._steps = self._committed = 0
+        self._started: events.Started | None = None
 
     def loading(self, done_bytes: int, total_bytes: int) -> None:
-        """The model's weights are being read."""
         if self._deltas.is_due() or done_bytes == total_bytes:
-            self._progress.event("loading", done=done_bytes, total=total_bytes)
+            self._sink.publish(events.Loading(done=done_bytes, total=total_bytes))
 
     def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
         self._pace = Pace(steps, job.recipe, done=committed)
-        self._begun = job.recipe
-        self._steps, self._committed = len(steps), committed
+        name, model = job.recipe.name, job.recipe.model or ""
+        self._started = events.Started(name=name, model=model, steps=len(steps), done=committed)
         self.begin_again()
 
     def begin_again(self) -> None:
-        """Say that the run has started, to a Redis that does not know it any more; nothing before it has."""
-        if self._begun is None:
-            return
-        name, model = self._begun.name, self._begun.model or ""
-        self._progress.started(name=name, model=model, steps=self._steps, done=self._committed)
+        """Publish once more that the run started, if it did: Redis lost its data."""
+        if self._started:
+            self._sink.publish(self._started)
 
     def event(self, event: Event) -> None:
+        number = event.step.number
         match event:
             case StepStarted(step=step):
-                self.step = step.number
+                self.step = number
                 self._previews.restart()
-                self._tell(step, "step", kind=step.kind, **_about(step))
-                self._celery_state(step.number, self._steps)
-            case TextDelta(step=step, text=text):
+                self._publish(_step_started(step))
+            case TextDelta(text=text):
                 self._unsent += text
                 if self._deltas.is_due():
-                    self._send_text(step)
-            case TextReady(step=step):
-                self._send_text(step)
-            case Judged(step=step, question=question, answer=answer, scores=scores):
-                self._tell(step, "judged", 1.0, question=question, answer=answer, scores=list(scores))
-            case Denoised(step=step, done=done, total=total):
-                if self._previews.is_due():
-                    self._tell(
-                        step, "denoised", done / total, done=done, total=total, preview=_data_uri(event.preview())
-                    )
-                elif done == total or self._deltas.is_due():
-                    self._tell(step, "denoised", done / total, done=done, total=total)
+                    self._publish_text(number)
+            case TextReady():
+                self._publish_text(number)
+            case Judged(question=question, answer=answer, scores=scores):
+                self._publish(events.Judged(step=number, question=question, answer=answer, scores=scores), part=1.0)
+            case Denoised(done=done, total=total):
+                preview = _data_uri(event.preview()) if self._previews.is_due() else None
+                if preview or done == total or self._deltas.is_due():
+                    denoised = events.Denoised(step=number, done=done, total=total, preview=preview)
+                    self._publish(denoised, part=done / total)
             case _:
-                pass  # what a step made is told once it is stored, by `committed`
+                pass  # what a step made is published once it is stored, by `committed`
 
     def committed(self, commit: Commit) -> None:
-        self._committed = commit.step
-        for made in commit.artifacts:
-            data = made.to_data()
-            self._progress.artifact(
-                step=made.step,
-                role=made.role,
-                key=self._journal.folder + made.key,
-                url=self._journal.url(made.key),
-                size=made.size,
-                sha256=made.sha256,
-                **{name: data[name] for name in TOLD_OF_IMAGES if made.kind == "image"},
-            )
+        if self._started:
+            self._started = replace(self._started, done=commit.step)
+        for artifact in commit.artifacts:
+            self._sink.publish(_artifact_stored(artifact, self._journal))
 
-    def _send_text(self, step: Step) -> None:
+    def ended(self, event: Ended) -> None:
+        self._sink.publish(event)
+
+    def _publish_text(self, step: int) -> None:
         if self._unsent:
-            self._tell(step, "text", delta=self._unsent)
+            self._publish(events.TextDelta(step=step, delta=self._unsent))
             self._unsent = ""
 
-    def _tell(self, step: Step, event_type: str, part: float = 0.0, **fields: Any) -> None:
-        fraction = self._pace.fraction(step.number, part) if self._pace else None
-        eta_s = self._pace.eta_s(fraction) if self._pace and fraction is not None else None
-        self._progress.event(event_type, step=step.number, fraction=fraction, eta_s=eta_s, **fields)
+    def _publish(self, event: events.StepEvent, *, part: float = 0.0) -> None:
+        """Publish an event of a step of which `part` (0 to 1) is done."""
+        if self._pace:
+            fraction = self._pace.fraction(event.step, part)
+            eta_s = self._pace.eta_s(fraction)
+            event = replace(event, fraction=fraction, eta_s=None if eta_s is None else round(eta_s, 1))
+        self._sink.publish(event)
 
 
-def _about(step: Step) -> dict[str, Any]:
-    """What is told of a step when it begins."""
-    return {**_role(step), **({"path": dotted(step.path)} if step.path else {})}
-
-
-def _role(step: Step) -> dict[str, Any]:
+def _step_started(step: Step) -> events.StepStarted:
+    started = events.StepStarted(step=step.number, kind=step.kind, path=dotted(step.path) or None)
     match step:
         case Read(role=role, item=TextItem(text=text)):
-            return {"role": role, "text": text}
+            return replace(started, role=role, text=text)
         case Read(role=role) | Write(role=role):
-            return {"role": role}
+            return replace(started, role=role)
         case Draw(index=index, variations=variations, attempt=attempt):
-            return {"role": "image", "index": index, "variations": variations, "attempt": attempt}
+            return replace(started, role="image", index=index, variations=variations, attempt=attempt)
         case _:
-            return {}
+            return started
+
+
+def _artifact_stored(artifact: Artifact, journal: Journal) -> events.ArtifactStored:
+    stored = events.ArtifactStored(
+        step=artifact.step,
+        role=artifact.role,
+        key=journal.folder + artifact.key,
+        url=journal.url(artifact.key),
+        size=artifact.size,
+        sha256=artifact.sha256,
+    )
+    if artifact.kind == "text":
+        return stored
+    return replace(
+        stored,
+        index=artifact.index,
+        path=artifact.path,
+        variation=artifact.variation,
+        attempt=artifact.attempt,
+        score=artifact.score,
+        selected=artifact.selected,
+    )
 
 
 def _data_uri(preview: Image) -> str:

@@ -1,43 +1,33 @@
 """One run, from a resolved recipe to its manifest: `run` is the whole story, the rest is named by it."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
 
-from core.events import Event, Evicted, ImageReady, ItemRead, Skipped, TextReady
-from core.plan import Step, plan
+from core.events import StepEnded
+from core.plan import plan
 from core.protocol import UnifiedModel
 from core.sequence import StepOutput, run_sequence
-from recipes.canonical import to_document
-from storage import keys, page
+from storage import keys
 from storage.errors import StoreUnavailableError
 from storage.journal import Commit, Journal, Manifest
-from storage.retry import RetryPolicy
+from storage.page import CONTENT_TYPE
 from storage.uploader import Uploader, UploadLimits
 from worker.errors import RunStopped
 from worker.jobs.artifacts import check_committed, pending_step, restored
 from worker.jobs.job import Job
 from worker.jobs.result import manifest_of
+from worker.serve.claim import Checkpoints
+from worker.serve.page_builder import PageBuilder
+from worker.serve.report import Reporter
 
 log = logging.getLogger(__name__)
 
-
-class Reporter(Protocol):
-    """Who is told how a run goes."""
-
-    def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
-        """The run starts, or goes on after its first `committed` steps."""
-        ...
-
-    def event(self, event: Event) -> None:
-        """Something happened in the sequence."""
-        ...
-
-    def committed(self, commit: Commit) -> None:
-        """A step and its objects are stored for good, now (called from the uploader's thread) or before the start."""
-        ...
+READERS, READ_AHEAD = 8, 16
+"""How many committed outputs of a resumed run are read at once, and how many are held before they are needed."""
 
 
 def run(
@@ -46,9 +36,8 @@ def run(
     model: UnifiedModel,
     journal: Journal,
     reporter: Reporter,
-    guard: Callable[[Event], None],
+    claim: Checkpoints,
     uploads: UploadLimits,
-    waiting: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Run `job` from where its journal stands, and return its manifest.
 
@@ -56,46 +45,52 @@ def run(
         job: the resolved run, stored.
         model: what computes.
         journal: the run's folder: what was committed before is kept, what is missing is made.
-        reporter: who is told.
-        guard: told of each event before anyone else; it raises what is to end the run here.
+        reporter: told how the run goes.
+        claim: asked at each event, and while the run waits for the store, whether the run is to go on here.
         uploads: how far the uploads may lag behind.
-        waiting: called now and then while the run waits for the store; it raises what is to end the run there.
 
     Raises:
         CommitConflictError: another worker committed this run differently.
         CorruptRecordError: what the journal holds is not what this job leaves there.
-        StorageError: the store stayed away or refused.
+        StorageError: the store stayed unavailable or refused.
     """
-    retry = RetryPolicy(uploads.outage_timeout_s, on_wait=lambda _error, _pause_s: waiting())
     steps = plan(job.recipe)
-    commits = list(retry(journal.commits))
+    commits = list(claim.retry(journal.commits))
     check_committed(job, steps, commits, journal)
     reporter.begin(job, steps, len(commits))
     for commit in commits:
-        reporter.committed(commit)  # who committed it may have died before it was told
+        reporter.committed(commit)  # the worker that committed it may have died before reporting it
     inputs = [image.decode() for image in job.inputs]
-    texts: dict[str, str] = {}
-    done = _done(tuple(commits), lambda commit: retry(partial(restored, commit, journal)), texts)
-    with _uploading(job, journal, commits, reporter, uploads, waiting) as uploader:
+    page = PageBuilder(job, inputs)
+    done = _restored(tuple(commits), journal, claim, page)
+    with _uploading(job, journal, commits, reporter, claim, uploads) as uploader:
         for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
-            guard(event)
+            claim.checkpoint(event)
             reporter.event(event)
-            if isinstance(event, TextReady):
-                texts[keys.step_text(event.step.number, event.role, event.step.path)] = event.text
-            if isinstance(event, ItemRead | TextReady | ImageReady | Skipped | Evicted):
+            page.add(event)
+            if isinstance(event, StepEnded):
                 uploader.submit(pending_step(job, event))
-    return retry(partial(complete, job, journal, commits, texts))
+    return claim.retry(partial(complete, job, journal, commits, page))
 
 
-def _done(
-    commits: Iterable[Commit], output_of: Callable[[Commit], StepOutput], texts: dict[str, str]
+def _restored(
+    commits: Sequence[Commit], journal: Journal, claim: Checkpoints, page: PageBuilder
 ) -> Iterator[StepOutput]:
-    """What each of `commits` made, fetched as it is asked for; words also go into `texts`, by their keys."""
-    for commit in commits:
-        made = output_of(commit)
-        if isinstance(made, str):
-            texts[commit.artifacts[0].key] = made
-        yield made
+    """What each of `commits` made, read a few ahead in parallel; the page gets it, too."""
+    with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as readers:
+        ahead: deque[Future[StepOutput]] = deque()
+        for number, commit in enumerate(commits):
+            while len(ahead) < READ_AHEAD and number + len(ahead) < len(commits):
+                ahead.append(readers.submit(restored, commits[number + len(ahead)], journal))
+            output = claim.retry(partial(_output, ahead.popleft(), commit, journal))
+            page.add_restored(commit, output)
+            yield output
+
+
+def _output(read: "Future[StepOutput]", commit: Commit, journal: Journal) -> StepOutput:
+    """What `read` found; read again when the store was unavailable then."""
+    error = read.exception()
+    return restored(commit, journal) if isinstance(error, StoreUnavailableError) else read.result()
 
 
 @contextmanager
@@ -104,8 +99,8 @@ def _uploading(
     journal: Journal,
     commits: list[Commit],
     reporter: Reporter,
+    claim: Checkpoints,
     limits: UploadLimits,
-    waiting: Callable[[], None],
 ) -> Iterator[Uploader]:
     """The run's uploader; at the end everything that was made is in `commits`, unless the run is no longer ours."""
 
@@ -119,7 +114,7 @@ def _uploading(
         on_commit=committed,
         limits=limits,
         on_wait=partial(_log_outage, job.run_id),
-        while_waiting=waiting,
+        while_waiting=claim.checkpoint,
     )
     try:
         yield uploader
@@ -136,11 +131,10 @@ def _log_outage(run_id: str, error: StoreUnavailableError, pause_s: float) -> No
     log.warning("run %s: its uploads wait, the next try is in %.1f s: %s", run_id, pause_s, error)
 
 
-def complete(job: Job, journal: Journal, commits: Sequence[Commit], texts: Mapping[str, str]) -> Manifest:
-    """Write the run's page, with its `texts` by key, and last of all its manifest; the same again leaves the same."""
+def complete(job: Job, journal: Journal, commits: Sequence[Commit], page: PageBuilder) -> Manifest:
+    """Write the run's page, and last of all its manifest; the same again leaves the same."""
     manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
     if job.recipe.output.page:
-        html = page.render_page(manifest, to_document(job.recipe), texts)
-        journal.put(keys.PAGE, html, content_type=page.CONTENT_TYPE)
+        journal.put(keys.PAGE, page.render(manifest, journal), content_type=CONTENT_TYPE)
     journal.write_manifest(manifest)
     return manifest

@@ -28,14 +28,14 @@ MARKED: dict[str, list[tuple[str, str, str, Callable[..., str]]]] = {
         ("Journal", "commit", "commit", lambda journal, *_: journal.run_id),
         ("Journal", "write_manifest", "manifest", lambda journal, *_: journal.run_id),
     ],
-    "storage.redis.progress": [("Progress", "finish", "finish", lambda progress, *_: progress.run_id)],
+    "worker.serve.report": [("RunReporter", "ended", "finish", lambda reporter, *_: reporter.run_id)],
     # Of the worker's parent process: the broker's record that a message is under way, and its end.
     "kombu.transport.redis": [
         ("QoS", "append", "claim", lambda _qos, message, *_: message.headers["id"]),
         ("QoS", "ack", "ack", lambda qos, tag: qos._delivered[tag].headers["id"] if tag in qos._delivered else ""),
     ],
     # Not to kill, but to know which worker has which run.
-    "worker.serve.delivery": [("WorkerRuntime", "serve", "", lambda _host, request, *_: request.run_id)],
+    "worker.serve.delivery": [("Delivery", "run_to_completion", "", lambda delivery: delivery.request.run_id)],
 }
 OF_PARENT = ("claim", "ack")
 LOOK_INTERVAL_S = 1.0

@@ -10,10 +10,11 @@ import redis
 
 from storage import keys
 from storage.errors import CorruptRecordError, InvalidNameError, RunNotFoundError, StoreUnavailableError
+from storage.events import Cancelled, Denoised, Failed, Gap, RunEvent, Started, StepStarted, Succeeded, TextDelta
 from storage.redis.follow import BLOCK_MS, follow
 from storage.redis.progress import Progress
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import ProgressEvent, RunRecord
 from worker.local.services import LocalServices
 
 
@@ -25,16 +26,16 @@ def progress(redis_client: redis.Redis, run_id: str) -> Progress:
 
 def told(progress: Progress, messages: range) -> None:
     for number in messages:
-        progress.event("log", message=number)
+        progress.publish(TextDelta(step=1, delta=str(number)))
 
 
-def messages_of(events: list[ProgressEvent]) -> list[int]:
-    return [event.data["message"] for event in events if event.type == "log"]
+def messages_of(events: list[RunEvent]) -> list[int]:
+    return [int(event.delta) for event in events if isinstance(event, TextDelta)]
 
 
 def test_a_late_watcher_sees_all_of_it(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
     told(progress, range(1200))  # more than one batch, and the cap is approximate
-    progress.finish("succeeded")
+    progress.publish(Succeeded())
     events = list(follow(redis_client, run_id))
     assert events[-1].type == "succeeded"
     assert events[-1].is_final
@@ -43,7 +44,7 @@ def test_a_late_watcher_sees_all_of_it(redis_client: redis.Redis, progress: Prog
 def test_a_watcher_sees_events_as_they_come(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
     def work() -> None:
         told(progress, range(50))
-        progress.finish("failed", error="out of memory")
+        progress.publish(Failed(error="out of memory"))
 
     watched = follow(redis_client, run_id)
     assert next(watched).type == "queued"
@@ -52,7 +53,8 @@ def test_a_watcher_sees_events_as_they_come(redis_client: redis.Redis, progress:
     events = list(watched)
     worker.join()
     assert messages_of(events) == list(range(50))
-    assert (events[-1].type, events[-1].data["error"]) == ("failed", "out of memory")
+    assert isinstance(events[-1], Failed)
+    assert events[-1].error == "out of memory"
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -61,12 +63,12 @@ def test_an_end_that_was_taken_back_is_not_the_end(
 ) -> None:
     watched = follow(redis_client, run_id)
     seen = [next(watched).type] if live else []
-    progress.finish("failed", error="S3 was away")
+    progress.publish(Failed(error="S3 was away"))
     seen += [next(watched).type] if live else []
     Runs(redis_client).reopen(run_id)
     seen += [next(watched).type] if live else []
-    progress.started(name="n", model="m", steps=3)
-    progress.finish("succeeded")
+    progress.publish(Started(name="n", model="m", steps=3))
+    progress.publish(Succeeded())
     seen += [event.type for event in watched]
     assert seen == ["queued", "failed", "queued", "started", "succeeded"]
 
@@ -77,17 +79,18 @@ def test_a_watcher_goes_on_from_the_last_event_it_saw(
     told(progress, range(5))
     first = follow(redis_client, run_id)
     seen = [next(first) for _ in range(3)]
-    progress.finish("cancelled")
+    progress.publish(Cancelled())
     rest = list(follow(redis_client, run_id, after=seen[-1].id))
     assert messages_of([*seen, *rest]) == list(range(5))
-    assert [event.data["n"] for event in [*seen, *rest]] == list(range(1, 8))
+    assert [event.n for event in [*seen, *rest]] == list(range(1, 8))
 
 
 def test_a_watcher_of_the_very_end_is_told_it_again(redis_client: redis.Redis, progress: Progress, run_id: str) -> None:
-    progress.finish("succeeded", manifest="s3://b/m")
+    progress.publish(Succeeded(manifest="s3://b/m"))
     last = list(follow(redis_client, run_id))[-1]
     (again,) = follow(redis_client, run_id, after=last.id)
-    assert (again.type, again.id, again.data["manifest"]) == ("succeeded", last.id, "s3://b/m")
+    assert isinstance(again, Succeeded)
+    assert (again.id, again.manifest) == (last.id, "s3://b/m")
 
 
 def test_a_silence_longer_than_the_clients_own_timeout_is_waited_through(
@@ -99,7 +102,7 @@ def test_a_silence_longer_than_the_clients_own_timeout_is_waited_through(
     with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=timeout_s) as client:
         watched = follow(client, run_id)
         assert next(watched).type == "queued"
-        ending = threading.Timer(2 * timeout_s, progress.finish, ["succeeded"])
+        ending = threading.Timer(2 * timeout_s, progress.publish, [Succeeded()])
         ending.start()
         assert next(watched).type == "succeeded"
         ending.join()
@@ -110,11 +113,12 @@ def test_what_the_stream_dropped_is_a_gap_with_the_state(
 ) -> None:
     old = next(follow(redis_client, run_id))
     told(progress, range(1000))
-    progress.event("step", step=4, fraction=0.5)
-    progress.finish("succeeded")
+    progress.publish(StepStarted(step=4, kind="draw", fraction=0.5))
+    progress.publish(Succeeded())
     for events in (list(follow(redis_client, run_id)), list(follow(redis_client, run_id, after=old.id))):
         gap = events[0]
-        assert (gap.type, gap.data["step"], gap.data["fraction"]) == ("gap", 4, 1.0)
+        assert isinstance(gap, Gap)
+        assert (gap.state, gap.name, gap.step, gap.fraction) == ("succeeded", "forest", 4, 1.0)
         assert [event.type for event in events].count("gap") == 1
         assert messages_of(events)[-1] == 999
 
@@ -126,31 +130,32 @@ def test_a_watcher_that_is_overtaken_is_told_of_the_gap(
     assert next(watched).type == "queued"
     told(progress, range(1000))
     assert next(watched).type == "gap"
-    assert next(watched).type == "log"
+    assert next(watched).type == "text"
 
 
 def test_an_end_whose_event_expired_is_made_up_from_the_state(
     redis_client: redis.Redis, progress: Progress, run_id: str
 ) -> None:
-    progress.finish("failed", error="no such model")
+    progress.publish(Failed(error="no such model"))
     redis_client.delete(keys.run_events(run_id))
     (end,) = follow(redis_client, run_id)
-    assert (end.type, end.data["error"]) == ("failed", "no such model")
+    assert isinstance(end, Failed)
+    assert end.error == "no such model"
 
 
 def test_the_last_preview_is_seen_where_it_belongs_and_none_is_kept_after_the_end(
     redis_client: redis.Redis, progress: Progress, run_id: str
 ) -> None:
     for done in (1, 2):
-        progress.event("denoised", step=1, done=done, total=3, preview=f"data:{done}")
-    progress.event("denoised", step=1, done=3, total=3)
+        progress.publish(Denoised(step=1, done=done, total=3, preview=f"data:{done}"))
+    progress.publish(Denoised(step=1, done=3, total=3))
     watched = follow(redis_client, run_id)
-    assert [next(watched).data.get("preview") for _ in range(4)] == [None, None, "data:2", None]
+    assert [getattr(next(watched), "preview", None) for _ in range(4)] == [None, None, "data:2", None]
     assert 0 < redis_client.ttl(keys.run_preview(run_id)) <= keys.RUN_TTL_S
-    progress.finish("succeeded")
+    progress.publish(Succeeded())
     assert not redis_client.exists(keys.run_preview(run_id))
-    late = [event for event in follow(redis_client, run_id) if event.type == "denoised"]
-    assert [(event.data["done"], "preview" in event.data) for event in late] == [(1, False), (2, False), (3, False)]
+    late = [event for event in follow(redis_client, run_id) if isinstance(event, Denoised)]
+    assert [(event.done, event.preview) for event in late] == [(1, None), (2, None), (3, None)]
 
 
 def test_an_unknown_run_is_told_at_once(redis_client: redis.Redis, run_id: str) -> None:
@@ -180,19 +185,19 @@ def own_redis(data_dir: Path) -> Iterator[LocalServices]:
 def test_a_watcher_survives_a_restart_of_redis(own_redis: LocalServices, run_id: str) -> None:
     with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
         progress = Progress(client, run_id)
-        progress.started(name="forest", model="tiny", steps=1)
+        progress.publish(Started(name="forest", model="tiny", steps=1))
         told(progress, range(3))
         watched = follow(client, run_id)
         before = [next(watched) for _ in range(4)]
         own_redis.kill_redis()
-        events: list[ProgressEvent] = []
+        events: list[RunEvent] = []
         watcher = threading.Thread(target=lambda: events.extend(watched))
         watcher.start()
         watcher.join(0.3)
         assert watcher.is_alive()
         own_redis.restart_redis()
         told(progress, range(3, 6))
-        progress.finish("succeeded")
+        progress.publish(Succeeded())
         watcher.join(30)
     assert messages_of([*before, *events]) == list(range(6))
     assert events[-1].is_final
@@ -200,7 +205,7 @@ def test_a_watcher_survives_a_restart_of_redis(own_redis: LocalServices, run_id:
 
 def test_a_watcher_does_not_wait_for_redis_for_ever(own_redis: LocalServices, run_id: str) -> None:
     with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
-        Progress(client, run_id).started(name="forest", model="tiny", steps=1)
+        Progress(client, run_id).publish(Started(name="forest", model="tiny", steps=1))
         own_redis.kill_redis()
         with pytest.raises(StoreUnavailableError, match="Redis was away"):
             list(follow(client, run_id, outage_s=0.3))

@@ -4,23 +4,15 @@ import pytest
 from redis import Redis
 
 from storage import keys
-from storage.redis.lease import Heartbeat, Lease, LeaseLost
+from storage.events import Cancelled, Failed, RunEvent, Started, Succeeded
+from storage.redis.lease import Lease, LeaseLost
 from storage.redis.progress import Progress
-from storage.redis.state import State
 
 TTL_S = 3600.0
 
 
 def lease(redis: Redis, run_id: str, ttl_s: float = TTL_S) -> Lease:
     return Lease(redis, run_id, ttl_s=ttl_s)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_of_two_workers_one_gets_the_run(redis_client: Redis, run_id: str) -> None:
@@ -56,40 +48,34 @@ def test_a_lease_that_another_took_is_lost(redis_client: Redis, run_id: str) -> 
     theirs.renew()
 
 
-@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+@pytest.mark.parametrize("end", [Succeeded(), Failed(), Cancelled()])
 def test_a_lease_that_lapsed_is_lost_when_the_run_had_its_end_meanwhile(
-    redis_client: Redis, run_id: str, end: State
+    redis_client: Redis, run_id: str, end: RunEvent
 ) -> None:
     ours = lease(redis_client, run_id)
     ours.acquire()
     redis_client.delete(keys.run_lease(run_id))
-    Progress(redis_client, run_id).finish(end)
+    Progress(redis_client, run_id).publish(end)
     with pytest.raises(LeaseLost, match="has ended it"):
         ours.renew()
     assert lease(redis_client, run_id).acquire(), "a message that comes again is served"
 
 
-def test_a_heartbeat_renews_when_it_is_time_to(redis_client: Redis, run_id: str) -> None:
-    clock, ours = Clock(), lease(redis_client, run_id)
+def test_a_renewal_lasts_the_whole_time(redis_client: Redis, run_id: str) -> None:
+    ours = lease(redis_client, run_id)
     ours.acquire()
-    heartbeat = Heartbeat(ours, redis_client, delivery_tag=None, interval_s=10, clock=clock)
-    heartbeat.beat()
     redis_client.pexpire(keys.run_lease(run_id), 1_000_000)
-    clock.now += 9
-    heartbeat.beat()
-    assert int(redis_client.pttl(keys.run_lease(run_id))) <= 1_000_000, "not yet"
-    clock.now += 1
-    heartbeat.beat()
+    ours.renew()
     assert int(redis_client.pttl(keys.run_lease(run_id))) > 1_000_000
 
 
-def test_a_heartbeat_keeps_its_own_message_and_touches_no_other(redis_client: Redis, run_id: str) -> None:
-    ours = lease(redis_client, run_id)
-    ours.acquire()
+def test_a_renewal_keeps_its_own_message_and_touches_no_other(redis_client: Redis, run_id: str) -> None:
     mine, other, done = (f"{run_id}-{name}" for name in ("mine", "other", "done"))
     redis_client.zadd(keys.BROKER_CLAIMS, {mine: 1.0, other: 1.0})
-    Heartbeat(ours, redis_client, delivery_tag=mine, interval_s=10).beat()
-    Heartbeat(ours, redis_client, delivery_tag=done, interval_s=10).beat()
+    for tag in (mine, done):
+        ours = Lease(redis_client, f"{run_id}-{tag}", ttl_s=TTL_S, delivery_tag=tag)
+        ours.acquire()
+        ours.renew()
     scores = [redis_client.zscore(keys.BROKER_CLAIMS, tag) for tag in (mine, other, done)]
     redis_client.zrem(keys.BROKER_CLAIMS, mine, other)
     assert scores[0] is not None
@@ -97,18 +83,18 @@ def test_a_heartbeat_keeps_its_own_message_and_touches_no_other(redis_client: Re
     assert scores[1:] == [1.0, None], "a message that was acknowledged does not come back"
 
 
-def test_a_heartbeat_of_a_lost_run_leaves_the_message_to_its_new_owner(redis_client: Redis, run_id: str) -> None:
-    ours, theirs = lease(redis_client, run_id), lease(redis_client, run_id)
-    theirs.acquire()
+def test_a_lost_lease_leaves_the_message_to_its_new_owner(redis_client: Redis, run_id: str) -> None:
+    ours = Lease(redis_client, run_id, ttl_s=TTL_S, delivery_tag=run_id)
+    lease(redis_client, run_id).acquire()
     redis_client.zadd(keys.BROKER_CLAIMS, {run_id: 1.0})
     with pytest.raises(LeaseLost):
-        Heartbeat(ours, redis_client, delivery_tag=run_id, interval_s=10).beat()
+        ours.renew()
     assert redis_client.zscore(keys.BROKER_CLAIMS, run_id) == 1.0
     redis_client.zrem(keys.BROKER_CLAIMS, run_id)
 
 
 def test_a_lease_that_lapsed_is_lost_once_another_had_the_run(redis_client: Redis, run_id: str) -> None:
-    Progress(redis_client, run_id).started(name="n", model="m", steps=6)
+    Progress(redis_client, run_id).publish(Started(name="n", model="m", steps=6))
     late, other = lease(redis_client, run_id), lease(redis_client, run_id)
     late.acquire()
     redis_client.delete(keys.run_lease(run_id))

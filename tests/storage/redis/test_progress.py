@@ -9,14 +9,39 @@ import pytest
 import redis
 
 from storage import keys
+from storage.events import (
+    ArtifactStored,
+    Cancelled,
+    Denoised,
+    Failed,
+    Queued,
+    RunEvent,
+    Started,
+    StepStarted,
+    Succeeded,
+    TextDelta,
+)
 from storage.redis.progress import Progress
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord, RunState
+from storage.redis.state import RunState
 
 
 def events_of(client: redis.Redis, run_id: str) -> list[dict[str, Any]]:
     entries: Any = client.xrange(keys.run_events(run_id))
     return [json.loads(fields["event"]) for _id, fields in entries]
+
+
+def started(done: int = 0) -> Started:
+    return Started(name="forest", model="tiny", steps=3, done=done)
+
+
+def part(step: int, *, fraction: float = 0.0) -> TextDelta:
+    return TextDelta(step=step, delta="a", fraction=fraction)
+
+
+def stored(step: int, key: str) -> ArtifactStored:
+    return ArtifactStored(step=step, role="image", key=key, url="http://x", size=9, sha256="aa", index=0)
 
 
 @pytest.fixture
@@ -41,15 +66,15 @@ def state_of(runs: Runs, run_id: str) -> RunState:
 
 
 def test_a_run_from_start_to_end(progress: Progress, runs: Runs, redis_client: redis.Redis, run_id: str) -> None:
-    progress.started(name="forest", model="tiny", steps=3)
-    progress.event("step", step=1, kind="read", fraction=0.25, eta_s=12.34)
-    progress.event("text", step=2, delta="A küste")
-    progress.advance(2, 0.5)
-    progress.artifact(step=3, role="image", key="steps/003-image.png", url="http://x", size=9, sha256="aa", index=0)
+    progress.publish(started())
+    progress.publish(StepStarted(step=1, kind="read", fraction=0.25, eta_s=12.34))
+    progress.publish(TextDelta(step=2, delta="A küste"))
+    progress.publish(Denoised(step=2, done=1, total=2, fraction=0.5))
+    progress.publish(stored(3, "steps/003-image.png"))
     running = state_of(runs, run_id)
     assert (running.state, running.step, running.steps, running.fraction) == ("running", 3, 3, 0.5)
     assert (running.name, running.model, running.eta_s) == ("forest", "tiny", 12.3)
-    progress.finish("succeeded", manifest="s3://b/manifest.json")
+    progress.publish(Succeeded(manifest="s3://b/manifest.json"))
     ended = state_of(runs, run_id)
     assert (ended.state, ended.fraction, ended.eta_s) == ("succeeded", 1.0, None)
     assert (ended.manifest, ended.error) == ("s3://b/manifest.json", None)
@@ -57,61 +82,62 @@ def test_a_run_from_start_to_end(progress: Progress, runs: Runs, redis_client: r
     assert ended.finished_at is not None
     assert ended.started_at < ended.finished_at
     events = events_of(redis_client, run_id)
-    assert [event["type"] for event in events] == ["started", "step", "text", "artifact", "succeeded"]
-    assert [event["n"] for event in events] == [1, 2, 3, 4, 5]
-    assert [event["fraction"] for event in events] == [0, 0.25, 0.25, 0.5, 1]
+    assert [event["type"] for event in events] == ["started", "step", "text", "denoised", "artifact", "succeeded"]
+    assert [event["n"] for event in events] == [1, 2, 3, 4, 5, 6]
+    assert [event["fraction"] for event in events] == [0, 0.25, 0.25, 0.5, 0.5, 1]
     assert events[2]["delta"] == "A küste"
 
 
 def test_the_fraction_never_falls_not_even_on_another_worker(
     progress: Progress, runs: Runs, redis_client: redis.Redis, run_id: str
 ) -> None:
-    progress.started(name="forest", model="tiny", steps=3)
+    progress.publish(started())
     for given, kept in ((0.4, 0.4), (0.2, 0.4), (-1, 0.4), (0.6, 0.6), (7, 1.0)):
-        progress.advance(1, given)
+        progress.publish(part(1, fraction=given))
         assert state_of(runs, run_id).fraction == kept
-    Progress(redis_client, run_id).started(name="forest", model="tiny", steps=3, done=2)
+    Progress(redis_client, run_id).publish(started(done=2))
     assert state_of(runs, run_id).fraction == 1.0
 
 
 def test_the_start_is_the_first_start(progress: Progress, runs: Runs, run_id: str) -> None:
-    progress.started(name="forest", model="tiny", steps=3)
+    progress.publish(started())
     first = state_of(runs, run_id).started_at
-    progress.queued()
-    progress.started(name="forest", model="tiny", steps=3, done=1)
+    progress.publish(Queued())
+    progress.publish(started(done=1))
     again = state_of(runs, run_id)
     assert (again.started_at, again.step) == (first, 1)
 
 
-@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
-def test_an_end_is_an_end(progress: Progress, runs: Runs, redis_client: redis.Redis, run_id: str, end: Any) -> None:
-    assert progress.started(name="forest", model="tiny", steps=3)
-    assert progress.finish(end, error="out of memory")
+@pytest.mark.parametrize("end", [Succeeded(manifest="s3://b/m"), Failed(error="out of memory"), Cancelled()])
+def test_an_end_is_an_end(
+    progress: Progress, runs: Runs, redis_client: redis.Redis, run_id: str, end: RunEvent
+) -> None:
+    assert progress.publish(started())
+    assert progress.publish(end)
     before, told = state_of(runs, run_id), events_of(redis_client, run_id)
     written = [
-        progress.started(name="forest", model="tiny", steps=3),
-        progress.queued(),
-        progress.advance(3, 0.9),
-        progress.event("log", message="late"),
-        progress.finish("succeeded"),
-        progress.finish("cancelled"),
+        progress.publish(started()),
+        progress.publish(Queued()),
+        progress.publish(part(3, fraction=0.9)),
+        progress.publish(Succeeded()),
+        progress.publish(Cancelled()),
     ]
     assert not any(written)
     assert state_of(runs, run_id) == before
     assert events_of(redis_client, run_id) == told
-    assert before.error == "out of memory"
+    assert (before.state, before.error) == (end.type, "out of memory" if isinstance(end, Failed) else None)
 
 
 def test_an_end_can_depend_on_the_state_before(progress: Progress, runs: Runs, run_id: str) -> None:
-    progress.started(name="forest", model="tiny", steps=3)
-    assert not progress.finish("cancelled", only_from="queued")
+    progress.publish(started())
+    assert not progress.publish(Cancelled(), only_from="queued")
     assert state_of(runs, run_id).state == "running"
 
 
 def test_the_stream_is_capped_and_the_count_goes_on(redis_client: redis.Redis, run_id: str) -> None:
     progress = Progress(redis_client, run_id, max_events=200)
-    for number in range(1000):
-        progress.event("log", message=str(number))
+    for _ in range(1000):
+        progress.publish(part(1))
     events = events_of(redis_client, run_id)
     assert 200 <= len(events) < 400
     assert events[-1]["n"] == 1000
@@ -120,19 +146,19 @@ def test_the_stream_is_capped_and_the_count_goes_on(redis_client: redis.Redis, r
 def test_only_a_run_with_an_end_expires(redis_client: redis.Redis, runs: Runs, run_id: str) -> None:
     runs.create(RunRecord(run_id=run_id, document="forest", submitted_at=1))
     progress = Progress(redis_client, run_id, ttl_s=77)
-    progress.started(name="forest", model="tiny", steps=3)
+    progress.publish(started())
     runs.request_cancel(run_id)
     lasting = (keys.run_state(run_id), keys.run_record(run_id), keys.run_cancel(run_id))
     assert [redis_client.ttl(key) for key in lasting] == [-1, -1, -1]
-    progress.finish("cancelled")
+    progress.publish(Cancelled())
     assert all(0 < redis_client.ttl(key) <= 77 for key in (*lasting, keys.run_events(run_id)))
 
 
 def test_a_write_is_one_round_trip(progress: Progress, redis_client: redis.Redis, run_id: str) -> None:
-    progress.started(name="forest", model="tiny", steps=3)
+    progress.publish(started())
     sent: list[str] = []
     with redis_client.monitor() as monitor:  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        progress.event("text", step=1, delta="a", fraction=0.5, eta_s=1)
+        progress.publish(part(1, fraction=0.5))
         while not sent or "EVALSHA" not in sent[-1]:
             command = monitor.next_command()
             if run_id in command["command"] and command["client_type"] != "lua":
@@ -143,16 +169,16 @@ def test_a_write_is_one_round_trip(progress: Progress, redis_client: redis.Redis
 def test_progress_goes_on_after_redis_forgot_the_script(
     progress: Progress, runs: Runs, redis_client: redis.Redis, run_id: str
 ) -> None:
-    progress.started(name="forest", model="tiny", steps=3)
+    progress.publish(started())
     redis_client.script_flush()
-    assert progress.advance(1, 0.5)
+    assert progress.publish(part(1, fraction=0.5))
     assert state_of(runs, run_id).fraction == 0.5
 
 
 def test_a_write_that_is_repeated_because_its_answer_was_lost_is_made_once(
     progress: Progress, redis_client: redis.Redis, run_id: str
 ) -> None:
-    progress.started(name="forest", model="tiny", steps=3)
+    progress.publish(started())
 
     class Repeating:
         """A script that is sent twice, as a client does whose connection broke before the answer."""
@@ -165,8 +191,8 @@ def test_a_write_that_is_repeated_because_its_answer_was_lost_is_made_once(
             return self.script(**arguments)
 
     progress._script = Repeating(progress._script)  # type: ignore[assignment]  # between the client and the server
-    assert progress.event("step", step=1)
-    assert progress.event("step", step=2)
+    assert progress.publish(part(1))
+    assert progress.publish(part(2))
     assert [event.get("step") for event in events_of(redis_client, run_id)] == [None, 1, 2]
 
 
@@ -174,7 +200,7 @@ def test_artifacts_are_told_once_whoever_tells_them_again(
     progress: Progress, redis_client: redis.Redis, run_id: str
 ) -> None:
     def tell(teller: Progress, step: int, name: str) -> None:
-        assert teller.artifact(step=step, role="image", key=name, url="http://x", size=9, sha256="aa")
+        assert teller.publish(stored(step, name))
 
     another = Progress(redis_client, run_id)
     tell(progress, 3, "003.png")
@@ -192,20 +218,20 @@ def test_artifacts_are_told_once_whoever_tells_them_again(
 def test_a_worker_whose_run_another_has_tells_nothing_more(redis_client: redis.Redis, runs: Runs, run_id: str) -> None:
     late = Progress(redis_client, run_id, owner="late")
     redis_client.set(keys.run_lease(run_id), "late")
-    assert late.started(name="forest", model="tiny", steps=3)
+    assert late.publish(started())
     redis_client.delete(keys.run_lease(run_id))
-    assert late.event("step", step=1), "a lease that only lapsed has no other owner"
+    assert late.publish(part(1)), "a lease that only lapsed has no other owner"
     redis_client.set(keys.run_lease(run_id), "another")
     another = Progress(redis_client, run_id, owner="another")
-    assert another.started(name="forest", model="tiny", steps=3, done=1)
+    assert another.publish(started(done=1))
     late_words = (
-        late.event("step", step=2),
-        late.artifact(step=1, role="image", key="001.png", url="http://x", size=9, sha256="aa"),
-        late.queued(),
-        late.finish("failed", error="S3 was away"),
+        late.publish(part(2)),
+        late.publish(stored(1, "001.png")),
+        late.publish(Queued()),
+        late.publish(Failed(error="S3 was away")),
     )
     assert late_words == (False,) * 4
-    assert [event["type"] for event in events_of(redis_client, run_id)] == ["started", "step", "started"]
+    assert [event["type"] for event in events_of(redis_client, run_id)] == ["started", "text", "started"]
     assert state_of(runs, run_id).state == "running"
-    assert another.finish("succeeded")
+    assert another.publish(Succeeded())
     redis_client.delete(keys.run_lease(run_id))

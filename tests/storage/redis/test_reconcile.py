@@ -8,12 +8,14 @@ import pytest
 from redis import Redis
 
 from storage import keys
+from storage.errors import CorruptRecordError
+from storage.events import Started, Succeeded
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from storage.redis.reconcile import Reconciler
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
-from worker.jobs.request import RunRequest
+from worker.jobs.request import RequestError, RunRequest
 
 PATIENCE_S = 10.0
 
@@ -52,7 +54,10 @@ class Broker:
         return taken
 
     def publish(self, record: RunRecord) -> None:
-        RunRequest.of(record)  # as whoever publishes does
+        try:
+            RunRequest.of(record)
+        except RequestError as error:  # as worker.app.publish_again does
+            raise CorruptRecordError(str(error)) from error
         self.published.append(record.run_id)
         self.redis.lpush(self.queue, record.run_id)
 
@@ -86,7 +91,7 @@ def looked_twice(broker: Broker) -> list[str]:
 def start(broker: Broker, run_id: str, *, ttl_s: float = 60.0) -> Lease:
     lease = Lease(broker.redis, run_id, ttl_s=ttl_s)
     assert lease.acquire()
-    Progress(broker.redis, run_id).started(name="a", model="m", steps=3)
+    Progress(broker.redis, run_id).publish(Started(name="a", model="m", steps=3))
     return lease
 
 
@@ -117,7 +122,7 @@ def test_a_run_with_a_lease_is_left_alone(broker: Broker, run_id: str) -> None:
 def test_a_run_that_ended_without_giving_its_lease_back_is_forgotten(broker: Broker, run_id: str) -> None:
     broker.submit(run_id)
     start(broker, broker.take())
-    Progress(broker.redis, run_id).finish("succeeded")
+    Progress(broker.redis, run_id).publish(Succeeded())
     lapse(broker, run_id)
     assert looked_twice(broker) == []
     assert broker.redis.zscore(keys.LEASES, run_id) is None
@@ -172,7 +177,7 @@ def test_a_run_whose_record_expired_is_dropped_from_the_indexes(broker: Broker, 
     assert broker.redis.zscore(keys.waiting(broker.line), run_id) is None
 
 
-@pytest.mark.parametrize("changed", [{"later": 1}, {"priority": "urgent"}])
+@pytest.mark.parametrize("changed", [{"version": 2}, {"priority": "urgent"}])
 def test_a_run_that_only_another_release_understands_is_left_to_it(
     broker: Broker, run_id: str, changed: dict[str, object]
 ) -> None:

@@ -9,10 +9,11 @@ import redis
 
 from storage import keys
 from storage.errors import InvalidNameError, RunNotFoundError
+from storage.events import Failed, Started, Succeeded
 from storage.redis.follow import follow
 from storage.redis.progress import Progress
+from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
-from storage.redis.state import RunRecord
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_new_run_is_queued_with_its_record(runs: Runs, redis_client: redis.Red
 
 def test_a_run_is_created_once(runs: Runs, redis_client: redis.Redis, run_id: str) -> None:
     assert runs.create(record_of(run_id, 1))
-    Progress(redis_client, run_id).started(name="forest", model="tiny", steps=3)
+    Progress(redis_client, run_id).publish(Started(name="forest", model="tiny", steps=3))
     assert not runs.create(record_of(run_id, 2))
     assert runs.record(run_id).submitted_at == 1
     state = runs.state(run_id)
@@ -76,6 +77,30 @@ def test_the_newest_runs_are_listed_first(runs: Runs, run_id: str) -> None:
     assert [state.run_id for state in runs.recent(2)] == [f"{run_id}-2", f"{run_id}-1"]
 
 
+def test_a_run_is_found_by_the_beginning_of_its_id(runs: Runs, redis_client: redis.Redis, run_id: str) -> None:
+    future = time.time() + 3_000_000
+    for number in range(3):
+        runs.create(record_of(f"{run_id}-{number}", future + number))
+    redis_client.zrem(keys.RUNS, f"{run_id}-1")  # listed no more, and open
+    assert runs.latest() == f"{run_id}-2"
+    assert runs.find(run_id) == [f"{run_id}-2", f"{run_id}-0", f"{run_id}-1"]
+    assert runs.find(f"{run_id}-0") == [f"{run_id}-0"]
+    assert runs.find(f"{run_id}-x") == []
+
+
+def test_the_search_for_a_run_is_bounded(runs: Runs, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    future = time.time() + 4_000_000
+    for number in range(3):
+        runs.create(record_of(f"{run_id}-{number}", future + number))
+    monkeypatch.setattr(keys, "MAX_RECENT", 2)
+    assert runs.find(run_id) == [f"{run_id}-2", f"{run_id}-1"]
+
+
+def test_no_run_is_the_latest_where_there_is_none(runs: Runs, redis_client: redis.Redis) -> None:
+    redis_client.delete(keys.RUNS)
+    assert runs.latest() is None
+
+
 def test_the_list_is_trimmed(
     runs: Runs, redis_client: redis.Redis, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,14 +115,14 @@ def test_the_list_is_trimmed(
 def test_a_run_is_unfinished_until_its_end(runs: Runs, redis_client: redis.Redis, run_id: str) -> None:
     runs.create(record_of(run_id))
     assert is_open(redis_client, run_id)
-    Progress(redis_client, run_id).finish("failed", error="no such model")
+    Progress(redis_client, run_id).publish(Failed(error="no such model"))
     assert not is_open(redis_client, run_id)
     assert run_id in {state.run_id for state in runs.recent(1000)}
 
 
 def test_a_running_run_is_asked_to_stop(runs: Runs, redis_client: redis.Redis, run_id: str) -> None:
     runs.create(record_of(run_id))
-    Progress(redis_client, run_id).started(name="forest", model="tiny", steps=3)
+    Progress(redis_client, run_id).publish(Started(name="forest", model="tiny", steps=3))
     assert not runs.cancel_requested(run_id)
     assert runs.request_cancel(run_id)
     assert runs.cancel_requested(run_id)
@@ -112,13 +137,13 @@ def test_a_waiting_run_stops_at_once_and_no_worker_starts_it(
     runs.create(record_of(run_id))
     assert runs.request_cancel(run_id)
     assert [event.type for event in follow(redis_client, run_id)] == ["queued", "cancelled"]
-    assert not Progress(redis_client, run_id).started(name="forest", model="tiny", steps=3)
+    assert not Progress(redis_client, run_id).publish(Started(name="forest", model="tiny", steps=3))
     assert runs.cancel_requested(run_id)
 
 
 def test_a_run_that_ended_cannot_be_cancelled(runs: Runs, redis_client: redis.Redis, run_id: str) -> None:
     runs.create(record_of(run_id))
-    Progress(redis_client, run_id).finish("succeeded")
+    Progress(redis_client, run_id).publish(Succeeded())
     assert not runs.request_cancel(run_id)
     assert not runs.cancel_requested(run_id)
 
@@ -149,14 +174,14 @@ def test_a_failed_run_can_be_reopened_and_a_succeeded_one_can_not(
 ) -> None:
     runs.create(record_of(run_id))
     assert not runs.reopen(run_id)
-    Progress(redis_client, run_id).finish("failed", error="S3 was away")
+    Progress(redis_client, run_id).publish(Failed(error="S3 was away"))
     assert runs.reopen(run_id)
     state = runs.state(run_id)
     assert state is not None
     assert (state.state, state.error, state.finished_at) == ("queued", None, None)
     assert redis_client.ttl(keys.run_record(run_id)) == -1
     assert is_open(redis_client, run_id)
-    Progress(redis_client, run_id).finish("succeeded")
+    Progress(redis_client, run_id).publish(Succeeded())
     assert not runs.reopen(run_id)
 
 

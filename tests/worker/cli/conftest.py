@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.serving import WorkerProcess, env_of
+from tests.worker.serving import DEADLINE_S, WorkerProcess, env_of, recipe
 from tests.worker.shell import Shell
 from worker.client import Client
 from worker.local.services import LocalServices
@@ -30,6 +30,14 @@ def serving(shell: Shell, scripted_worker: WorkerProcess) -> Shell:
 @pytest.fixture
 def idle(shell: Shell, idle_client: Client, services: LocalServices) -> Shell:
     """With services, and no worker."""
-    assert idle_client.recent() == []
+    assert idle_client.list() == []
     shell.use(env_of(services, 1))
     return shell
+
+
+@pytest.fixture
+def parent(client: Client) -> str:
+    """A run of two images with thoughts, complete."""
+    run_id = client.submit(recipe())
+    client.result(run_id, timeout_s=DEADLINE_S)
+    return run_id

@@ -15,9 +15,11 @@ from PIL import Image
 
 from tests.worker.serving import DEADLINE_S, eventually
 from tests.worker.shell import Shell, end_of, lines_until, one_error, said
-from worker.cli.dev import ENV_FILE, LOG_FILE
+from worker.cli.dev import program
+from worker.client import Client
 from worker.local.fleet import WorkerFleet
 from worker.local.process import LocalServiceError
+from worker.local.stack import ENV_FILE, LOG_FILE, running_stack
 from worker.settings import settings
 
 SHORT = "name: short\ncontext:\n  - text: A cat\nnum_images: 2\nthink: true\n"
@@ -63,7 +65,7 @@ def all_is_gone(folder: Path) -> bool:
 def test_the_demo_ends_with_pictures_and_can_be_kept(shell: Shell) -> None:
     shell.recipe(SHORT)
     process = shell.start("demo", "mine.yaml", "--keep", "--set", "seed=77")
-    text = "".join(lines_until(process, "Redis, S3 and a worker are up"))
+    text = "".join(lines_until(process, "Redis, S3 and a worker are running"))
     assert "[2/6] thinking: " in text
     assert "[3/6] image 1: runs/" in text
     links = dict(line.rsplit(maxsplit=1) for line in text.split("succeeded in")[1].splitlines()[2:-1])
@@ -77,7 +79,7 @@ def test_the_demo_ends_with_pictures_and_can_be_kept(shell: Shell) -> None:
     lines_until(process, "Ctrl-C")
     process.send_signal(signal.SIGINT)
     code, output = end_of(process)
-    assert (code, output) == (0, "stopping; a run under way goes on at the next start\n")
+    assert (code, output) == (0, "Stopping. A run in progress resumes at the next start.\n")
     assert all_is_gone(shell.folder)
 
 
@@ -135,9 +137,44 @@ def test_dev_serves_the_other_commands_in_its_folder(shell: Shell) -> None:
     process.send_signal(signal.SIGTERM)
     code, output = end_of(process)
     assert code == 0
-    assert "stopping" in output
+    assert "Stopping." in output
     assert not ENV_FILE.exists()
     assert all_is_gone(shell.folder)
+
+
+def test_a_demo_uses_the_services_of_dev(shell: Shell) -> None:
+    shell.recipe(SHORT)
+    process = shell.start("dev")
+    lines_until(process, "Ctrl-C")
+    settings.cache_clear()
+    result = shell("demo", "mine.yaml")
+    assert "Using the services of `autoseq dev`" in result.stderr
+    assert "contact sheet" in said(result)
+    assert json.loads(said(shell("show", "--json")))["state"] == "succeeded"
+    process.send_signal(signal.SIGINT)
+    assert end_of(process)[0] == 0
+
+
+def test_nothing_outlives_a_dev_that_is_killed(shell: Shell) -> None:
+    shell.recipe(LONG)
+    process = shell.start("dev")
+    lines_until(process, "Ctrl-C")
+    settings.cache_clear()
+    run_id = said(shell("submit", "mine.yaml")).strip()
+    with Client(settings()) as client:
+        next(event for event in client.watch(run_id, timeout_s=DEADLINE_S) if event.type == "text")
+    process.kill()
+    assert end_of(process)[0] == -signal.SIGKILL
+    eventually(lambda: all_is_gone(shell.folder), "the end of all servers and workers")
+    assert running_stack() is None
+
+
+def test_commands_are_named_so_that_another_terminal_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert program("celery") == str(installed / "celery")
+    monkeypatch.setenv("PATH", f"{installed}:/nowhere")
+    assert program("celery") == "celery"
 
 
 def test_a_fleet_that_can_not_start_is_told_with_the_end_of_its_log(shell: Shell) -> None:

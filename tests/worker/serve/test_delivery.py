@@ -8,69 +8,75 @@ import pytest
 
 from core.scripted import SPEC
 from storage import keys
+from storage.events import Started
 from storage.journal import Journal
 from storage.objects.s3 import S3Store
-from storage.redis.lease import Lease, LeaseLost
+from storage.redis.lease import Lease
 from storage.redis.progress import Progress
-from storage.redis.state import RunRecord
+from storage.redis.record import RunRecord
 from tests.worker.serving import config_of, env_of, make_run, objects_of, recipe, request, undisturbed
 from worker.connections import ServiceUnavailableError
-from worker.errors import RunCancelled, RunFailed
+from worker.errors import ClaimLost, RunCancelled, RunFailed
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
-from worker.serve.delivery import Delivery, WorkerRuntime
+from worker.serve.delivery import Delivery, Message
+from worker.serve.runtime import WorkerRuntime
 
 DATABASE = 4
 
 
 @pytest.fixture
-def host(services: LocalServices) -> Iterator[WorkerRuntime]:
-    opened = WorkerRuntime(config_of(env_of(services, DATABASE)))
+def runtime(services: LocalServices) -> Iterator[WorkerRuntime]:
+    opened = WorkerRuntime.connect(config_of(env_of(services, DATABASE)))
     yield opened
     opened.close()
 
 
-def serve(host: WorkerRuntime, asked: RunRequest, *, told: list[tuple[int, int]] | None = None) -> dict[str, object]:
-    return host.serve(
-        asked, Delivery(tag=None, celery_state=lambda *step: told.append(step) if told is not None else None)
-    )
+def serve(
+    runtime: WorkerRuntime, asked: RunRequest, *, states: list[tuple[int, int]] | None = None
+) -> dict[str, object]:
+    def update_state(step: int, steps: int) -> None:
+        if states is not None:
+            states.append((step, steps))
+
+    return Delivery(asked, Message(update_state=update_state), runtime).run_to_completion()
 
 
-def test_opening_checks_the_services_and_announces_the_model(host: WorkerRuntime) -> None:
-    host.open()
-    assert host.runs.models()["scripted"] == SPEC.to_json()
+def test_opening_checks_the_services_and_announces_the_model(runtime: WorkerRuntime) -> None:
+    runtime.start()
+    assert runtime.runs.models()["scripted"] == SPEC.to_json()
 
 
-def test_a_served_run_has_a_manifest_and_an_end(host: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
-    told: list[tuple[int, int]] = []
-    result = serve(host, request(run_id), told=told)
-    state = host.runs.state(run_id)
+def test_a_served_run_has_a_manifest_and_an_end(runtime: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
+    states: list[tuple[int, int]] = []
+    result = serve(runtime, request(run_id), states=states)
+    state = runtime.runs.state(run_id)
     assert state is not None
     assert (result["state"], state.state, state.fraction) == ("succeeded", "succeeded", 1)
     assert result["manifest"] == state.manifest == f"s3://autosequence/served/{run_id}/manifest.json"
-    assert told == [(step, 6) for step in range(1, 7)]
+    assert states == [(step, 6) for step in range(1, 7)]
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id))
 
 
-def test_a_run_that_is_served_again_is_only_told_again(host: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
-    first = serve(host, request(run_id))
+def test_a_run_that_is_served_again_is_only_told_again(runtime: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
+    first = serve(runtime, request(run_id))
     before = objects_of(s3_store, run_id)
-    again = serve(host, request(run_id, recipe(seed=99)))
+    again = serve(runtime, request(run_id, recipe(seed=99)))
     assert (again["recipe_sha256"], again["manifest"]) == (first["recipe_sha256"], first["manifest"])
     assert objects_of(s3_store, run_id) == before
 
 
-def test_a_finished_run_that_redis_forgot_is_told_from_the_bucket(host: WorkerRuntime, run_id: str) -> None:
-    first = serve(host, request(run_id))
-    host.redis.delete(keys.run_state(run_id), keys.run_events(run_id))
-    assert serve(host, request(run_id))["manifest"] == first["manifest"]
-    state = host.runs.state(run_id)
+def test_a_finished_run_that_redis_forgot_is_told_from_the_bucket(runtime: WorkerRuntime, run_id: str) -> None:
+    first = serve(runtime, request(run_id))
+    runtime.redis.delete(keys.run_state(run_id), keys.run_events(run_id))
+    assert serve(runtime, request(run_id))["manifest"] == first["manifest"]
+    state = runtime.runs.state(run_id)
     assert state is not None
     assert state.state == "succeeded"
 
 
 def test_what_was_resolved_first_holds_when_the_message_comes_again(
-    host: WorkerRuntime, s3_store: S3Store, run_id: str
+    runtime: WorkerRuntime, s3_store: S3Store, run_id: str
 ) -> None:
     stopped = request(run_id)
 
@@ -81,72 +87,72 @@ def test_what_was_resolved_first_holds_when_the_message_comes_again(
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        make_run(stopped, s3_store, guard=stop)
-    serve(host, request(run_id, recipe(seed=99)))
+        make_run(stopped, s3_store, checkpoint=stop)
+    serve(runtime, request(run_id, recipe(seed=99)))
     assert objects_of(s3_store, run_id) == undisturbed(stopped)
 
 
-def test_a_run_that_another_worker_holds_is_left_alone(host: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
-    theirs = Lease(host.redis, run_id, ttl_s=3600)
+def test_a_run_that_another_worker_holds_is_left_alone(runtime: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
+    theirs = Lease(runtime.redis, run_id, ttl_s=3600)
     theirs.acquire()
-    with pytest.raises(LeaseLost, match="another worker"):
-        serve(host, request(run_id))
+    with pytest.raises(ClaimLost, match="another worker"):
+        serve(runtime, request(run_id))
     assert objects_of(s3_store, run_id) == {}
     theirs.renew()
     theirs.release()
 
 
-def test_a_folder_that_holds_what_no_worker_left_is_an_error(host: WorkerRuntime, run_id: str) -> None:
-    journal = Journal(host.objects, "served", run_id)
+def test_a_folder_that_holds_what_no_worker_left_is_an_error(runtime: WorkerRuntime, run_id: str) -> None:
+    journal = Journal(runtime.objects, "served", run_id)
     journal.put("commits/001.json", b"{}", content_type="application/json")
     with pytest.raises(RunFailed, match="not a record of this program"):
-        serve(host, request(run_id))
+        serve(runtime, request(run_id))
 
 
-def test_a_cancel_is_seen_before_the_first_step(host: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
+def test_a_cancel_is_seen_before_the_first_step(runtime: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
     record = RunRecord(run_id=run_id, document=recipe(), queue="none", submitted_at=1.0)
-    host.runs.create(record)
-    Progress(host.redis, run_id).started(name="test", model="scripted", steps=6)
-    host.runs.request_cancel(run_id)
+    runtime.runs.create(record)
+    Progress(runtime.redis, run_id).publish(Started(name="test", model="scripted", steps=6))
+    runtime.runs.request_cancel(run_id)
     with pytest.raises(RunCancelled):
-        serve(host, request(run_id))
-    state = host.runs.state(run_id)
+        serve(runtime, request(run_id))
+    state = runtime.runs.state(run_id)
     assert state is not None
     assert state.state == "cancelled"
     assert "manifest.json" not in objects_of(s3_store, run_id)
     with pytest.raises(RunCancelled):
-        serve(host, request(run_id))
+        serve(runtime, request(run_id))
 
 
 @pytest.mark.parametrize("document", ["no-such-recipe", recipe(model="other"), recipe(seed=-1)])
-def test_a_wrong_recipe_fails_for_good(host: WorkerRuntime, s3_store: S3Store, run_id: str, document: str) -> None:
+def test_a_wrong_recipe_fails_for_good(runtime: WorkerRuntime, s3_store: S3Store, run_id: str, document: str) -> None:
     with pytest.raises(RunFailed) as first:
-        serve(host, request(run_id, document))
+        serve(runtime, request(run_id, document))
     with pytest.raises(RunFailed) as again:
-        serve(host, request(run_id))
-    state = host.runs.state(run_id)
+        serve(runtime, request(run_id))
+    state = runtime.runs.state(run_id)
     assert state is not None
     assert str(first.value) == str(again.value) == state.error
     assert objects_of(s3_store, run_id) == {}
 
 
-def test_no_lease_is_left_behind(host: WorkerRuntime, run_id: str) -> None:
-    serve(host, request(run_id))
-    assert not host.redis.exists(keys.run_lease(run_id))
+def test_no_lease_is_left_behind(runtime: WorkerRuntime, run_id: str) -> None:
+    serve(runtime, request(run_id))
+    assert not runtime.redis.exists(keys.run_lease(run_id))
     with pytest.raises(RunFailed):
-        serve(host, request(f"{run_id}-bad", "no-such-recipe"))
-    assert not host.redis.exists(keys.run_lease(f"{run_id}-bad"))
+        serve(runtime, request(f"{run_id}-bad", "no-such-recipe"))
+    assert not runtime.redis.exists(keys.run_lease(f"{run_id}-bad"))
 
 
-def test_a_shipped_recipe_finds_its_own_images(host: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
-    serve(host, request(run_id, "edit-photo"))
+def test_a_shipped_recipe_finds_its_own_images(runtime: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
+    serve(runtime, request(run_id, "edit-photo"))
     assert any(name.startswith("inputs/000.") for name in objects_of(s3_store, run_id))
 
 
 def test_two_processes_that_serve_one_run_at_once_have_one_effect(
-    services: LocalServices, host: WorkerRuntime, s3_store: S3Store, run_id: str
+    services: LocalServices, runtime: WorkerRuntime, s3_store: S3Store, run_id: str
 ) -> None:
-    other = WorkerRuntime(config_of(env_of(services, DATABASE, scripted_delay_s=0.005)))
+    other = WorkerRuntime.connect(config_of(env_of(services, DATABASE, scripted_delay_s=0.005)))
     ends: list[object] = []
     together = threading.Barrier(2)
 
@@ -154,10 +160,10 @@ def test_two_processes_that_serve_one_run_at_once_have_one_effect(
         together.wait()
         try:
             ends.append(serve(one, request(run_id))["state"])
-        except LeaseLost as error:
+        except ClaimLost as error:
             ends.append(error)
 
-    threads = [threading.Thread(target=serve_with, args=(one,)) for one in (host, other)]
+    threads = [threading.Thread(target=serve_with, args=(one,)) for one in (runtime, other)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -168,13 +174,15 @@ def test_two_processes_that_serve_one_run_at_once_have_one_effect(
 
 
 def test_a_host_without_its_services_says_which(services: LocalServices) -> None:
-    away = WorkerRuntime(config_of(env_of(services, DATABASE, redis_url="redis://127.0.0.1:1/0", outage_timeout_s=0.1)))
+    away = WorkerRuntime.connect(
+        config_of(env_of(services, DATABASE, redis_url="redis://127.0.0.1:1/0", outage_timeout_s=0.1))
+    )
     with pytest.raises(ServiceUnavailableError, match=r"Redis at 127\.0\.0\.1:1"):
-        away.open()
+        away.start()
     away.close()
-    refused = WorkerRuntime(config_of(env_of(services, DATABASE)))
+    refused = WorkerRuntime.connect(config_of(env_of(services, DATABASE)))
     refused.objects.close()
-    refused.objects = S3Store(replace(services.s3_settings, secret_key="wrong"))
+    refused = replace(refused, objects=S3Store(replace(services.s3_settings, secret_key="wrong")))
     with pytest.raises(ServiceUnavailableError, match=r"S3 can't be used: .*403"):
-        refused.open()
+        refused.start()
     refused.close()

@@ -1,6 +1,7 @@
 """A device that runs out of memory: once costs time, twice costs that run alone."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from tests.worker.serving import config_of, env_of, objects_of, recipe, request,
 from worker.errors import RunFailed
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
-from worker.serve.delivery import Delivery, WorkerRuntime
+from worker.serve.delivery import Delivery, Message
 from worker.serve.engine import Engine
+from worker.serve.runtime import WorkerRuntime
 
 DATABASE = 7
 
@@ -39,50 +41,48 @@ class Scarce(ScriptedModel):
         super().forget()
 
 
-def host_with(services: LocalServices, model: ScriptedModel) -> WorkerRuntime:
+def runtime_with(services: LocalServices, model: ScriptedModel) -> WorkerRuntime:
     config = config_of(env_of(services, DATABASE))
-    opened = WorkerRuntime(config)
-    opened.engine = Engine(config, model)
-    return opened
+    return replace(WorkerRuntime.connect(config), engine=Engine(config, model))
 
 
-def serve(host: WorkerRuntime, asked: RunRequest) -> dict[str, object]:
-    return host.serve(asked, Delivery(tag=None, celery_state=lambda _step, _steps: None))
+def serve(runtime: WorkerRuntime, asked: RunRequest) -> dict[str, object]:
+    return Delivery(asked, Message(), runtime).run_to_completion()
 
 
 def test_memory_is_freed_and_the_step_made_again(services: LocalServices, s3_store: S3Store, run_id: str) -> None:
     model = Scarce(times=1)
-    host = host_with(services, model)
-    assert serve(host, request(run_id))["state"] == "succeeded"
+    runtime = runtime_with(services, model)
+    assert serve(runtime, request(run_id))["state"] == "succeeded"
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id))
     assert model.forgot == 1
-    host.close()
+    runtime.close()
 
 
 def test_a_run_that_is_too_large_fails_with_its_sizes_and_the_next_one_succeeds(
     services: LocalServices, s3_store: S3Store, run_id: str
 ) -> None:
-    host = host_with(services, Scarce(times=2))
+    runtime = runtime_with(services, Scarce(times=2))
     with pytest.raises(RunFailed) as raised:
-        serve(host, request(run_id))
+        serve(runtime, request(run_id))
     assert str(raised.value) == (
         "out of memory on the device, twice, at step 6 with 5 context items and 64 x 64 pixels; smaller image.width "
         "and image.height, fewer max_context_items or fewer images at once (AUTOSEQ_MAX_BATCH) take less: "
         "CUDA out of memory. Tried to allocate 2.00 GiB"
     )
-    state = host.runs.state(run_id)
+    state = runtime.runs.state(run_id)
     assert state is not None
     assert (state.state, state.error) == ("failed", str(raised.value))
-    assert serve(host, request(f"{run_id}-next"))["state"] == "succeeded"
+    assert serve(runtime, request(f"{run_id}-next"))["state"] == "succeeded"
     assert objects_of(s3_store, f"{run_id}-next") == undisturbed(request(f"{run_id}-next"))
-    host.close()
+    runtime.close()
 
 
 def test_dropped_items_do_not_count(services: LocalServices, run_id: str) -> None:
-    host = host_with(services, Scarce(times=2))
+    runtime = runtime_with(services, Scarce(times=2))
     with pytest.raises(RunFailed, match=r"at step 7 with 4 context items and 64 x 64 pixels"):
-        serve(host, request(run_id, recipe(num_images=3, max_context_items=4)))
-    host.close()
+        serve(runtime, request(run_id, recipe(num_images=3, max_context_items=4)))
+    runtime.close()
 
 
 def test_other_errors_are_not_taken_for_it(services: LocalServices) -> None:

@@ -162,14 +162,14 @@ def test_what_was_made_before_a_cancel_is_kept() -> None:
     objects, reporter = MemoryStore(), Silent()
     begun: list[int] = []
 
-    def guard(event: Event) -> None:
+    def checkpoint(event: Event | None = None) -> None:
         if isinstance(event, StepStarted):
             begun.append(event.step.number)
         if begun and begun[-1] == 4:
             raise RunCancelled("enough")
 
     with pytest.raises(RunCancelled):
-        make_run(request(RUN), objects, reporter=reporter, guard=guard)
+        make_run(request(RUN), objects, reporter=reporter, checkpoint=checkpoint)
     assert [commit.step for commit in reporter.commits] == [1, 2, 3]
     assert "manifest.json" not in objects_of(objects, RUN)
 
@@ -205,12 +205,12 @@ def test_another_worker_that_committed_otherwise_ends_the_run() -> None:
     objects = MemoryStore()
     theirs = Journal(objects, PREFIX, RUN)
 
-    def guard(event: Event) -> None:
-        if event.step.number == 3:
+    def checkpoint(event: Event | None = None) -> None:
+        if event is not None and event.step.number == 3:
             theirs.put("commits/003.json", b"theirs", content_type="application/json")
 
     with pytest.raises(CommitConflictError):
-        make_run(request(RUN), objects, guard=guard)
+        make_run(request(RUN), objects, checkpoint=checkpoint)
     assert commits_in(objects) == 3
     assert "manifest.json" not in objects_of(objects, RUN)
 

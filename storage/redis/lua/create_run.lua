@@ -1,0 +1,15 @@
+-- Create a run in the state queued, before its message is published.
+-- keys: record, state, events, runs, open_runs, queue_slots, waiting
+-- args: run_id, document, submitted_at, max_recent, queue_slot, event, *fields
+-- returns: 1, or 0 when the run exists already; then nothing is written.
+if redis.call('SET', record, document, 'NX') == false then return 0 end
+redis.call('DEL', state, events)
+redis.call('HSET', state, 'state', 'queued', 'fraction', '0', 'events', '1', 'line', queue_slot, unpack(fields))
+redis.call('XADD', events, '*', 'event', event)
+redis.call('ZADD', runs, submitted_at, run_id)
+redis.call('ZREMRANGEBYRANK', runs, 0, -1 - tonumber(max_recent))
+redis.call('ZADD', open_runs, submitted_at, run_id)
+redis.call('SADD', queue_slots, queue_slot)
+local now = redis.call('TIME')
+redis.call('ZADD', waiting, now[1] * 1000 + math.floor(now[2] / 1000), run_id)
+return 1

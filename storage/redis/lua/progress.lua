@@ -1,0 +1,48 @@
+-- Publish an event of a run, and set the fields of its hash that follow from it.
+-- keys: state, events, cancel, record, open_runs, lease, last_preview
+-- args: run_id, ttl_s, max_events, only_from, new_state, fraction, event
+-- args: writer, number, step, key, owner, preview, *fields
+-- returns: 1; 0 when nothing was written: the run is over, not in the state `only_from`, or owned by another worker.
+-- An empty argument is none. `event` is a JSON object, without its number and fraction.
+-- `writer` and `number` identify a write: one that is repeated, because its answer was lost, is not made twice.
+-- `step` and `key` are an artifact's. Artifacts are published in the order of their steps, each once: `told` holds the
+-- last step and its keys, each with a space behind it.
+-- `owner` is the token of the publisher's lease. A late write of a worker that lost its run is dropped.
+-- Only the last preview is kept, with the number of its event: hundreds of them would outweigh the rest of the run.
+local final = {succeeded = true, failed = true, cancelled = true}
+if redis.call('HGET', state, 'writer') == writer then
+  if tonumber(number) <= tonumber(redis.call('HGET', state, 'written')) then return 1 end
+end
+local status = redis.call('HGET', state, 'state')
+if (status and final[status]) or (only_from ~= '' and status ~= only_from) then return 0 end
+if owner ~= '' then
+  local token = redis.call('GET', lease)
+  if token and token ~= owner then return 0 end
+end
+if key ~= '' then
+  local told = redis.call('HGET', state, 'told') or '0 '
+  local last = tonumber(string.match(told, '^%d+'))
+  if last > tonumber(step) then return 1 end
+  if last < tonumber(step) then told = step .. ' ' end
+  if string.find(told, ' ' .. key .. ' ', 1, true) then return 1 end
+  redis.call('HSET', state, 'told', told .. key .. ' ')
+end
+if new_state ~= '' then redis.call('HSET', state, 'state', new_state) end
+local reached = redis.call('HGET', state, 'fraction') or '0'
+if tonumber(fraction) > tonumber(reached) then reached = fraction end
+redis.call('HSET', state, 'fraction', reached, 'writer', writer, 'written', number)
+for i = 1, #fields, 2 do
+  if fields[i] == 'started_at' then redis.call('HSETNX', state, fields[i], fields[i + 1])
+  else redis.call('HSET', state, fields[i], fields[i + 1]) end
+end
+local n = redis.call('HINCRBY', state, 'events', 1)
+local text = string.sub(event, 1, -2) .. ',"n":' .. n .. ',"fraction":' .. reached .. '}'
+redis.call('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', text)
+if preview ~= '' then redis.call('SET', last_preview, n .. ' ' .. preview, 'EX', ttl_s) end
+redis.call('EXPIRE', events, ttl_s)
+if final[new_state] then
+  redis.call('ZREM', open_runs, run_id)
+  redis.call('DEL', last_preview)
+  for _, kept in ipairs({state, events, cancel, record}) do redis.call('EXPIRE', kept, ttl_s) end
+end
+return 1

@@ -1,0 +1,15 @@
+-- Queue a failed or cancelled run again; its keys no longer expire, and its attempts are counted anew.
+-- keys: state, cancel, record, events, open_runs, queue_slots, waiting
+-- args: run_id, queue_slot
+-- returns: 1, or 0 when the run has not ended, or succeeded; then nothing is written.
+local status = redis.call('HGET', state, 'state')
+if status ~= 'failed' and status ~= 'cancelled' then return 0 end
+redis.call('HSET', state, 'state', 'queued', 'error', '', 'finished_at', '', 'line', queue_slot)
+redis.call('HDEL', state, 'attempts', 'attempt_steps')
+redis.call('DEL', cancel)
+for _, key in ipairs({state, record, events}) do redis.call('PERSIST', key) end
+local now = redis.call('TIME')
+redis.call('ZADD', open_runs, now[1] + now[2] / 1000000, run_id)
+redis.call('SADD', queue_slots, queue_slot)
+redis.call('ZADD', waiting, now[1] * 1000 + math.floor(now[2] / 1000), run_id)
+return 1

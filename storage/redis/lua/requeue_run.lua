@@ -1,0 +1,12 @@
+-- Let a run wait in its queue slot again, when nobody has its lease and it has not ended; else only tidy the indexes.
+-- keys: lease, leases, state, waiting
+-- args: run_id
+-- returns: the run's state, when its message is to be published again; nil when it is leased or has ended.
+if redis.call('EXISTS', lease) == 1 then return false end
+redis.call('ZREM', leases, run_id)
+redis.call('ZREM', waiting, run_id)
+local status = redis.call('HGET', state, 'state')
+if status ~= 'queued' and status ~= 'running' then return false end
+local now = redis.call('TIME')
+redis.call('ZADD', waiting, now[1] * 1000 + math.floor(now[2] / 1000), run_id)
+return status

@@ -1,0 +1,33 @@
+-- Take the lease of a run, or renew it; the run then no longer waits in its queue slot.
+-- Time is the server's: a worker whose clock is wrong neither keeps a run too long nor loses it too soon.
+-- A lease that lapsed is renewed while no other worker took the run (it would be the run's owner) and the run has not
+-- ended: a pause, or a Redis that lost its data, then costs nothing.
+-- keys: lease, leases, state, started
+-- args: token, ttl_ms, run_id, renew, waiting_prefix
+--   renew: '1' to renew, '' to take. waiting_prefix: with a queue slot behind it, the key of the runs that wait there.
+-- returns: 1 when the lease is ours; 2 when it is and Redis holds nothing else of the run; 0 when another worker has
+--   it, or when it can't be renewed.
+local holder = redis.call('GET', lease)
+if holder and holder ~= token then return 0 end
+if renew ~= '' then
+  local status = redis.call('HGET', state, 'state')
+  if not holder and (status == 'succeeded' or status == 'failed' or status == 'cancelled') then return 0 end
+  local owner = redis.call('HGET', state, 'owner')
+  if owner and owner ~= token then return 0 end
+end
+local now = redis.call('TIME')
+redis.call('SET', lease, token, 'PX', ttl_ms)
+redis.call('ZADD', leases, now[1] * 1000 + math.floor(now[2] / 1000) + ttl_ms, run_id)
+local queue_slot = redis.call('HGET', state, 'line')
+if queue_slot then
+  local waiting = waiting_prefix .. queue_slot
+  local joined = redis.call('ZSCORE', waiting, run_id)
+  if joined then
+    redis.call('ZREM', waiting, run_id)
+    local latest = redis.call('HGET', started, queue_slot)
+    if not latest or tonumber(joined) > tonumber(latest) then redis.call('HSET', started, queue_slot, joined) end
+  end
+end
+if redis.call('HEXISTS', state, 'state') == 0 then return 2 end
+redis.call('HSET', state, 'owner', token)
+return 1

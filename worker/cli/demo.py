@@ -1,0 +1,119 @@
+"""`autoseq demo`: one recipe from the queue to the images, with Redis, S3 and a worker on this machine."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.arguments import Out, Overrides, RecipeArgument, parsed, recipe_file, settings_for
+
+# ruff: noqa: PLC0415 - imported when the command runs, so that --help and completion are quick
+
+if TYPE_CHECKING:
+    from storage.events import RunEvent
+    from worker.client import Client
+    from worker.local.stack import Stack
+
+LIVENESS_S = 1.0
+"""How often the worker is checked while no event comes."""
+SHORT_ID = 8
+SETTLE_TIMEOUT_S = 5.0
+
+
+def demo(
+    recipe: RecipeArgument = "magical-forest",
+    *,
+    overrides: Overrides = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the services running until Ctrl-C.")] = False,
+    out: Out = Path("out"),
+) -> None:
+    """Start Redis, S3 and a worker on this machine, run one recipe, and print links to the images.
+
+    While `autoseq dev` runs in this folder, the demo uses its services.
+    """
+    from recipes.load import load
+    from worker.cli.boundary import print_note
+    from worker.cli.dev import serve
+    from worker.local.stack import running_stack, stack
+    from worker.serve.engine import Engine
+
+    source, changes = recipe_file(recipe), parsed(overrides)
+    running = running_stack()
+    if running:
+        print_note("Using the services of `autoseq dev` in this folder.")
+        with running as client:
+            run_demo(client, source, changes, out=out)
+        return
+    load(source, overrides=changes, spec=Engine(settings_for()).spec())
+    print_note("Starting Redis, S3 and a worker.")
+    with stack() as up:
+        try:
+            run_demo(up.client, source, changes, out=out, check=up.workers.check)
+        finally:
+            _settle(up)
+        if keep:
+            serve(up)
+
+
+def run_demo(
+    client: "Client",
+    source: Path,
+    overrides: Mapping[str, Any],
+    *,
+    out: Path,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a recipe through queue, worker and bucket, download what it generated to `out`, and print links to it.
+
+    Raises RunFailed, RunCancelled, or what `check` does when the worker has ended.
+    """
+    from storage.events import Cancelled, Failed
+    from worker.cli.run_folder import complete_folder, download, print_link, print_links
+    from worker.cli.views.console import RunView, screen
+    from worker.errors import RunCancelled, RunFailed
+
+    # First in the queue: an earlier demo that was killed may have left a run.
+    run_id = client.submit(source, overrides=overrides, priority="high")
+    journal = client.journal(run_id)
+    try:
+        with RunView(screen()) as view:
+            for event in _events(client, run_id, check):
+                view.show(event)
+                if isinstance(event, Failed):
+                    raise RunFailed(event.error)
+                if isinstance(event, Cancelled):
+                    raise RunCancelled(f"run {run_id} was cancelled")
+    except KeyboardInterrupt:
+        client.cancel(run_id)
+        raise
+    folder = out / f"{client.state(run_id).name}-{run_id[:SHORT_ID]}"
+    print_links(screen(), complete_folder(download(journal, folder), folder))
+    print_link(screen(), "in S3", journal.address(""))
+
+
+def _settle(up: "Stack") -> None:
+    """Wait until the worker has finished every message: it takes its time to stop while it has one."""
+    from storage import keys
+    from worker.local.fleet import POLL_S
+
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    while up.client.redis.zcard(keys.BROKER_CLAIMS) and not up.workers.ended() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+
+
+def _events(client: "Client", run_id: str, check: Callable[[], None]) -> "Iterator[RunEvent]":
+    """The run's events to its end, for as long as `check` does not raise."""
+    from storage.redis.follow import START
+
+    last = START
+    while True:
+        try:
+            for event in client.watch(run_id, after=last, timeout_s=LIVENESS_S):
+                last = event.id
+                yield event
+        except TimeoutError:
+            check()
+        else:
+            return

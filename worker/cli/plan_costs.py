@@ -1,0 +1,116 @@
+"""What each step of a recipe costs, counted with the model's own tokenizer where it is on this machine."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.cost import StepCost, costs
+from core.model_folder import ModelFolderError
+from core.plan import Draw, Evict, Read, Step, Write, plan
+from recipes.load import Given
+from recipes.recipe import TextItem
+from worker.jobs.artifacts import dotted
+from worker.jobs.inputs import Sources
+from worker.jobs.job import prepare
+from worker.serve.engine import Engine
+from worker.settings import Settings
+
+CHARS_A_TOKEN = 4
+"""Approximate, for English text."""
+BYTES_A_VALUE = 2
+"""Of the KV cache in bfloat16, as on a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanCosts:
+    """The steps of a recipe and their costs."""
+
+    recipe: str
+    model: str
+    exact: bool
+    """Whether the model's own tokenizer counted the given texts; generated texts count with their limit."""
+    costs: tuple[StepCost, ...]
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        steps = [
+            {
+                "step": cost.step.number,
+                "kind": cost.step.kind,
+                "what": described(cost.step),
+                "new_tokens": cost.new_tokens,
+                "context_tokens": cost.context_tokens,
+                "kv_bytes": cost.kv_values * BYTES_A_VALUE,
+                "forward_passes": cost.forward_passes,
+            }
+            for cost in self.costs
+        ]
+        return {"recipe": self.recipe, "model": self.model, "exact_tokens": self.exact, "steps": steps}
+
+
+def plan_costs(given: Given, config: Settings) -> PlanCosts:
+    """The cost of a recipe on the model of `config`, without loading its weights.
+
+    Raises RecipeError, InputError, ModelFolderError.
+    """
+    spec = Engine(config).spec()
+    job = prepare(given, spec=spec, sources=Sources(folder=given.document.folder), run_id="")
+    count, exact = token_counter(Path(config.model))
+    found = costs(
+        plan(job.recipe),
+        job.recipe,
+        spec,
+        count_tokens=count,
+        input_sizes=[image.decode().size for image in job.inputs],
+    )
+    return PlanCosts(recipe=job.recipe.name, model=spec.name, exact=exact, costs=found)
+
+
+def token_counter(model: Path) -> tuple[Callable[[str], int], bool]:
+    """What counts the tokens of a text for the model in the folder `model`, and whether that is exact.
+
+    Raises ModelFolderError when the folder's tokenizer can't be read.
+    """
+    file = model / "tokenizer.json"
+    if not file.is_file() or importlib.util.find_spec("tokenizers") is None:
+        return _about, False
+    from tokenizers import Tokenizer  # noqa: PLC0415 - comes with the model extra, which a web backend lacks
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises just that for whatever it can't parse
+        raise ModelFolderError(f"{file}: not a tokenizer: {error}") from error
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), True
+
+
+def _about(text: str) -> int:
+    return -(-len(text) // CHARS_A_TOKEN)
+
+
+def described(step: Step) -> str:
+    """A step in a few words, for the plan's table."""
+    branch = f"branch {dotted(step.path)}: " if step.path else ""
+    return branch + _act(step)
+
+
+def _act(step: Step) -> str:
+    match step:
+        case Read(role=role, item=TextItem(text=text)):
+            return f"read {role}: {text}"
+        case Read(role=role):
+            return f"read {role}: an image"
+        case Write(role=role):
+            return f"write {role}"
+        case Draw():
+            return _drawing(step)
+        case Evict(dropped=dropped):
+            return f"forget the items of steps {', '.join(map(str, dropped))}"
+
+
+def _drawing(step: Draw) -> str:
+    what = f"image {step.index + 1}"
+    if step.variations > 1:
+        what += f" in {step.variations} variations"
+    return f"draw {what}, attempt {step.attempt + 1}, if its score is low" if step.attempt else f"draw {what}"

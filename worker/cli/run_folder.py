@@ -1,0 +1,77 @@
+"""A complete run in a local folder: its page, its images, and a contact sheet of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from storage import keys
+from storage.figures import figures, image_name
+from storage.journal import Journal
+from storage.objects.folder import FolderStore
+from worker.cli.sheets.run_sheet import run_sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """Where the files of a run are."""
+
+    folder: Path
+    page: Path | None
+    """None when the recipe turned it off."""
+    sheet: Path
+    images: Mapping[str, Path]
+    """The selected ones, by their names."""
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data: absolute paths."""
+        paths = {"folder": self.folder, "page": self.page, "contact_sheet": self.sheet}
+        shown = {name: str(path.resolve()) if path else None for name, path in paths.items()}
+        return {**shown, "images": [str(image.resolve()) for image in self.images.values()]}
+
+
+def download(journal: Journal, folder: Path) -> Journal:
+    """Copy every object of a run into `folder`, the same layout as in the bucket."""
+    copy = Journal(FolderStore(folder.parent), "", folder.name)
+    for key in journal.store.list(journal.folder):
+        name = key.removeprefix(journal.folder)
+        copy.put(name, journal.get(name), content_type="")
+    return copy
+
+
+def complete_folder(journal: Journal, folder: Path) -> RunFolder:
+    """Add the contact sheet to the complete run of `journal` in `folder`."""
+    manifest = journal.manifest()
+    if manifest is None:
+        raise ValueError(f"{folder}: the run is not complete")
+    sheet = folder / keys.CONTACT_SHEET
+    run_sheet(journal, manifest).save(sheet)
+    page = folder / keys.PAGE
+    return RunFolder(
+        folder=folder,
+        page=page if page.exists() else None,
+        sheet=sheet,
+        images={
+            image_name(image.index, path=image.path): folder / image.key
+            for figure in figures(manifest.artifacts)
+            for image in figure.selected
+        },
+    )
+
+
+def print_links(console: Console, run: RunFolder) -> None:
+    """Print links to a run's files."""
+    console.print()
+    if run.page:
+        print_link(console, "page", run.page.resolve().as_uri())
+    print_link(console, "contact sheet", run.sheet.resolve().as_uri())
+    for name, image in run.images.items():
+        print_link(console, name, image.resolve().as_uri())
+
+
+def print_link(console: Console, name: str, address: str) -> None:
+    """Print a name and a link on one line, which no terminal width breaks: it can be clicked and copied."""
+    console.print(Text.assemble((f"  {name:<15}", "cyan"), address), soft_wrap=True)

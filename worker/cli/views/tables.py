@@ -1,0 +1,169 @@
+"""Tables of runs and plans, and how any table is printed."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from storage.figures import figures, image_name
+from storage.journal import Artifact, Journal
+from storage.redis.state import RunState
+from worker.cli.plan_costs import BYTES_A_VALUE, PlanCosts, described
+from worker.cli.views.console import HOUR_S, MINUTE_S, STATE_STYLES, annotations, clean, duration
+
+DAY_S = 24 * HOUR_S
+MIB = 2**20
+SHOWN_CHARS = 48
+NAME_COLUMNS = 11
+
+
+def print_all(console: Console, parts: Iterable[RenderableType]) -> None:
+    """Print parts one below the other, tables as `print_table` does."""
+    for part in parts:
+        if isinstance(part, Table):
+            print_table(console, part)
+        else:
+            console.print(part, soft_wrap=True)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table: aligned in a terminal, elsewhere one line per row with tabs between the cells, for scripts."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    for row in zip(*([column.header, *column.cells] for column in table.columns), strict=True):
+        console.file.write("\t".join(" ".join(str(cell).split()) for cell in row) + "\n")
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was, roughly."""
+    for unit_s, name in ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "min")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s:.0f} {name} ago"
+    return "just now"
+
+
+def run_table(states: Sequence[RunState]) -> Table:
+    """Runs, one a line."""
+    table = _table("run", "recipe", "state", "done", "submitted")
+    table.columns[0].no_wrap = True
+    table.columns[-1].justify = "right"
+    for state in states:
+        submitted = ago(time.time() - state.submitted_at) if state.submitted_at else ""
+        shown = Text(state.state, style=STATE_STYLES[state.state])
+        table.add_row(Text(state.run_id), Text(clean(state.name)), shown, f"{state.fraction:.0%}", submitted)
+    return table
+
+
+def state_lines(state: RunState) -> Text:
+    """One run at a glance, one fact a line."""
+    took = duration(state.finished_at - state.started_at) if state.finished_at and state.started_at else ""
+    facts = (
+        ("run", state.run_id),
+        ("recipe", clean(state.name)),
+        ("model", state.model),
+        ("state", state.state),
+        ("step", f"{state.step} of {state.steps} ({state.fraction:.0%})" if state.steps else ""),
+        ("took", took),
+        ("error", clean(state.error or "")),
+        ("manifest", state.manifest),
+    )
+    lines = [
+        Text.assemble((f"{name:<10}", "dim"), (fact, STATE_STYLES[state.state] if name == "state" else ""))
+        for name, fact in facts
+        if fact
+    ]
+    return Text("\n").join(lines)
+
+
+def artifact_lines(artifacts: Sequence[Artifact], journal: Journal) -> Text:
+    """The artifacts of a run, one per line: a text, or a link to an image."""
+    notes = _annotations(artifacts)
+    rows = [(made, _name(made), _shown(made, journal, notes)) for made in artifacts]
+    width = max((len(name) for _, name, _ in rows), default=0) + 1
+    lines = [
+        Text.assemble((f"{made.step:>3}  ", "dim"), (f"{name:<{max(width, NAME_COLUMNS)}}", "cyan"), shown)
+        for made, name, shown in rows
+    ]
+    return Text("\n").join(lines)
+
+
+def _name(made: Artifact) -> str:
+    if made.kind == "text":
+        return f"{made.path} {made.role}".strip()
+    return image_name(made.index, path=made.path, variation=made.variation)
+
+
+def _shown(made: Artifact, journal: Journal, notes: Mapping[str, str]) -> str:
+    if made.kind == "text":
+        return clean(journal.get(made.key).decode())
+    return journal.url(made.key) + notes[made.key]
+
+
+def _annotations(artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """The annotations of each image, by key: its attempt, its score, and whether it was selected from several."""
+    return {
+        image.key: annotations(
+            attempt=image.attempt,
+            score=image.score,
+            selected=image in figure.selected if figure.others or figure.dropped else None,
+        )
+        for figure in figures(artifacts)
+        for image in (*figure.selected, *figure.others, *figure.dropped)
+    }
+
+
+def cost_table(found: PlanCosts) -> Table:
+    """A plan, one step a line, and its totals."""
+    table = _table("step", "what", "new tokens", "in context", "KV cache", "passes")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    about = "" if found.exact else "~"
+    for cost in found.costs:
+        table.add_row(
+            str(cost.step.number),
+            Text(_short(described(cost.step))),
+            f"{about}{cost.new_tokens:,}",
+            f"{about}{cost.context_tokens:,}",
+            _memory(cost.kv_values),
+            f"{cost.forward_passes:,}",
+        )
+    table.add_row(
+        "",
+        "total, or maximum",
+        f"{about}{sum(cost.new_tokens for cost in found.costs):,}",
+        f"{about}{max(cost.context_tokens for cost in found.costs):,}",
+        _memory(max(cost.kv_values for cost in found.costs)),
+        f"{sum(cost.forward_passes for cost in found.costs):,}",
+        style="bold",
+    )
+    return table
+
+
+def cost_note(found: PlanCosts) -> str:
+    """How to read the numbers of `cost_table`."""
+    counted = (
+        "counted with the model's tokenizer" if found.exact else "estimated, as its tokenizer is not on this machine"
+    )
+    return (
+        f"{found.recipe} on {found.model}. Tokens of given texts are {counted}; generated texts count with their "
+        f"maximum length. KV cache at {BYTES_A_VALUE} bytes per value (bfloat16)."
+    )
+
+
+def _memory(kv_values: int) -> str:
+    return f"{kv_values * BYTES_A_VALUE / MIB:,.1f} MiB"
+
+
+def _short(text: str) -> str:
+    words = " ".join(clean(text).split())
+    return words if len(words) <= SHOWN_CHARS else f"{words[: SHOWN_CHARS - 1]}…"
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table

@@ -1,0 +1,48 @@
+"""A flag by which a worker's parent process asks its child to hand its run back."""
+
+import os
+import tempfile
+from pathlib import Path
+
+DRAIN_VARIABLE = "AUTOSEQ_DRAIN_FLAG"
+
+
+class DrainFlag:
+    """A file that exists while the worker drains.
+
+    Celery tells the parent process alone that it is to shut down; the child finds the file through its environment.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    @staticmethod
+    def create() -> "DrainFlag":
+        """A new flag, lowered, that child processes find by `inherited`.
+
+        Its folder is new and private: process ids repeat across containers that share a folder for temporary files.
+        """
+        path = Path(tempfile.mkdtemp(prefix="autoseq-")) / "drain"
+        os.environ[DRAIN_VARIABLE] = str(path)
+        return DrainFlag(path)
+
+    @staticmethod
+    def inherited() -> "DrainFlag":
+        """The parent's flag; one that is never raised where the parent has none."""
+        name = os.environ.get(DRAIN_VARIABLE)
+        return DrainFlag(Path(name) if name else None)
+
+    def raise_(self) -> None:
+        """From now on the child hands its run back."""
+        if self._path:
+            self._path.touch()
+
+    def remove(self) -> None:
+        """Lower the flag and remove its folder."""
+        if self._path:
+            self._path.unlink(missing_ok=True)
+            self._path.parent.rmdir()
+
+    @property
+    def is_raised(self) -> bool:
+        return self._path is not None and self._path.exists()

@@ -1,0 +1,60 @@
+"""Collects what the page of a run shows while the run goes on, so that little is read back at its end."""
+
+import io
+from collections.abc import Sequence
+
+from PIL import Image
+
+from core.events import Event, ImageReady, TextReady
+from core.sequence import StepOutput
+from recipes.canonical import to_document
+from storage import keys
+from storage.journal import Artifact, Commit, Journal, Manifest
+from storage.page import render_page
+from storage.thumbnails import thumbnail
+from worker.jobs.job import Job
+
+
+class PageBuilder:
+    """The texts and thumbnails of one run, by the keys of their artifacts."""
+
+    def __init__(self, job: Job, inputs: Sequence[Image.Image]) -> None:
+        self._job = job
+        self._wanted = job.recipe.output.page
+        self._texts: dict[str, str] = {}
+        self._thumbnails: dict[str, bytes] = {}
+        for index, (stored, image) in enumerate(zip(job.inputs, inputs, strict=True)):
+            self._add_image(keys.input_image(index, stored.extension), image)
+
+    def add(self, event: Event) -> None:
+        """Take what a step of this process made."""
+        match event:
+            case TextReady(step=step, role=role, text=text):
+                self._texts[keys.step_text(step.number, role, step.path)] = text
+            case ImageReady(step=draw, variations=variations):
+                for one in variations:
+                    self._add_image(keys.step_image(draw.number, draw.branch(one.number)), one.image)
+
+    def add_restored(self, commit: Commit, output: StepOutput) -> None:
+        """Take what a committed step made, as far as it was read to continue from it."""
+        if isinstance(output, str):
+            self._texts[commit.artifacts[0].key] = output
+        elif output:
+            selected = [artifact for artifact in commit.artifacts if artifact.selected]
+            for artifact, one in zip(selected, output, strict=True):
+                self._add_image(artifact.key, one.image)
+
+    def render(self, manifest: Manifest, journal: Journal) -> bytes:
+        """The page, UTF-8. Reads the images that were drawn before this start and not selected."""
+        for artifact in manifest.artifacts:
+            if artifact.kind == "image" and artifact.key not in self._thumbnails:
+                self._read(artifact, journal)
+        return render_page(manifest, to_document(self._job.recipe), self._texts, self._thumbnails)
+
+    def _read(self, artifact: Artifact, journal: Journal) -> None:
+        with Image.open(io.BytesIO(journal.made(artifact))) as image:
+            self._add_image(artifact.key, image)
+
+    def _add_image(self, key: str, image: Image.Image) -> None:
+        if self._wanted:
+            self._thumbnails[key] = thumbnail(image)
