@@ -209,7 +209,9 @@ def test_a_started_run_ends_in_the_expected_bytes(run_id: str) -> None:
 @pytest.mark.parametrize("run_id", WAITING)
 def test_a_waiting_run_ends_in_the_expected_bytes(run_id: str) -> None:
     store = MemoryStore()
-    make_run(submitted(run_id), store, prefix=PREFIX, records_model=False)
+    asked = submitted(run_id)
+    unidentified = resolve(asked, SPEC, recipes=PROJECT / "recipes", sources=Sources())  # 0.1.0 knew no fingerprints
+    make_run(asked, store, prefix=PREFIX, job=unidentified)
     assert hashes_of(store, run_id) == expected_of(run_id)
 
 
