@@ -52,7 +52,7 @@ def undisturbed(run_id: str, engine: Engine, recipe: Mapping[str, Any] | None = 
     objects = MemoryStore()
     journal = Journal(objects, "", run_id)
     request = RunRequest(run_id=run_id, recipe=recipe or recipe_of(run_id), overrides={})
-    job = resolve(request, engine.spec(), recipes=PROJECT / "recipes", sources=Sources())
+    job = resolve(request, engine.identified_spec(), recipes=PROJECT / "recipes", sources=Sources())
     store(job, journal)
     run(job, model=engine.model(), journal=journal, reporter=Silent(), claim=Unclaimed(), uploads=UPLOADS)
     return {key.removeprefix(journal.folder): objects.get(key) for key in objects.list(journal.folder)}
