@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,6 @@ def test_a_worker_with_other_weights_leaves_the_run_to_those_that_began_it(
 
 def reasons(client: Client, run_id: str) -> list[str]:
     """Why workers gave the run back, so far."""
-    found = client.redis.xrange(keys.run_events(run_id))
-    events = [json.loads(fields["event"]) for _id, fields in found]
+    stream: Any = client.redis.xrange(keys.run_events(run_id))
+    events = [json.loads(fields["event"]) for _id, fields in stream]
     return [event["reason"] for event in events if event["type"] == Queued.type and event.get("reason")]
