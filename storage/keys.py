@@ -27,6 +27,8 @@ STARTED = "autoseq:started"
 """Hash: queue slot -> when the run that was last started from it had joined it (ms of the server's clock)."""
 RECONCILER = "autoseq:reconciler"
 """The worker that requeues runs which lost their worker or their message."""
+BROKER_PREFIX = "autoseq:"
+"""What the broker and Celery's results put before their keys (global_keyprefix)."""
 BROKER_CLAIMS = "autoseq:unacked_index"
 """Sorted set of the broker (its global_keyprefix is autoseq:): unacknowledged messages by their last heartbeat."""
 SPECS = "autoseq:specs"
@@ -99,6 +101,12 @@ def run_lease(run_id: str) -> str:
 def queue_slot(queue: str, priority: int) -> str:
     """The name of one first-in, first-out list of the broker: a queue at a priority."""
     return f"{queue}|{priority}"
+
+
+def broker_list(queue_slot: str) -> str:
+    """List of the broker: the messages in a queue slot; kombu's name for a queue at a priority."""
+    queue, _, priority = queue_slot.rpartition("|")
+    return BROKER_PREFIX + queue + (f"\x06\x16{priority}" if int(priority) else "")
 
 
 def waiting(queue_slot: str) -> str:

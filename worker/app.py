@@ -20,7 +20,6 @@ from worker.settings import Settings, queue_of, settings
 
 TASK = "worker.run"
 PRIORITIES = {"high": 0, "normal": 3, "low": 9}  # Redis serves the lowest number first
-KEY_PREFIX = "autoseq:"
 RECORDED = "autoseq_recorded"
 """Header of a message whose run's record is written already."""
 
@@ -29,7 +28,7 @@ BROKER = {
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "queue_order_strategy": "priority",
-    "global_keyprefix": KEY_PREFIX,
+    "global_keyprefix": keys.BROKER_PREFIX,
     # kombu's default socket_timeout is None: a dead connection would block forever.
     "socket_timeout": 30,
     "socket_connect_timeout": 5,
@@ -88,7 +87,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         # The shortest visibility timeout of any consumer applies to all of them, and Celery reads it in three places.
         visibility_timeout=timeout_s,
         broker_transport_options={"visibility_timeout": timeout_s, **BROKER},
-        result_backend_transport_options={"visibility_timeout": timeout_s, "global_keyprefix": KEY_PREFIX},
+        result_backend_transport_options={"visibility_timeout": timeout_s, "global_keyprefix": keys.BROKER_PREFIX},
     )
     return made
 
@@ -201,12 +200,6 @@ def publish_again(record: RunRecord) -> None:
     except RequestError as error:
         raise CorruptRecordError(str(error)) from error
     publish(app, request, record.queue)
-
-
-def broker_list(slot: str) -> str:
-    """The Redis list of a queue slot: kombu's name for a queue at a priority."""
-    queue, _, priority = slot.rpartition("|")
-    return KEY_PREFIX + queue + (f"\x06\x16{priority}" if int(priority) else "")
 
 
 app = make_app(settings())

@@ -14,7 +14,7 @@ from core.model_folder import ModelFolderError
 from storage.errors import InvalidNameError
 from storage.events import Failed
 from storage.redis.progress import Progress
-from worker.app import TASK, app, write_record
+from worker.app import TASK, app, publish_again, write_record
 from worker.connections import ServiceUnavailableError
 from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
 from worker.jobs.request import RequestError, RunRequest
@@ -43,7 +43,7 @@ def runtime() -> WorkerRuntime:
 @lru_cache(maxsize=1)
 def parent() -> Parent:
     """The state of this process as a worker's parent."""
-    return Parent(runtime())
+    return Parent(runtime(), publish_again)
 
 
 @app.task(name=TASK, bind=True, throws=(RunFailed, RunCancelled), resultrepr_maxsize=LOGGED_CHARS)

@@ -33,7 +33,6 @@ class Reconciler:
         publish: puts a run's message into its queue.
         patience_s: how long a run may seem lost before it is queued again; a message on its way to a worker that
             still starts seems lost, too. A run that is queued twice by mistake is still run once.
-        broker_list: the key of the broker's list of a queue slot.
         clock: seconds.
     """
 
@@ -43,14 +42,12 @@ class Reconciler:
         publish: Callable[[RunRecord], None],
         *,
         patience_s: float,
-        broker_list: Callable[[str], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
         self._runs = Runs(redis)
         self._publish = publish
         self._patience_s = patience_s
-        self._broker_list = broker_list
         self._clock = clock
         self._token = secrets.token_hex(8)
         self._seen: dict[str, float] = {}  # run id -> since when it seems lost
@@ -80,7 +77,7 @@ class Reconciler:
         slot_keys = {
             "waiting": keys.waiting(queue_slot),
             "started": keys.STARTED,
-            "broker_list": self._broker_list(queue_slot),
+            "broker_list": keys.broker_list(queue_slot),
         }
         found = self._find_overtaken(keys=slot_keys, args={"queue_slot": queue_slot, "limit": BATCH})
         return cast("list[str]", found)

@@ -8,9 +8,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from storage import keys
 from tests.chaos.ground import Ground, Report, names
 from tests.chaos.load import recipe_of
-from worker.app import broker_list
 from worker.client import Client
 from worker.settings import PROJECT
 
@@ -66,7 +66,7 @@ def _submitted(on: Ground, file: Path, key: str) -> str:
 def _one_answer(on: Ground, answers: list[str], workers: int) -> list[str]:
     faults = [] if len(set(answers)) == 1 else [f"answers are {sorted(set(answers))}"]
     record = on.client.runs.record(answers[0])
-    messages = int(on.client.redis.llen(broker_list(record.queue_slot)))
+    messages = int(on.client.redis.llen(keys.broker_list(record.queue_slot)))
     if not workers and messages != 1:
         faults.append(f"{messages} messages wait")
     return faults

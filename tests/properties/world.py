@@ -20,7 +20,7 @@ from storage.redis.state import RunState
 from tests.properties.attempts import Attempt, Clock, Trouble
 from tests.properties.promises import Watched, promised
 from tests.worker.serving import config_of, env_of
-from worker.app import broker_list, publish
+from worker.app import publish
 from worker.client import Client
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
@@ -29,7 +29,7 @@ DATABASE: Final = 12
 LEASE_S: Final = 600.0
 """Far more than a test takes: here leases lapse when they are told to."""
 QUEUE: Final = "model.scripted"
-MESSAGES: Final = broker_list(keys.queue_slot(QUEUE, 3))
+MESSAGES: Final = keys.broker_list(keys.queue_slot(QUEUE, 3))
 
 
 def documents() -> list[dict[str, Any]]:
@@ -80,9 +80,7 @@ class World:
         self._name = secrets.token_hex(6)
         self._taken: dict[Attempt, str] = {}
         self._tokens: dict[Attempt, str] = {}
-        self._reconciler = Reconciler(
-            self.redis, self._publish, patience_s=LEASE_S, broker_list=broker_list, clock=self.lookout
-        )
+        self._reconciler = Reconciler(self.redis, self._publish, patience_s=LEASE_S, clock=self.lookout)
         self.redis.flushdb()
         self.client.runs.announce(SPEC.name, SPEC.to_json(), SPEC.to_json_0_1())
 

@@ -20,7 +20,7 @@ from storage.redis.runs import Runs
 from tests.scale.commands import Asked, asked
 from tests.scale.many_runs import recipe_of
 from tests.worker.serving import config_of, env_of
-from worker.app import PRIORITIES, broker_list, publish
+from worker.app import PRIORITIES, publish
 from worker.client import Client
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
@@ -73,7 +73,7 @@ def cost_among(services: LocalServices, *, leases: int, adoptions: int = 10) -> 
             with client.broker.acquire(block=True) as connection:
                 publish(client.app, RunRequest.of(record), record.queue, connection)
 
-        looks = Reconciler(redis, publish_again, patience_s=PATIENCE_S, broker_list=broker_list)
+        looks = Reconciler(redis, publish_again, patience_s=PATIENCE_S)
         looks.look()  # teaches Redis the scripts
         _measure_idle(redis, looks, cost)
         _measure_adoption(redis, looks, cost, victims)
@@ -95,7 +95,7 @@ def _measure_idle(redis: Redis, looks: Reconciler, cost: Cost) -> None:
 
 def _measure_adoption(redis: Redis, looks: Reconciler, cost: Cost, victims: list[Lease]) -> None:
     """One run after the other is left by its worker among the rest, and found by the next look."""
-    line = broker_list(LINE)
+    line = keys.broker_list(LINE)
     times, calls, server_s = [], Counter[str](), 0.0
     for number, lease in enumerate(victims):
         lease.release()
@@ -152,5 +152,5 @@ def _wait_in_line(redis: Redis, chunks: list[list[str]]) -> None:
         with redis.pipeline(transaction=False) as together:
             for run_id in run_ids:
                 Runs(together).create(_record(run_id))
-                together.lpush(broker_list(LINE), json.dumps({"headers": {"id": run_id}}))
+                together.lpush(keys.broker_list(LINE), json.dumps({"headers": {"id": run_id}}))
             together.execute()

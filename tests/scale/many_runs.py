@@ -17,7 +17,6 @@ from tests.chaos.judge import Judge, Verdict
 from tests.scale.commands import asked
 from tests.scale.fleet import cpu_s, fleet, logged
 from tests.worker.serving import PREFIX, WorkerProcess, config_of, env_of, request, undisturbed
-from worker.app import broker_list
 from worker.client import Client
 from worker.local.services import LocalServices
 
@@ -98,7 +97,7 @@ def _enqueue(client: Client, figures: RunFigures) -> list[str]:
 
 
 def _look_at_open_runs(client: Client, figures: RunFigures) -> None:
-    looks = Reconciler(client.redis, _never, patience_s=60.0, broker_list=broker_list)
+    looks = Reconciler(client.redis, _never, patience_s=60.0)
     with asked(client.redis) as counted:
         figures.recent_s = _median_s(client.list)
         figures.look_s = _median_s(looks.look)

@@ -18,6 +18,7 @@ from redis import Redis
 from core.protocol import Context
 from core.scripted import ScriptedModel
 from recipes.recipe import ImageSettings
+from storage import keys
 from storage.events import Started
 from storage.objects.s3 import S3Store
 from tests.worker.serving import (
@@ -31,7 +32,7 @@ from tests.worker.serving import (
     recipe,
     request,
 )
-from worker.app import PRIORITIES, app, broker_list
+from worker.app import PRIORITIES, app
 from worker.client import Client
 from worker.errors import RunFailed
 from worker.local.services import LocalServices
@@ -41,7 +42,7 @@ from worker.serve.runtime import WorkerRuntime
 from worker.settings import PROJECT
 
 DATABASE = 10
-LINE = broker_list("model.scripted|3")
+LINE = keys.broker_list("model.scripted|3")
 WORKER_SETTINGS = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
@@ -276,7 +277,7 @@ def test_everything_is_tested_on_the_oldest_redis_that_is_supported(redis_client
 def test_the_most_urgent_priority_is_the_lowest_number_of_redis(idle_client: Client) -> None:
     for priority in ("low", "normal", "high"):
         idle_client.submit(recipe(), priority=priority)
-    lines = [broker_list(f"model.scripted|{PRIORITIES[priority]}") for priority in ("high", "normal", "low")]
+    lines = [keys.broker_list(f"model.scripted|{PRIORITIES[priority]}") for priority in ("high", "normal", "low")]
     assert [idle_client.redis.llen(line) for line in lines] == [1, 1, 1]
     assert PRIORITIES["high"] < PRIORITIES["normal"] < PRIORITIES["low"]
 

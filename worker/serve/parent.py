@@ -2,12 +2,13 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from storage.redis.reconcile import Reconciler
-from worker.app import broker_list, publish_again
+from storage.redis.record import RunRecord
 from worker.serve.drain import DrainFlag
 from worker.serve.runtime import WorkerRuntime
 
@@ -17,14 +18,9 @@ log = logging.getLogger(__name__)
 class Parent:
     """The parent's own state; make it before the child is spawned, which finds the drain flag in its environment."""
 
-    def __init__(self, runtime: WorkerRuntime) -> None:
+    def __init__(self, runtime: WorkerRuntime, publish: Callable[[RunRecord], None]) -> None:
         self.drain = DrainFlag.create()
-        reconciler = Reconciler(
-            runtime.redis,
-            publish_again,
-            patience_s=runtime.config.lease_s,
-            broker_list=broker_list,
-        )
+        reconciler = Reconciler(runtime.redis, publish, patience_s=runtime.config.lease_s)
         self.watch = Watch(reconciler, interval_s=runtime.config.reconcile_interval_s)
 
     def stop(self) -> None:

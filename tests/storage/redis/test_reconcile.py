@@ -42,14 +42,18 @@ class Broker:
     def line(self) -> str:
         return keys.queue_slot(self.queue, 3)
 
+    @property
+    def messages(self) -> str:
+        return keys.broker_list(self.line)
+
     def submit(self, run_id: str, *, message: bool = True) -> None:
         record = RunRecord(run_id=run_id, document="a-recipe", queue=self.queue, queue_slot=self.line, submitted_at=1.0)
         assert Runs(self.redis).create(record)
         if message:
-            self.redis.lpush(self.queue, run_id)
+            self.redis.lpush(self.messages, run_id)
 
     def take(self) -> str:
-        taken = self.redis.rpop(self.queue)
+        taken = self.redis.rpop(self.messages)
         assert isinstance(taken, str)
         return taken
 
@@ -59,7 +63,7 @@ class Broker:
         except RequestError as error:  # as worker.app.publish_again does
             raise CorruptRecordError(str(error)) from error
         self.published.append(record.run_id)
-        self.redis.lpush(self.queue, record.run_id)
+        self.redis.lpush(self.messages, record.run_id)
 
 
 @pytest.fixture
@@ -74,7 +78,6 @@ def reconciler(broker: Broker, clock: Clock | None = None) -> Reconciler:
         broker.redis,
         broker.publish,
         patience_s=PATIENCE_S,
-        broker_list=lambda line: line.partition("|")[0],
         clock=clock or Clock(),
     )
 
