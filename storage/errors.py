@@ -1,4 +1,4 @@
-"""What can go wrong in storage: one family, told apart by what the caller should do."""
+"""The exceptions of storage: one family, one class for each thing that a caller can do."""
 
 
 class StorageError(Exception):

@@ -65,6 +65,8 @@ class Stored:
     path: Path
     name: str
     shape: tuple[int, ...]
+    size_bytes: int
+    """In the file, whose dtype may be another one than the network's."""
 
 
 class Checkpoint:
@@ -127,11 +129,16 @@ def _headers(path: Path) -> dict[str, Stored]:
     try:
         with safe_open(path, framework="pt") as file:
             return {
-                name: Stored(path=path, name=name, shape=tuple(file.get_slice(name).get_shape()))
+                name: _stored(path, name, file.get_slice(name))
                 for name in file.keys()  # noqa: SIM118 - a safetensors file is not a mapping
             }
     except (SafetensorError, OSError) as error:
         raise ModelFolderError(f"{path}: can't be read as safetensors: {error}") from error
+
+
+def _stored(path: Path, name: str, tensor: Any) -> Stored:  # noqa: ANN401 - safetensors has no type for it
+    shape, bits = tuple(tensor.get_shape()), int(tensor.get_dtype().lstrip("BFIU"))  # such as BF16, F32
+    return Stored(path=path, name=name, shape=shape, size_bytes=math.prod(shape) * bits // 8)
 
 
 def fill(
@@ -144,12 +151,12 @@ def fill(
     """
     parameters = list(network.named_parameters())
     dtype = network.dtype
-    total = sum(parameter.numel() for _, parameter in parameters) * dtype.itemsize
+    total = sum(checkpoint[name].size_bytes for name, _ in parameters)
     on_disk: dict[str, dict[str, str]] = {}
     done = 0
     with ExitStack() as files:
         readers = _Readers(files)
-        for name, parameter in parameters:
+        for name, _ in parameters:
             stored, device = checkpoint[name], device_of(name, device_map)
             if device == "disk":
                 dtype_name = str(dtype).removeprefix("torch.")
@@ -158,7 +165,7 @@ def fill(
                 value = readers.read(stored, device).to(dtype)
                 module, _, attribute = name.rpartition(".")
                 setattr(network.get_submodule(module), attribute, nn.Parameter(value, requires_grad=False))
-            done += parameter.numel() * dtype.itemsize
+            done += stored.size_bytes
             if on_progress is not None:
                 on_progress(done, total)
     return on_disk

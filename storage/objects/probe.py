@@ -38,6 +38,6 @@ def probe(store: ObjectStore, *, folder: str = "probe/", rounds: int = 2, writer
             if len(winners) != 1 or stored != b"writer %d" % winners[0]:
                 raise StoreRefusedError(
                     f"{store.address(key)}: {writers} writers created one object at once with If-None-Match: *, and "
-                    f"{len(winners)} were told they won (round {number + 1} of {rounds}); this store can't keep two "
+                    f"{len(winners)} of them succeeded (round {number + 1} of {rounds}); this store can't keep two "
                     "workers off one run. A store with conditional puts is needed (AWS S3, SeaweedFS 4.x)"
                 )

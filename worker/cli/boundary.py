@@ -8,10 +8,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-# ruff: noqa: PLC0415 - imported once there is an error, so that --help and completion are quick
+from worker.jobs.exact_numbers import exact_numbers
 
-MAX_EXACT = 2**53
-"""JSON readers that hold numbers as doubles, JavaScript and jq among them, round larger whole numbers."""
+# ruff: noqa: PLC0415 - imported once there is an error, so that --help and completion are quick
 
 
 class ExitCode(IntEnum):
@@ -52,17 +51,8 @@ def print_note(message: str) -> None:
 
 def print_json(data: object) -> None:
     """Print one line of JSON to stdout and flush it. Whole numbers above 2**53 become strings."""
-    sys.stdout.write(json.dumps(_exact(data), ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(exact_numbers(data), ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
-
-
-def _exact(data: object) -> object:
-    """`data` with each whole number that a double can't hold as a string."""
-    if isinstance(data, dict):
-        return {name: _exact(value) for name, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_exact(value) for value in data]
-    return str(data) if isinstance(data, int) and abs(data) > MAX_EXACT else data
 
 
 def _exit_codes() -> dict[type[Exception], ExitCode]:

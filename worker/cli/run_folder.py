@@ -1,6 +1,6 @@
 """A complete run in a local folder: its page, its images, and a contact sheet of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from recipes.recipe import TextItem
 from storage import keys
 from storage.figures import figures, image_name
-from storage.journal import Journal
+from storage.journal import Journal, Manifest
 from storage.objects.folder import FolderStore
+from storage.text_layout import missing_glyphs
+from worker.cli.boundary import print_note
 from worker.cli.sheets.run_sheet import run_sheet
+from worker.history.history import read_recipe, read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +29,18 @@ class RunFolder:
     sheet: Path
     images: Mapping[str, Path]
     """The selected ones, by their names."""
+    missing_glyphs: str = ""
+    """The characters of its texts that no font of this machine has; the sheet shows a placeholder for them."""
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data: absolute paths."""
         paths = {"folder": self.folder, "page": self.page, "contact_sheet": self.sheet}
         shown = {name: str(path.resolve()) if path else None for name, path in paths.items()}
-        return {**shown, "images": [str(image.resolve()) for image in self.images.values()]}
+        return {
+            **shown,
+            "missing_glyphs": self.missing_glyphs,
+            "images": [str(image.resolve()) for image in self.images.values()],
+        }
 
 
 def download(journal: Journal, folder: Path) -> Journal:
@@ -59,7 +69,13 @@ def complete_folder(journal: Journal, folder: Path) -> RunFolder:
             for figure in figures(manifest.artifacts)
             for image in figure.selected
         },
+        missing_glyphs=missing_glyphs("".join(_texts(journal, manifest))),
     )
+
+
+def _texts(journal: Journal, manifest: Manifest) -> Iterator[str]:
+    yield from (item.text for item in read_recipe(journal).context if isinstance(item, TextItem))
+    yield from (read_text(journal, artifact) for artifact in manifest.artifacts if artifact.kind == "text")
 
 
 def print_links(console: Console, run: RunFolder) -> None:
@@ -70,6 +86,9 @@ def print_links(console: Console, run: RunFolder) -> None:
     print_link(console, "contact sheet", run.sheet.resolve().as_uri())
     for name, image in run.images.items():
         print_link(console, name, image.resolve().as_uri())
+    if run.missing_glyphs:
+        packages = "install fonts that have them, such as fonts-noto-cjk and fonts-noto-color-emoji"
+        print_note(f"The contact sheet lacks the characters {run.missing_glyphs}: {packages}.")
 
 
 def print_link(console: Console, name: str, address: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from recipes.recipe import Recipe
 from storage import keys
 from storage.journal import Commit, Journal, Manifest, selected_images
+from worker.jobs.exact_numbers import exact_numbers
 
 
 def manifest_of(
@@ -41,5 +42,5 @@ def result_of(manifest: Manifest, journal: Journal) -> dict[str, Any]:
         "manifest": journal.address(keys.MANIFEST),
         "manifest_url": journal.url(keys.MANIFEST),
         "page_url": journal.url(keys.PAGE),
-        "artifacts": artifacts,
+        "artifacts": exact_numbers(artifacts),
     }

@@ -1,4 +1,4 @@
-"""The claim on a run: held while the work makes progress, and told by it what is to end the work."""
+"""The claim on a run: held while the work makes progress; its checkpoints end the work when it has to end."""
 
 import threading
 import time

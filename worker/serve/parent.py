@@ -24,7 +24,7 @@ class Parent:
         self.watch = Watch(reconciler, interval_s=runtime.config.reconcile_interval_s)
 
     def stop(self) -> None:
-        """End the last look for lost runs, and remove what the child was told by."""
+        """Stop the reconciler and remove the drain flag."""
         self.watch.stop()
         self.drain.remove()
 

@@ -45,7 +45,7 @@ def run(
         job: the resolved run, stored.
         model: what computes.
         journal: the run's folder: what was committed before is kept, what is missing is made.
-        reporter: told how the run goes.
+        reporter: learns how the run goes.
         claim: asked at each event, and while the run waits for the store, whether the run is to go on here.
         uploads: how far the uploads may lag behind.
 

@@ -95,6 +95,13 @@ def test_faults_come_as_json(shell: Shell) -> None:
     assert "judge" in fault["allowed"]
 
 
+def test_characters_that_no_font_has_are_named(shell: Shell) -> None:
+    shell.recipe("name: mine\ncontext:\n  - text: A cat \ue123 and a dog\n")  # a private character
+    result = shell("run", "mine.yaml", "--model", "scripted")
+    assert result.exit_code == 0, result.stderr
+    assert "The contact sheet lacks the characters \ue123: install fonts" in result.stderr
+
+
 def test_seeds_that_a_double_can_not_hold_are_strings_in_json(shell: Shell) -> None:
     def seed_of(seed: int) -> object:
         return json.loads(said(shell("show-recipe", "magical-forest", "--set", f"seed={seed}", "--json")))["seed"]
@@ -273,7 +280,7 @@ def test_a_run_on_real_weights(shell: Shell) -> None:
     shell.recipe("name: mine\ncontext:\n  - text: A large red circle at the center\nimage:\n  num_timesteps: 6\n")
     result = shell("run", "mine.yaml", "--model", str(PROJECT / "models" / "tiny-bagel"), "--json")
     (image,) = json.loads(said(result))["images"]
-    assert "model loaded: 35 MB" in result.stderr
+    assert "model loaded: 19 MB" in result.stderr
     with Image.open(image) as drawn:
         assert drawn.size == (64, 64)
 
