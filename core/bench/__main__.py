@@ -1,6 +1,7 @@
 """The command line of the benchmark: python -m core.bench --model_path models/tiny-bagel."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -106,8 +107,10 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _width_by_depth(given: str) -> tuple[int, int]:
+    if not re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", given):
+        raise argparse.ArgumentTypeError(f"{given!r} is not allowed; allowed: VARIATIONSxIMAGES, such as 2x3")
     width, _, depth = given.partition("x")
-    return _at_least(1)(width), _at_least(1)(depth)
+    return int(width), int(depth)
 
 
 def _parser() -> argparse.ArgumentParser:

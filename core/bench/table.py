@@ -17,7 +17,7 @@ tokens         tokens read into the KV cache
 decoded        tokens sampled, including the end token of each text
 velocity       velocity evaluations: one for each image, denoising step and guidance branch
 KV, RSS MiB    size of the KV cache and resident memory of the process at the end
-ratio          of the column to its left
+ratio          of the medians of the value to its left
 """
 
 

@@ -120,7 +120,7 @@ def test_a_model_without_defaults_draws_what_it_can(capsys: pytest.CaptureFixtur
 def test_a_bad_number_is_a_usage_error(capsys: pytest.CaptureFixture[str], options: tuple[str, str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--model_path", str(TINY), *options])
-    assert f"error: argument {options[0]}: " in capsys.readouterr().err
+    assert f"error: argument {options[0]}: {options[1]!r} is not allowed; allowed: " in capsys.readouterr().err
 
 
 def test_what_can_not_be_measured_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
