@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from core.bagel import Bagel
-from core.bench.rows import sequence_rows, stretch_rows, tree_rows, variation_rows, whole
+from core.bench.rows import run_usage, segment_rows, sequence_rows, tree_rows, variation_rows
 from core.bench.table import LEGEND, print_table
 from core.bench.usage import Meter
 from core.protocol import Context, Picture, Text
@@ -37,34 +37,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"error: {error}".replace("\n", "; ") + "\n")
         return 2
-    meter = Meter(model)
-    _print_setup(model, recipe, options.rounds)
-    whole(meter, recipe)  # warm-up: the first run also pays for lazy loading
-    sequences, last_images = sequence_rows(meter, recipe, options.images, options.rounds)
+    meter, rounds = Meter(model), options.rounds
+    _print_setup(model, recipe, rounds)
+    run_usage(meter, recipe)  # warm-up: the first run also pays for lazy loading
+    sequences, last_images = sequence_rows(meter, recipe, options.images, rounds)
     print_table("Sequences, by number of images; ratio to the first row", sequences)
-    print_table(
-        "Last image of each: from the end of the previous image (or the start); includes its texts and all tokens read",
-        last_images,
-    )
+    title = "Last image of each, since the previous image or the start; includes its texts and all tokens read"
+    print_table(title, last_images)
     picture = Picture(Image.new("RGB", model.size(Context(), recipe.image)))
     context = Context(items=(Text(PROMPT), picture, Text(REFINEMENT)))
-    variations = (
-        row
-        for count in options.variations
-        for row in variation_rows(meter, context, recipe.image, count, options.rounds)
-    )
+    variations = variation_rows(meter, context, recipe.image, options.variations, rounds)
     print_table("Variations of one image; ratio to separate runs", variations)
     if options.trees:
-        trees = (
-            row for width, depth in options.trees for row in tree_rows(meter, recipe, width, depth, options.rounds)
-        )
-        print_table(
-            "Trees, variations x images per path; ratio to a separate run for each path (one is measured)", trees
-        )
+        title = "Trees, variations x images per path; ratio to a separate run for each path (one is measured)"
+        print_table(title, tree_rows(meter, recipe, options.trees, rounds))
     if options.long:
         limit = "no limit" if long.max_context_items is None else f"at most {long.max_context_items} items"
-        title = f"One sequence of {options.long} images, one round, means per image; {limit} in the context"
-        print_table(title, stretch_rows(meter, long))
+        title = f"One sequence of {options.long} images, means per image; {limit} in the context"
+        print_table(title, segment_rows(meter, long, rounds))
     return 0
 
 
@@ -115,7 +105,9 @@ def _width_by_depth(given: str) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     count = _at_least(1)
-    parser = argparse.ArgumentParser(prog="python -m core.bench", description="Benchmark the engine on one model.")
+    prog = "python -m core.bench"
+    usage = f"{prog} --model_path MODEL_PATH [options]"
+    parser = argparse.ArgumentParser(prog=prog, usage=usage, description="Benchmark the engine on one model.")
     parser.add_argument("--model_path", type=Path, required=True, help="model folder in the official BAGEL layout")
     parser.add_argument("--images", type=count, nargs="+", default=LENGTHS, help="sequence lengths")
     parser.add_argument("--variations", type=count, nargs="+", default=VARIATIONS, help="batch sizes")

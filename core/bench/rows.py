@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import TypeAlias
 
 from core.bench.usage import Meter, Usage, total
 from core.events import ImageReady
@@ -10,7 +11,8 @@ from core.protocol import Context
 from core.sequence import run_sequence
 from recipes.recipe import ImageSettings, Recipe
 
-STRETCH_IMAGES = 5
+SEGMENT_IMAGES = 5
+Samples: TypeAlias = Sequence[Usage]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +20,8 @@ class Row:
     """One measured quantity, a sample for each round."""
 
     name: str
-    samples: tuple[Usage, ...]
-    baseline: tuple[Usage, ...]
+    samples: Samples
+    baseline: Samples
     """What the ratios compare with."""
 
     def values(self, field: str) -> list[float]:
@@ -30,7 +32,7 @@ class Row:
         return median(self.values(field))
 
     def ratio(self, field: str) -> float:
-        """Median by median of the baseline; 1 when both are 0."""
+        """Median by median of the baseline; 1 when the latter is 0."""
         base = median(getattr(sample, field) for sample in self.baseline)
         return self.median(field) / base if base else 1.0
 
@@ -46,7 +48,7 @@ def readings(meter: Meter, recipe: Recipe) -> Iterator[tuple[int, Usage]]:
             yield images, meter.read()
 
 
-def whole(meter: Meter, recipe: Recipe) -> Usage:
+def run_usage(meter: Meter, recipe: Recipe) -> Usage:
     """The usage of a run of `recipe`."""
     (_, start), *_, (_, end) = readings(meter, recipe)
     return end.since(start)
@@ -54,38 +56,33 @@ def whole(meter: Meter, recipe: Recipe) -> Usage:
 
 def sequence_rows(
     meter: Meter, recipe: Recipe, lengths: Sequence[int], rounds: int
-) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+) -> tuple[Sequence[Row], Sequence[Row]]:
     """A row for each whole sequence and a row for its last image; the baseline is the first length.
 
-    The last image starts when the previous image is final, so its texts and all tokens read for them are included.
+    The last image starts when the previous image is complete, so its texts and all tokens read for them are included.
     """
-    runs: list[list[list[Usage]]] = [[] for _ in lengths]
-    for _ in range(rounds):  # all lengths in each round, so that a busy minute does not distort one length alone
-        for images, found in zip(lengths, runs, strict=True):
-            found.append([usage for _, usage in readings(meter, replace(recipe, num_images=images))])
-    wholes = [(f"{n}", [run[-1].since(run[0]) for run in found]) for n, found in zip(lengths, runs, strict=True)]
-    lasts = [(f"{n} of {n}", [run[-1].since(run[-2]) for run in found]) for n, found in zip(lengths, runs, strict=True)]
-    return _rows(wholes, baseline=0), _rows(lasts, baseline=0)
-
-
-def _rows(named: Iterable[tuple[str, Sequence[Usage]]], *, baseline: int) -> tuple[Row, ...]:
-    """A row for each name and its samples; the one at `baseline` is what all are compared with."""
-    found = [(name, tuple(samples)) for name, samples in named]
-    return tuple(Row(name=name, samples=samples, baseline=found[baseline][1]) for name, samples in found)
+    recipes = [replace(recipe, num_images=images) for images in lengths]
+    # All lengths in each round, so that a short load on the machine does not distort one length alone.
+    runs = [[[usage for _, usage in readings(meter, one)] for one in recipes] for _ in range(rounds)]
+    by_length = list(zip(lengths, zip(*runs, strict=True), strict=True))
+    sequences = [(f"{n}", [run[-1].since(run[0]) for run in found]) for n, found in by_length]
+    last_images = [(f"{n} of {n}", [run[-1].since(run[-2]) for run in found]) for n, found in by_length]
+    return list(_rows(sequences)), list(_rows(last_images))
 
 
 def variation_rows(
-    meter: Meter, context: Context, settings: ImageSettings, variations: int, rounds: int
-) -> tuple[Row, ...]:
-    """Images from one context, as one batch and, the baseline, as separate runs; each starts from an empty cache."""
-    batches, runs = [], []
-    for _ in range(rounds):
-        batches.append(_drawn(meter, context, settings, range(variations)))
-        runs.append(total([_drawn(meter, context, settings, (seed,)) for seed in range(variations)]))
-    return _rows([(f"{variations}, one batch", batches), (f"{variations}, separate runs", runs)], baseline=1)
+    meter: Meter, context: Context, settings: ImageSettings, sizes: Sequence[int], rounds: int
+) -> Iterator[Row]:
+    """Images from one context, as separate runs (the baseline) and as one batch; each starts from an empty cache."""
+    for size in sizes:
+        runs, batches = [], []
+        for _ in range(rounds):
+            runs.append(total([_draw_usage(meter, context, settings, (seed,)) for seed in range(size)]))
+            batches.append(_draw_usage(meter, context, settings, range(size)))
+        yield from _rows([(f"{size}, separate runs", runs), (f"{size}, one batch", batches)])
 
 
-def _drawn(meter: Meter, context: Context, settings: ImageSettings, seeds: Sequence[int]) -> Usage:
+def _draw_usage(meter: Meter, context: Context, settings: ImageSettings, seeds: Sequence[int]) -> Usage:
     meter.model.forget()
     start = meter.read()
     for _ in meter.model.draw(context, settings, seeds=seeds):
@@ -93,28 +90,43 @@ def _drawn(meter: Meter, context: Context, settings: ImageSettings, seeds: Seque
     return meter.read().since(start)
 
 
-def tree_rows(meter: Meter, recipe: Recipe, width: int, depth: int, rounds: int) -> tuple[Row, ...]:
-    """A tree of `width` variations and `depth` images per path and, the baseline, a separate run for each path.
+def tree_rows(meter: Meter, recipe: Recipe, trees: Sequence[tuple[int, int]], rounds: int) -> Iterator[Row]:
+    """Trees of (variations, images per path), each after a separate run for each of its paths, the baseline.
 
     The baseline is one measured path, its time and counts multiplied by the number of paths; its memory is not.
     """
-    path = replace(recipe, num_images=depth)
-    tree = replace(path, variations_per_image=width, select="tree")
-    trees, runs = [], []
-    for _ in range(rounds):
-        trees.append(whole(meter, tree))
-        runs.append(whole(meter, path).scaled(width**depth))
-    return _rows([(f"{width}x{depth}, tree", trees), (f"{width}x{depth}, {width**depth} runs", runs)], baseline=1)
+    for width, depth in trees:
+        path = replace(recipe, num_images=depth)
+        tree = replace(path, variations_per_image=width, select="tree")
+        runs, whole_trees = [], []
+        for _ in range(rounds):
+            runs.append(run_usage(meter, path).scaled(width**depth))
+            whole_trees.append(run_usage(meter, tree))
+        yield from _rows([(f"{width}x{depth}, {width**depth} runs", runs), (f"{width}x{depth}, tree", whole_trees)])
 
 
-def stretch_rows(meter: Meter, recipe: Recipe, images: int = STRETCH_IMAGES) -> Iterator[Row]:
-    """One run of `recipe`: means per image over each `images` images, as they are final; the baseline is the first."""
+def segment_rows(meter: Meter, recipe: Recipe, rounds: int, images: int = SEGMENT_IMAGES) -> Iterator[Row]:
+    """Runs of `recipe`: means per image over each `images` images; the baseline is the first segment.
+
+    The rows of the last round's run are yielded as soon as they are measured.
+    """
+    earlier = [[usage for _, usage in _segments(meter, recipe, images)] for _ in range(rounds - 1)]
+    segments = enumerate(_segments(meter, recipe, images))
+    return _rows((name, [*(run[place] for run in earlier), usage]) for place, (name, usage) in segments)
+
+
+def _segments(meter: Meter, recipe: Recipe, images: int) -> Iterator[tuple[str, Usage]]:
     ahead = readings(meter, recipe)
     first, start = next(ahead)
-    baseline: tuple[Usage, ...] = ()
     for last, end in ahead:
         if last - first >= images or last == recipe.num_images:
-            samples = (end.since(start).scaled(1 / (last - first)),)
-            baseline = baseline or samples
-            yield Row(name=f"{first + 1} to {last}", samples=samples, baseline=baseline)
+            yield f"{first + 1} to {last}", end.since(start).scaled(1 / (last - first))
             first, start = last, end
+
+
+def _rows(named: Iterable[tuple[str, Samples]]) -> Iterator[Row]:
+    """A row for each name and its samples; the baseline is the first."""
+    baseline: Samples = ()
+    for name, samples in named:
+        baseline = baseline or samples
+        yield Row(name=name, samples=samples, baseline=baseline)

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.bench.__main__ import main
-from core.bench.rows import Row, sequence_rows
+from core.bench.rows import Row, segment_rows, sequence_rows
 from core.bench.table import NAME_WIDTH
 from core.bench.usage import Meter, Usage, total
 from core.cost import velocity_evaluations
@@ -68,9 +69,17 @@ def test_the_last_image_includes_its_texts_and_what_is_read_for_it() -> None:
         assert last.median(field) == two.median(field) - one.median(field) > 0, field
 
 
+def test_every_segment_of_a_long_sequence_is_measured_in_every_round() -> None:
+    rows = list(segment_rows(Meter(load("tiny")), replace(GREEDY, num_images=3), rounds=2, images=2))
+    assert [row.name for row in rows] == ["1 to 2", "3 to 3"]
+    for row in rows:
+        assert len(row.samples) == 2
+        assert set(row.values("velocity_evaluations")) == {velocity_evaluations(GREEDY.image)}, "means per image"
+
+
 def test_a_row_is_the_median_of_its_rounds() -> None:
-    rounds = tuple(usage(wall_s=seconds) for seconds in (9.0, 1.0, 2.0))
-    row = Row(name="any", samples=rounds, baseline=tuple(one.scaled(2) for one in rounds))
+    rounds = [usage(wall_s=seconds) for seconds in (9.0, 1.0, 2.0)]
+    row = Row(name="any", samples=rounds, baseline=[one.scaled(2) for one in rounds])
     assert (row.median("wall_s"), row.ratio("wall_s"), row.ratio("kv_bytes")) == (2.0, 0.5, 1.0)
 
 
@@ -81,7 +90,7 @@ def test_separate_runs_add_up() -> None:
 
 def test_a_batch_reads_and_holds_its_context_once(capsys: pytest.CaptureFixture[str]) -> None:
     _, _, rows = printed(capsys, "--variations", "1", "3")
-    assert list(rows) == ["1, one batch", "1, separate runs", "3, one batch", "3, separate runs"]
+    assert list(rows) == ["1, separate runs", "1, one batch", "3, separate runs", "3, one batch"]
     for name, share in (("1, one batch", "1.00"), ("3, one batch", "0.33")):
         assert rows[name][7] == share, "tokens read"
         assert rows[name][11] == share, "memory of keys and values"
@@ -91,7 +100,7 @@ def test_a_batch_reads_and_holds_its_context_once(capsys: pytest.CaptureFixture[
 
 def test_trees_and_a_long_sequence_are_measured_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     *_, trees, long = printed(capsys, "--trees", "2x2", "--long", "7", "--max_context_items", "4")
-    assert list(trees) == ["2x2, tree", "2x2, 4 runs"]
+    assert list(trees) == ["2x2, 4 runs", "2x2, tree"]
     assert 0.25 < float(trees["2x2, tree"][7]) < 0.5, "tokens read by a tree, of those that its 4 paths read"
     assert trees["2x2, tree"][11] == "1.00", "the memory of a tree's keys and values is that of one path"
     assert list(long) == ["1 to 5", "6 to 7"]

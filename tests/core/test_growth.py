@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.bagel import Bagel
-from core.bench.rows import readings, stretch_rows, whole
+from core.bench.rows import readings, run_usage, segment_rows
 from core.bench.usage import Meter
 from core.protocol import Context, Denoising, Drawn
 from core.sequence import run_sequence
@@ -33,7 +33,7 @@ def model() -> Bagel:
 
 
 def test_the_memory_and_the_tokens_of_an_image_stay_as_they_are(model: Bagel) -> None:
-    first, *later = stretch_rows(Meter(model), LONG, images=6)
+    first, *later = segment_rows(Meter(model), LONG, rounds=1, images=6)
     assert [row.name for row in later] == ["7 to 12", "13 to 18", "19 to 24"]
     assert {row.median("kv_bytes") for row in later} == {later[0].median("kv_bytes")}
     # An image brings three items: itself, a refinement and a thought. Each is read once, and once more at most, since
@@ -43,7 +43,7 @@ def test_the_memory_and_the_tokens_of_an_image_stay_as_they_are(model: Bagel) ->
 
 
 def test_one_that_keeps_all_grows_without_end(model: Bagel) -> None:
-    first, *_, last = stretch_rows(Meter(model), replace(LONG, max_context_items=None), images=6)
+    first, *_, last = segment_rows(Meter(model), replace(LONG, max_context_items=None), rounds=1, images=6)
     assert last.median("kv_bytes") > 2 * first.median("kv_bytes")
 
 
@@ -53,7 +53,7 @@ def test_a_tree_takes_the_memory_of_one_path(model: Bagel) -> None:
     meter = Meter(model)
     *_, (images, _) = readings(meter, tree)
     assert images == 2 + 4 + 8
-    assert whole(meter, tree).kv_bytes <= whole(meter, path).kv_bytes
+    assert run_usage(meter, tree).kv_bytes <= run_usage(meter, path).kv_bytes
 
 
 class Checked:
