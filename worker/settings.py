@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     max_batch: Annotated[int, Ge(1)] = 8
     """How many variations are generated in one batch. Fewer need less memory and change images only within rounding."""
     cache_dir: Path = Field(default_factory=_cache_dir)
-    """Folder that keeps the hashes of the model's files, so that a start does not read all weights to hash them."""
+    """Folder that keeps the hashes of the model's files, so that a start does not read all weights to hash them.
+    Default: autosequence in $XDG_CACHE_HOME or ~/.cache."""
     recipes: Path = PROJECT / "recipes"
     """Folder of the recipes that can be submitted by name."""
 
