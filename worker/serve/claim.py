@@ -11,7 +11,7 @@ from core.events import Event, StepStarted
 from storage.redis.lease import Lease, LeaseLost
 from storage.redis.runs import Runs
 from storage.retry import RetryPolicy
-from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
+from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack
 from worker.serve.drain import DrainFlag
 from worker.settings import Settings
 
@@ -94,8 +94,7 @@ class Claim:
     ) -> None:
         self._left.set()
         self._store_calls.shutdown(wait=False)
-        # A run that this worker can't continue waits a little, so that another worker may be the next to get it.
-        self.lease.release(delay_s=self._config.lease_s if isinstance(error, RunNotServable) else 0.0)
+        self.lease.release()
 
     def checkpoint(self, event: Event | None = None) -> None:
         """Renew what keeps the run ours when it is time to, and raise what is to end it here.
