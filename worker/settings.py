@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     s3_bucket: str = "autosequence"
     """Bucket for all runs."""
     s3_prefix: str = "runs"
-    """Prefix of all objects: a run is stored under <prefix>/<run id>/."""
+    """Prefix of all objects: a run is stored under `<prefix>/<run id>/`."""
     s3_public_endpoint: str | None = None
     """URL of the S3 server for browsers, if it differs from s3_endpoint. URLs are presigned for this endpoint."""
     s3_public_url: str | None = None
