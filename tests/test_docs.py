@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from core.model_folder import fingerprint, read_spec
 from core.plan import plan
-from recipes.defaults import image_defaults
 from recipes import recipe as recipe_module
+from recipes.defaults import image_defaults
 from recipes.fields import allowed
 from recipes.load import load
 from recipes.recipe import ImageSettings, JudgeSettings, OutputSettings, Recipe, Retry, TextSettings
