@@ -1,6 +1,8 @@
 """The documentation says what the program does: its recipes load, its Python runs, its names exist."""
 
+import ast
 import contextlib
+import inspect
 import io
 import re
 from dataclasses import MISSING, fields
@@ -9,17 +11,20 @@ from typing import Any
 
 import pytest
 import typer
+from pydantic import SecretStr
 
-from core.model_folder import read_spec
+from core.model_folder import fingerprint, read_spec
 from core.plan import plan
+from recipes import recipe as recipe_module
 from recipes.defaults import image_defaults
 from recipes.fields import allowed
 from recipes.load import load
 from recipes.recipe import ImageSettings, JudgeSettings, OutputSettings, Recipe, Retry, TextSettings
 from storage import event_schema
 from storage.events import EVENTS
+from worker import settings as worker_settings
 from worker.cli.main import app
-from worker.settings import Settings
+from worker.settings import PROJECT, Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -28,9 +33,13 @@ PAGES = [
     ROOT / "docs" / "events.md",
     ROOT / "docs" / "traps.md",
     ROOT / "docs" / "measured.md",
+    ROOT / "docs" / "architecture.md",
     ROOT / "models" / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
 ]
 GUIDE = PAGES[1].read_text()
+ARCHITECTURE = PAGES[5].read_text()
 TEXT = "\n".join(page.read_text() for page in PAGES) + (ROOT / ".env.example").read_text()
 
 SETTING = re.compile(r"AUTOSEQ_[A-Z0-9_]+")
@@ -113,8 +122,26 @@ def documented_fields() -> dict[str, list[str]]:
     return found
 
 
+def docstrings(module: Any, kind: str) -> dict[str, str]:
+    """The docstrings of a class's attributes, each as one line."""
+    found: dict[str, str] = {}
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ClassDef) and node.name == kind:
+            for field, text in zip(node.body, node.body[1:], strict=False):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as words)):
+                        found[name] = " ".join(words.split())
+    return found
+
+
 def test_the_guide_has_every_field_of_a_recipe() -> None:
     assert documented_fields().keys() == FIELDS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS))
+def test_a_field_means_in_the_guide_what_it_means_in_the_code(name: str) -> None:
+    group, _, field = name.rpartition(".")
+    assert documented_fields()[name][-1] == docstrings(recipe_module, KINDS[group].__name__)[field]
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS))
@@ -152,7 +179,59 @@ def test_the_guide_names_every_event_of_a_run() -> None:
 def test_settings_and_their_documentation_are_the_same() -> None:
     real = {f"AUTOSEQ_{name.upper()}" for name in Settings.model_fields}
     assert set(SETTING.findall(TEXT)) == real
-    assert {name for first, *_ in rows(section("Deployment")) for name in SETTING.findall(first)} == real
+
+
+def default_text(name: str) -> str:
+    """The default of a setting as the guide has it; empty where the setting's docstring says what it is."""
+    value = Settings.model_fields[name].default
+    match value:
+        case bool():
+            return str(value).lower()
+        case SecretStr():
+            return value.get_secret_value()
+        case str() | Path() if str(value).startswith(str(PROJECT)):
+            return Path(value).relative_to(PROJECT).as_posix()
+        case ():
+            return "[]"
+        case int() | float():
+            return f"{value:.0f}"
+    return str(value) if isinstance(value, str) else ""
+
+
+def settings_rows() -> list[list[str]]:
+    """The table of settings, from the code."""
+    meanings = docstrings(worker_settings, "Settings")
+    return [[f"`AUTOSEQ_{name.upper()}`", default_text(name), meanings[name]] for name in Settings.model_fields]
+
+
+def test_the_table_of_settings_is_current() -> None:
+    assert [row for row in rows(section("Deployment")) if row[0].startswith("`AUTOSEQ_")] == settings_rows()
+
+
+def command_rows() -> list[list[str]]:
+    """The table of commands, from their help."""
+    commands = typer.main.get_group(app).commands
+    texts = {name: inspect.cleandoc(command.help or "").split("\n\n")[0] for name, command in commands.items()}
+    return [[f"`autoseq {name}`", text.replace("\n", " ")] for name, text in texts.items()]
+
+
+def test_the_table_of_commands_is_current() -> None:
+    assert [row for row in rows(section("The command line")) if row[0].startswith("`autoseq ")] == command_rows()
+
+
+def test_the_guide_pins_the_model_of_the_repository() -> None:
+    assert re.findall("^model_sha256: (.+)$", GUIDE, re.MULTILINE) == [fingerprint(ROOT / "models" / "tiny-bagel")]
+
+
+def test_the_architecture_has_every_script() -> None:
+    scripts = {path.stem for path in (ROOT / "storage" / "redis" / "lua").glob("*.lua")}
+    assert {first.strip("`") for first, *_ in rows(ARCHITECTURE)} >= scripts
+
+
+def test_the_architecture_names_only_what_exists() -> None:
+    paths = re.findall(r"`((?:worker|core|storage|recipes|tests|tools|docs)/[\w./-]*)`", ARCHITECTURE)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_every_command_that_is_named_exists_and_every_command_is_named() -> None:

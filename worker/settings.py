@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     s3_bucket: str = "autosequence"
     """Bucket for all runs."""
     s3_prefix: str = "runs"
-    """Prefix of all objects: a run is stored under <prefix>/<run id>/."""
+    """Prefix of all objects: a run is stored under `<prefix>/<run id>/`."""
     s3_public_endpoint: str | None = None
     """URL of the S3 server for browsers, if it differs from s3_endpoint. URLs are presigned for this endpoint."""
     s3_public_url: str | None = None
@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     max_batch: Annotated[int, Ge(1)] = 8
     """How many variations are generated in one batch. Fewer need less memory and change images only within rounding."""
     cache_dir: Path = Field(default_factory=_cache_dir)
-    """Folder that keeps the hashes of the model's files, so that a start does not read all weights to hash them."""
+    """Folder that keeps the hashes of the model's files, so that a start does not read all weights to hash them.
+    Default: autosequence in $XDG_CACHE_HOME or ~/.cache."""
     recipes: Path = PROJECT / "recipes"
     """Folder of the recipes that can be submitted by name."""
 
