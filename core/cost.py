@@ -74,9 +74,7 @@ class _Ledger:
         self.items.setdefault(step.number, item)
         if isinstance(step, Write | Draw):
             self.seen = step.context
-        context = self.system_tokens + item + sum(self.items[number] for number in step.context)
-        if isinstance(step, Evict):
-            context -= sum(self.items[number] for number in step.dropped)
+        context = self.system_tokens + sum(self.items[number] for number in step.after)
         kv_values = context * self.spec.kv_values_per_token
         return StepCost(step=step, new_tokens=new, context_tokens=context, kv_values=kv_values, forward_passes=passes)
 

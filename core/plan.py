@@ -30,6 +30,11 @@ class Read:
     role: Literal["initial", "refinement"]
     item: ContextItem
 
+    @property
+    def after(self) -> tuple[int, ...]:
+        """The context after the step."""
+        return (*self.context, self.number)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Write:
@@ -43,6 +48,11 @@ class Write:
     role: Literal["thinking", "refinement"]
     instruction: str | None = None
     """An instruction that is in the context only while this text is written."""
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """The context after the step."""
+        return (*self.context, self.number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +79,11 @@ class Draw:
         """The number of the selected image in contexts: that of the first attempt."""
         return self.number - self.attempt
 
+    @property
+    def after(self) -> tuple[int, ...]:
+        """The context after the step."""
+        return (*self.context, self.item)
+
     def branch(self, variation: int) -> Path:
         """The path that identifies a variation: that of its branch, or just its number, and () for the first."""
         if self.forks:
@@ -87,6 +102,11 @@ class Evict:
     context: tuple[int, ...] = ()
     dropped: tuple[int, ...]
     """The numbers of the steps whose items are evicted."""
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """The context after the step."""
+        return tuple(number for number in self.context if number not in self.dropped)
 
 
 Step: TypeAlias = Read | Write | Draw | Evict
@@ -205,7 +225,7 @@ class _Planner:
             return
         room = limit - self.pinned
         kept = max(room // 2, min(room, SHORTEST_MEMORY))
-        pinned, others = branch.context[: self.pinned], branch.context[self.pinned :]
-        dropped, latest = others[:-kept], others[-kept:]
-        yield Evict(number=next(self.numbers), path=branch.path, context=branch.context, dropped=dropped)
-        branch.context = pinned + latest
+        dropped = branch.context[self.pinned : -kept]
+        step = Evict(number=next(self.numbers), path=branch.path, context=branch.context, dropped=dropped)
+        branch.context = step.after
+        yield step

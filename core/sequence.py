@@ -89,9 +89,9 @@ class _Interpreter:
 
     def context_after(self, step: Step) -> Context:
         """The context after `step`."""
-        number = step.item if isinstance(step, Draw) else step.number
+        number = step.after[-1]
         path = list(self.drawn[number])[-1] if number in self.drawn else step.path
-        return self._context((*step.context, number), path)
+        return self._context(step.after, path)
 
     def restore(self, step: Step, made: StepOutput) -> None:
         """Restore the output of a step that is already done."""
@@ -215,9 +215,8 @@ class _Interpreter:
 
 def _uses(step: Step) -> tuple[int, ...]:
     """The numbers of the steps whose items `step` uses or produces."""
-    if isinstance(step, Draw):
-        return (*step.context, step.item, step.shows)
-    return (*step.context, step.number)
+    shows = (step.shows,) if isinstance(step, Draw) else ()
+    return (*step.context, *step.after, *shows)
 
 
 def _branch(step: Draw, variation: Variation) -> Path:

@@ -25,7 +25,6 @@ from storage.objects import ObjectStore
 from storage.records import TOLERANT, read_record, record_json
 
 Role: TypeAlias = Literal["thinking", "refinement", "image"]
-StepKind: TypeAlias = Literal["read", "write", "draw", "skip", "forget"]
 T = TypeVar("T")
 
 JSON = "application/json"
@@ -80,7 +79,8 @@ class Commit:
 
     run_id: str
     step: int
-    kind: StepKind
+    kind: str
+    """That of the step in the plan, or `skip` for an attempt at an image in which none was drawn again."""
     artifacts: tuple[Artifact, ...] = ()
     recipe_sha256: str
 

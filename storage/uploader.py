@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storage.errors import StoreUnavailableError
-from storage.journal import Artifact, Commit, Journal, StepKind
+from storage.journal import Artifact, Commit, Journal
 from storage.retry import RetryPolicy
 from storage.spool import Spool, SpooledBytes
 
@@ -42,7 +42,7 @@ class PendingStep:
     """A finished step that is yet to be stored."""
 
     step: int
-    kind: StepKind
+    kind: str
     objects: tuple[PendingObject, ...] = ()
 
     @property

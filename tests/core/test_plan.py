@@ -1,5 +1,7 @@
 """The plan holds the rules of a sequence."""
 
+from itertools import pairwise
+
 from core.plan import Draw, Evict, Read, Step, Write, plan
 from recipes.recipe import ImageItem, Recipe, Retry, TextItem
 
@@ -193,3 +195,11 @@ def test_an_image_is_to_show_the_last_text_that_is_no_thought() -> None:
         (Read, "refinement"),
         (Write, "refinement"),
     ]
+
+
+def test_a_step_continues_from_the_context_after_the_one_before() -> None:
+    steps = plan(recipe(num_images=5, think=True, max_context_items=4, retry=Retry(below=0.5, times=1)))
+    assert any(isinstance(step, Evict) for step in steps)
+    further = {step.number for step in steps if isinstance(step, Draw) and step.attempt}
+    for before, step in pairwise(steps):
+        assert step.context == (before.context if step.number in further else before.after)

@@ -117,6 +117,8 @@ def _act(step: Step) -> str:
             return _drawing(step)
         case Evict(dropped=dropped):
             return f"forget the items of steps {', '.join(map(str, dropped))}"
+        case _:
+            return step.kind
 
 
 def _drawing(step: Draw) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.plan import Draw, Evict, Path, Read, Step, Write, plan
+from core.plan import Draw, Path, Read, Step, Write, plan
 from recipes.recipe import MAX_TEXT_CHARS, ContextItem, ImageItem, Recipe, TextItem
 from storage import keys
 from storage.errors import ObjectNotFoundError, RunNotFoundError
@@ -70,11 +70,9 @@ class History:
             path: the branch, with the selected variation.
             drawn: the image to continue from, when `step` drew some.
         """
-        dropped = step.dropped if isinstance(step, Evict) else ()
-        before = tuple(self._item(number, path) for number in step.context if number not in dropped)
-        if drawn is not None:
-            return (*before, self._picture(drawn))
-        return before if isinstance(step, Evict) else (*before, self._item(step.number, path))
+        if drawn is None:
+            return tuple(self._item(number, path) for number in step.after)
+        return (*(self._item(number, path) for number in step.context), self._picture(drawn))
 
     def _item(self, number: int, path: Path) -> ContextItem:
         step = self.steps[number - 1]
@@ -89,7 +87,7 @@ class History:
                 last = [one for one in self.steps if isinstance(one, Draw) and one.item == number][-1]
                 kept = self.kept(last)
                 return self._picture(kept[path[len(step.path)]] if step.forks else next(iter(kept.values())))
-            case Evict():
+            case _:
                 raise ValueError(f"{self.place(number)}: leaves no item")
 
     def _picture(self, drawn: Artifact) -> ImageItem:

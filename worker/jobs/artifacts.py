@@ -8,13 +8,13 @@ from functools import partial
 
 from PIL import Image
 
-from core.events import Evicted, ImageReady, ItemRead, Skipped, StepEnded, TextReady, Variation
+from core.events import ImageReady, Skipped, StepEnded, TextReady, Variation
 from core.plan import Draw, Path, Read, Step, Write
 from core.sequence import StepOutput, derive_seed
 from recipes.recipe import Recipe, TextItem
 from storage import keys, png
 from storage.errors import CorruptRecordError
-from storage.journal import Artifact, Commit, Journal, Role, StepKind
+from storage.journal import Artifact, Commit, Journal, Role
 from storage.uploader import PendingObject, PendingStep
 from worker.jobs.job import Job
 
@@ -43,7 +43,7 @@ def expected_artifacts(step: Step, recipe: Recipe) -> tuple[Artifact, ...]:
 def expected_commit(step: Step, recipe: Recipe, found: Commit) -> Commit:
     """The commit of `step` as it has to be where `found` is: the same but for what contradicts the recipe."""
     expected = expected_artifacts(step, recipe)
-    kind: StepKind = step.kind
+    kind: str = step.kind
     if isinstance(step, Draw) and step.attempt:  # the scores decide which variations are drawn again, if any
         kind = "skip" if found.kind == "skip" else kind
         again = {artifact.variation for artifact in found.artifacts} if kind == "draw" else set()
@@ -82,7 +82,7 @@ def pending_step(job: Job, ended: StepEnded) -> PendingStep:
             return PendingStep(step=step.number, kind=step.kind, objects=objects)
         case Skipped():
             return PendingStep(step=step.number, kind="skip")
-        case ItemRead() | Evicted():
+        case _:
             return PendingStep(step=step.number, kind=step.kind)
 
 
