@@ -170,9 +170,9 @@ def step_text(step: int, role: str, branch: Sequence[int] = ()) -> str:
     return f"steps/{step:03d}-{_role(role)}{_variations(branch)}.txt"
 
 
-def step_image(step: int, branch: Sequence[int] = ()) -> str:
+def step_image(step: int, branch: Sequence[int] = (), extension: str = "png") -> str:
     """An image of a step: steps/004-image.png; a variation steps/004-image.v1.png, on a branch with its whole path."""
-    return f"steps/{step:03d}-image{_variations(branch)}.png"
+    return f"steps/{step:03d}-image{_variations(branch)}.{_role(extension)}"
 
 
 def commit(step: int) -> str:

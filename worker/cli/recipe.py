@@ -26,7 +26,7 @@ def recipe_from(
         str,
         typer.Argument(
             metavar="RUN|IMAGE",
-            help="Run id, a unique prefix of it, or a PNG file that a run generated.",
+            help="Run id, a unique prefix of it, or an image file that a run generated.",
             autocompletion=run_ids,
         ),
     ],
@@ -40,13 +40,14 @@ def recipe_from(
     ] = None,
 ) -> None:
     """Print the exact recipe of a run, or of the run that generated an image, ready to submit again."""
+    from storage.image_formats import FORMATS
     from worker.client import Client
     from worker.history.provenance import provenance_of_picture, provenance_of_run
 
     if out and download:
         raise typer.BadParameter("--out and --download can't be used together")
     with Client(settings_for()) as client:
-        if "/" in source or source.endswith(".png") or Path(source).is_file():
+        if "/" in source or Path(source).suffix[1:] in FORMATS or Path(source).is_file():
             found, claim = provenance_of_picture(Path(source), client.journal)
             which = f", variation {claim.variation}" if claim.variation else ""
             print_note(f"{source}: step {claim.step}{which} of run {claim.run_id}, generated with seed {claim.seed}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from recipes.canonical import to_document
 from recipes.load import read
@@ -12,8 +12,9 @@ from recipes.recipe import ImageItem, Recipe
 from recipes.render_yaml import render_yaml
 from recipes.variables import escaped
 from storage.errors import InvalidNameError, ObjectNotFoundError, RunNotFoundError
+from storage.image_formats import NAMES, metadata_of, open_image
 from storage.journal import Journal
-from storage.png import PngProvenance, text_chunks
+from storage.png import PngProvenance
 from worker.history.history import find_recipe
 from worker.jobs.inputs import InputError, checked
 from worker.jobs.stored_recipe import StoredRecipe
@@ -102,10 +103,10 @@ def provenance_of_picture(file: Path, journal_of: Callable[[str], Journal]) -> t
 def read_png_provenance(file: Path) -> PngProvenance:
     """What the image in a file says of itself. Raises ProvenanceError, OSError."""
     try:
-        with file.open("rb") as content, Image.open(content, formats=["PNG"]) as image:
-            chunks = text_chunks(image)
+        with open_image(file) as image:
+            chunks = metadata_of(image)
     except (UnidentifiedImageError, SyntaxError, ValueError):  # what Pillow raises of other and of damaged files
-        raise ProvenanceError(f"{file}: is no PNG picture; only those that a run left name their recipe") from None
+        raise ProvenanceError(f"{file}: is no {NAMES} picture; only those that a run left name their recipe") from None
     try:
         return PngProvenance.from_chunks(chunks)
     except ValueError:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from core.plan import Step, plan
 from recipes.canonical import canonical_json, to_document
 from recipes.fields import known
 from storage import keys, png
 from storage.errors import CorruptRecordError, ObjectNotFoundError, RunNotFoundError
+from storage.image_formats import NAMES, metadata_of, open_image
 from storage.journal import Artifact, Commit, Journal, ModelRecord
 from worker.jobs.artifacts import expected_commit, png_provenance
 from worker.jobs.result import manifest_of
@@ -187,11 +188,11 @@ class _Inspector:
     def _picture(self, artifact: Artifact, data: bytes, commit: Commit) -> None:
         """Whether an image whose bytes are those of its commit can be decoded and names its provenance."""
         try:
-            with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            with open_image(io.BytesIO(data)) as image:
                 image.load()
-                size, chunks = image.size, png.text_chunks(image)
+                size, chunks = image.size, metadata_of(image)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            self._flaw(artifact.key, f"is no PNG image: {error}")
+            self._flaw(artifact.key, f"is no {NAMES} image: {error}")
             return
         if size != (artifact.width, artifact.height):
             self._flaw(artifact.key, f"is {size} pixels, its commit says {(artifact.width, artifact.height)}")

@@ -14,6 +14,7 @@ from core.sequence import StepOutput, derive_seed
 from recipes.recipe import Recipe, TextItem
 from storage import keys, png
 from storage.errors import CorruptRecordError
+from storage.image_formats import FORMATS
 from storage.journal import Artifact, Commit, Journal, Role
 from storage.uploader import PendingObject, PendingStep
 from worker.jobs.job import Job
@@ -164,8 +165,8 @@ def _image(step: Draw, variation: int, recipe: Recipe) -> Artifact:
         role="image",
         step=step.number,
         path=dotted(branch) if step.forks else "",
-        key=keys.step_image(step.number, branch),
-        content_type=png.CONTENT_TYPE,
+        key=keys.step_image(step.number, branch, recipe.output.format),
+        content_type=FORMATS[recipe.output.format].content_type,
         index=step.index,
         variation=variation,
         attempt=step.attempt,
@@ -187,7 +188,7 @@ def _pending_image(job: Job, expected: Artifact, variation: Variation) -> Pendin
     chunks = png_provenance(job.run_id, about, job.recipe_sha256, job.model_sha256).to_chunks()
     return PendingObject(
         about=about,
-        encode=partial(png.encode_png, image, chunks),
+        encode=partial(FORMATS[job.recipe.output.format].encode, image, chunks),
         size_estimate=image.width * image.height * len(image.getbands()),
     )
 

@@ -12,6 +12,7 @@ from storage import keys
 from storage.journal import Artifact, Commit, Journal, Manifest
 from storage.page import render_page
 from storage.thumbnails import thumbnail
+from worker.jobs.artifacts import expected_artifacts
 from worker.jobs.job import Job
 
 
@@ -32,8 +33,9 @@ class PageBuilder:
             case TextReady(step=step, role=role, text=text):
                 self._texts[keys.step_text(step.number, role, step.path)] = text
             case ImageReady(step=draw, variations=variations):
+                artifacts = expected_artifacts(draw, self._job.recipe)
                 for one in variations:
-                    self._add_image(keys.step_image(draw.number, draw.branch(one.number)), one.image)
+                    self._add_image(artifacts[one.number].key, one.image)
 
     def add_restored(self, commit: Commit, output: StepOutput) -> None:
         """Take what a committed step made, as far as it was read to continue from it."""
