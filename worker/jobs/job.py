@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.plan import plan
+from core.plan import Draw, plan
 from recipes.canonical import canonical_json, fingerprint_of, to_document
 from recipes.faults import Fault, RecipeError
 from recipes.load import Given, find, read
@@ -40,11 +40,11 @@ class Job:
 
     def sizes_at(self, number: int) -> str:
         """What decides how much memory the step `number` takes, for an error message."""
-        items = len(plan(self.recipe)[max(number, 1) - 1].context)
+        step = plan(self.recipe)[max(number, 1) - 1]
         image = self.recipe.image
         size = f"{image.width} x {image.height} pixels" if image.width else "images of the size of the last"
-        together = f", {self.recipe.variations_per_image} at once" if self.recipe.variations_per_image > 1 else ""
-        return f"at step {number} with {items} context items and {size}{together}"
+        together = f", {step.variations} at once" if isinstance(step, Draw) and step.variations > 1 else ""
+        return f"at step {number} with {len(step.context)} context items and {size}{together}"
 
 
 def resolve(request: RunRequest, spec: ModelSpec, *, recipes: Path, sources: Sources) -> Job:

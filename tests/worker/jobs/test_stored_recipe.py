@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.events import Event
-from recipes.canonical import canonical_json, fingerprint_of
+from recipes.canonical import VERSION, canonical_json, fingerprint_of
 from recipes.faults import RecipeError
 from storage import keys
 from storage.errors import CorruptRecordError, NewerRecordError
@@ -86,10 +86,9 @@ def test_a_job_is_stored_again_as_it_was() -> None:
     ids=["restore", "verify", "history", "provenance", "branch"],
 )
 def test_a_recipe_of_a_newer_version_is_left_to_a_newer_release(read: Callable[[Journal], object]) -> None:
-    journal = journal_with(document_of(version=2, context="of another form"))
-    with pytest.raises(
-        NewerRecordError, match=r"recipe\.json: has version 2, written by a newer release; this release"
-    ):
+    journal = journal_with(document_of(version=VERSION + 1, context="of another form"))
+    newer = rf"recipe\.json: has version {VERSION + 1}, written by a newer release; this release"
+    with pytest.raises(NewerRecordError, match=newer):
         read(journal)
 
 
