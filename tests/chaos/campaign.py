@@ -18,11 +18,11 @@ from redis.exceptions import RedisError
 from storage.errors import StoreUnavailableError
 from tests.chaos import faults
 from tests.chaos.faults import Fault, Scale
-from tests.chaos.judge import Judge, Verdict
 from tests.chaos.load import recipe_of, undisturbed
-from tests.chaos.proxy import FaultProxy
 from tests.chaos.recovery import recoveries
 from tests.chaos.victims import Fleet, Struck
+from tests.faults.judge import Judge, Verdict
+from tests.faults.proxy import FaultProxy
 from tests.worker.serving import config_of
 from worker.app import make_app, publish
 from worker.client import Client
@@ -75,7 +75,7 @@ class Campaign:
         }
         self.client = Client(config_of(env))
         self.engine = Engine(config_of({**env, "AUTOSEQ_SCRIPTED_DELAY_S": "0"}))
-        self.fleet = Fleet(scale.workers, {**env, "AUTOSEQ_S3_ENDPOINT": f"http://127.0.0.1:{proxy.port}"}, folder)
+        self.fleet = Fleet(scale.workers, {**env, "AUTOSEQ_S3_ENDPOINT": proxy.endpoint}, folder)
         self.struck: list[Struck] = []
         self.unmet = 0
         self.runs: list[str] = []

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from storage.redis.state import FINAL
 from tests.chaos.ground import PREFIX, Ground, Report, moments, names
 from tests.chaos.load import undisturbed
-from tests.chaos.proxy import FaultProxy
 from tests.chaos.victims import Place
+from tests.faults.proxy import FaultProxy
 
 LATEST_S = 8.0
 """Some are cancelled only after their end."""
@@ -28,7 +28,7 @@ def cancels(on: Ground, *, seed: int, runs: int, workers: int, unserved: int) ->
     assert port is not None
     with FaultProxy(port, seed=seed) as proxy:
         proxy.mode = "latency"
-        place = Place(env={"AUTOSEQ_S3_ENDPOINT": f"http://127.0.0.1:{proxy.port}"})
+        place = Place(env={"AUTOSEQ_S3_ENDPOINT": proxy.endpoint})
         try:
             return _cancels(on, seed=seed, runs=runs, places=[place] * workers, unserved=unserved)
         finally:

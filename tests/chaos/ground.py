@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.judge import Judge
 from tests.chaos.load import recipe_of, undisturbed
 from tests.chaos.victims import Fleet, Place, Victim
+from tests.faults.judge import Judge
 from tests.worker.serving import config_of
 from worker.client import Client
 from worker.history.verify import verify

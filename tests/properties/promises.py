@@ -10,7 +10,7 @@ from storage import keys
 from storage.objects import ObjectStore
 from storage.redis.runs import Runs
 from storage.redis.state import FINAL, RunState
-from tests.chaos.judge import kept
+from tests.faults.judge import kept
 from tests.worker.serving import PREFIX, request, undisturbed
 
 

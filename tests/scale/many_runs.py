@@ -13,7 +13,7 @@ from redis import Redis
 
 from storage import keys
 from storage.redis.reconcile import Reconciler
-from tests.chaos.judge import Judge, Verdict
+from tests.faults.judge import Judge, Verdict
 from tests.scale.commands import asked
 from tests.scale.fleet import cpu_s, fleet, logged
 from tests.worker.serving import PREFIX, WorkerProcess, config_of, env_of, request, undisturbed

@@ -10,8 +10,8 @@ from redis import Redis
 
 from storage import keys
 from storage.objects.s3 import S3Store
-from tests.chaos.judge import Judge, Verdict, order_of_steps
 from tests.chaos.load import recipe_of, undisturbed
+from tests.faults.judge import Judge, Verdict, order_of_steps
 from tests.worker.serving import PREFIX, config_of, env_of, request
 from worker.local.services import LocalServices
 from worker.serve.delivery import Delivery, Message
