@@ -1,1 +1,1 @@
-"""The interpreter: plans, the sequence and what it asks of a model."""
+"""The interpreter of recipes: plans, sequences and the protocol of models."""

@@ -1,30 +1,30 @@
-"""What a plan costs before any of it runs: tokens, KV memory and forward passes, step by step."""
+"""The estimated cost of each step of a plan: tokens, KV cache and forward passes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.plan import Draw, Evict, Read, Step, Write
-from core.sequence import PLANNING_PROMPT, worded
+from core.sequence import PLANNING_PROMPT, fill_instruction
 from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageItem, ImageSettings, Recipe, TextItem
 
-TEXT_MARKERS = 2  # a text item stands between bos and eos
+TEXT_MARKERS = 2  # the start and end tokens of a text item
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """What one step takes; of texts yet to be written the longest is assumed, and of images every try."""
+    """The cost of one step, assuming the maximum length for texts to be written and all attempts for images."""
 
     step: Step
     new_tokens: int
-    """Tokens that are read because of the step: its item, or after items were forgotten those behind them again."""
+    """Tokens that the step makes the model read: its item, or after an eviction the items that follow the evicted."""
     context_tokens: int
     """Tokens in the context after the step."""
     kv_values: int
-    """Numbers the KV cache holds after the step; times 2 bytes in bfloat16, 4 in float32."""
+    """Numbers in the KV cache after the step, of 2 bytes in bfloat16 or 4 in float32."""
     forward_passes: int
-    """Passes through the decoder that the step makes, one for each token written and each guidance branch drawn; of
-    images drawn together, one for each."""
+    """Passes through the decoder: one per written token and per guidance branch of a denoising step; images drawn
+    together count separately."""
 
 
 def costs(
@@ -39,17 +39,17 @@ def costs(
 
     Args:
         steps: `plan(recipe)`.
-        recipe: with its defaults filled in.
-        spec: the model's.
-        count_tokens: tokens of a text.
-        input_sizes: (width, height) in pixels of the initial context's images, in order.
+        recipe: the recipe with its defaults filled in.
+        spec: the spec of the model.
+        count_tokens: returns the number of tokens of a text.
+        input_sizes: (width, height) in pixels of the images in the initial context, in order.
     """
     ledger = _Ledger(recipe, spec, count_tokens, list(input_sizes))
     return tuple(ledger.add(step) for step in steps)
 
 
 class _Ledger:
-    """Follows the size of the context through the plan."""
+    """Tracks the size of the context through the plan."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class _Ledger:
         self.last_size: tuple[int, int] | None = None
         self.items: dict[int, int] = {}  # step number -> tokens of its item
         self.texts: dict[int, str] = {}  # step number -> the given text
-        self.seen: tuple[int, ...] = ()  # the items before the latest generation, which therefore have been read
+        self.seen: tuple[int, ...] = ()  # the context of the latest generation, which therefore has been read
         self.system_tokens = TEXT_MARKERS + count_tokens(PLANNING_PROMPT) if recipe.think else 0
 
     def add(self, step: Step) -> StepCost:
@@ -81,7 +81,7 @@ class _Ledger:
         return StepCost(step=step, new_tokens=new, context_tokens=context, kv_values=kv_values, forward_passes=passes)
 
     def _tokens(self, step: Step) -> tuple[int, int]:
-        """What is read because of `step`, and what its item holds of the context."""
+        """The tokens that `step` makes the model read, and those of its item in the context."""
         match step:
             case Evict():
                 behind = step.context[step.context.index(step.dropped[-1]) + 1 :]
@@ -96,13 +96,13 @@ class _Ledger:
                 return tokens, tokens
 
     def _judged_tokens(self, step: Draw) -> int:
-        """Of one image and the question about it; the image is read by its ViT block alone."""
+        """Tokens of one image and the question about it; only the ViT block of the image is read."""
         question = self.recipe.judge.question
         instruction = self.texts.get(step.shows)
-        if instruction is None:  # yet to be written
+        if instruction is None:  # not written yet
             question_tokens = self.count_tokens(question) + self.recipe.text.max_new_tokens
         else:
-            question_tokens = self.count_tokens(worded(question, instruction))
+            question_tokens = self.count_tokens(fill_instruction(question, instruction))
         return self.spec.image_tokens(*self._drawn_size())[1] + TEXT_MARKERS + question_tokens
 
     def _item_tokens(self, step: Step) -> int:
@@ -128,7 +128,7 @@ class _Ledger:
         if settings.width is not None and settings.height is not None:
             return settings.width, settings.height
         if self.last_size is None:
-            raise ValueError("image.width and image.height are null and the context has no image to take them from")
+            raise ValueError("image.width and image.height are null, but the context has no image whose size to use")
         return self.last_size
 
     def _forward_passes(self, step: Step) -> int:
@@ -146,7 +146,7 @@ class _Ledger:
 
 
 def velocity_evaluations(settings: ImageSettings) -> int:
-    """Forward passes of one denoising: one for each step, and one more for each guidance that holds at its time."""
+    """Forward passes to denoise one image: one per step, and one more per guidance that applies at its time."""
     shift, last = settings.timestep_shift, settings.num_timesteps - 1
     low, high = settings.cfg_interval
     branches = 1 + (1 + (settings.cfg_img_scale > 1) if settings.cfg_text_scale > 1 else 0)

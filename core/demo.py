@@ -1,4 +1,4 @@
-"""The engine alone, from the command line: python -m core.demo --model_path models/tiny-bagel --demo all."""
+"""Run the engine without services: python -m core.demo --model_path models/tiny-bagel --demo all."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ EDITING_PROMPT = "Make the circle blue"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demos that were asked for; 0 when all is well, 2 when something can't be used."""
+    """Run the selected demos. Returns 0 on success, 2 if the model or the image can't be used."""
     options = _parser().parse_args(arguments)
     gpus = [int(number) for number in options.gpu_ids.split(",")] if options.gpu_ids else None
     try:
@@ -53,13 +53,13 @@ def _run(
         think=options.think,
         max_context_items=options.max_context_items,
         cfg_img_scale=options.cfg_img_scale,
-        on_event=lambda event: _tell(event, folder),
+        on_event=lambda event: _print_event(event, folder),
     )
     print(f"tokens read into the context so far: {inferencer.model.tokens_read}")
 
 
-def _tell(event: Event, folder: Path) -> None:
-    """Print what happens, and save each image."""
+def _print_event(event: Event, folder: Path) -> None:
+    """Print an event, and save each image."""
     match event:
         case StepStarted(step=Write(role=role, number=number)):
             print(f"[{number}] {role}: ", end="", flush=True)
@@ -78,7 +78,7 @@ def _tell(event: Event, folder: Path) -> None:
 
 
 def _example_photo() -> Image.Image:
-    """A red circle on white, drawn large and made smaller so that its edge is smooth."""
+    """A red circle on white, drawn large and then resized so that its edge is smooth."""
     image = Image.new("RGB", (256, 256), (250, 250, 250))
     ImageDraw.Draw(image).ellipse((88, 88, 168, 168), fill=(222, 40, 40))
     return image.resize((64, 64), Image.Resampling.BOX)
@@ -88,9 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m core.demo", description="Automatic sequences on BAGEL.")
     parser.add_argument("--model_path", type=Path, required=True, help="a model folder in the official BAGEL layout")
     parser.add_argument("--demo", choices=["auto_generation", "auto_editing", "all"], default="all")
-    parser.add_argument("--gpu_ids", default="", help="GPUs to spread the model over, as 0,1")
-    parser.add_argument("--prompt", help="instead of the demo's own")
-    parser.add_argument("--image", type=Path, help="the image to edit, instead of a drawn one")
+    parser.add_argument("--gpu_ids", default="", help="GPUs to distribute the model over, such as 0,1")
+    parser.add_argument("--prompt", help="prompt that replaces the default of the demo")
+    parser.add_argument("--image", type=Path, help="image to edit; the default is a generated one")
     parser.add_argument("--num_images", type=int, default=3)
     parser.add_argument("--think", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--max_context_items", type=int, default=None)

@@ -1,4 +1,4 @@
-"""The trace of a sequence: what the interpreter tells its caller, in order."""
+"""The events that the interpreter of a sequence yields, in order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from core.plan import Draw, Evict, Step
 
 @dataclass(frozen=True, kw_only=True)
 class StepStarted:
-    """A step begins."""
+    """A step has started."""
 
     step: Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextDelta:
-    """A part of the text being written."""
+    """A part of a text that is being written."""
 
     step: Step
     text: str
@@ -26,31 +26,31 @@ class TextDelta:
 
 @dataclass(frozen=True, kw_only=True)
 class Denoised:
-    """The image being drawn is one denoising step further."""
+    """A denoising step of an image is done."""
 
     step: Step
     done: int
     total: int
     preview: Callable[[], Image]
-    """A small picture of the image as it is so far; valid until the next event is asked for."""
+    """Returns a small image of the current state; call it before requesting the next event."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemRead:
-    """An item of the initial context is in the context. Ends its step."""
+    """The model has read an item of the initial context. Ends its step."""
 
     step: Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextReady:
-    """A text of the sequence is final: written by the model, or a given refinement. Ends its step."""
+    """A text of the sequence is complete: written by the model, or a given refinement. Ends its step."""
 
     step: Step
     role: Literal["thinking", "refinement"]
     text: str
     given: bool
-    """Whether the recipe gave this text, rather than the model."""
+    """Whether the text comes from the recipe, not from the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,43 +58,43 @@ class Variation:
     """One of the images that a step drew."""
 
     number: int
-    """Which variation it is, from 0."""
+    """The number of the variation, from 0."""
     image: Image
     seed: int
-    """What the image's noise was drawn from."""
+    """The seed of the image's noise."""
     score: float | None = None
-    """How well the model finds that it shows what it is to show, from 0 to 1; None when it was not asked."""
+    """The model's score of how well the image matches its text, from 0 to 1; None if it was not scored."""
     selected: bool = True
-    """Whether it goes on; a better one of a later try may take its place."""
+    """Whether the sequence continues from it; a later attempt with a higher score may replace it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One more of the images just drawn has its score."""
+    """Another of the images just drawn has been scored."""
 
     step: Draw
     question: str
     answer: str | None
-    """The answer whose likelihood the scores are; None for yes against no."""
+    """The answer whose likelihood is the score; None scores yes against no."""
     scores: tuple[float, ...]
-    """All so far, in the order of the variations."""
+    """The scores so far, in the order of the variations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReady:
-    """An image of the sequence is final, in all the variations that its step drew. Ends its step."""
+    """All variations of an image that a step drew are complete. Ends its step."""
 
     step: Draw
     variations: tuple[Variation, ...]
 
     @property
     def index(self) -> int:
-        """Which of the images of its branch this is, from 0."""
+        """The number of the image within its branch, from 0."""
         return self.step.index
 
     @property
     def best(self) -> Variation:
-        """The variation that goes on; the first when all do (in a tree) or none does (a try that was no better)."""
+        """The selected variation; the first if all are (in a tree) or none is (an attempt without improvement)."""
         return next((one for one in self.variations if one.selected), self.variations[0])
 
     @property
@@ -104,14 +104,14 @@ class ImageReady:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """Nothing had to be drawn again. Ends its step."""
+    """No image had to be drawn again. Ends its step."""
 
     step: Draw
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evicted:
-    """Items left the context. Ends its step."""
+    """Items were evicted from the context. Ends its step."""
 
     step: Evict
 

@@ -1,4 +1,4 @@
-"""AutoInterleavedInferencer: the engine from Python, in a notebook or a script, without any service."""
+"""AutoInterleavedInferencer: the engine for Python scripts and notebooks, without services."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from recipes.rules import check
 
 
 class SequenceFields(TypedDict, total=False):
-    """The fields of a recipe (see recipes.recipe.Recipe) that a sequence takes as they are."""
+    """The fields of a recipe (see recipes.recipe.Recipe) that generate_auto_sequence accepts unchanged."""
 
     num_images: int
     think: bool
@@ -39,11 +39,11 @@ class SequenceFields(TypedDict, total=False):
 
 
 class AutoInterleavedInferencer:
-    """Reads texts and images into a context and goes on from it, one output or a whole sequence at a time.
+    """Reads texts and images into a context and generates from it, one output or a whole sequence at a time.
 
     Args:
-        model: what reads, writes and draws, such as `core.bagel.Bagel.load(folder)`.
-        seed: all randomness comes from this number and from how many outputs were made since `reset`.
+        model: the model, such as `core.bagel.Bagel.load(folder)`.
+        seed: the seed; all randomness derives from it and from the number of outputs since `reset`.
     """
 
     def __init__(self, model: UnifiedModel, *, seed: int = 0) -> None:
@@ -53,27 +53,27 @@ class AutoInterleavedInferencer:
         self._outputs = 0
 
     def reset(self) -> None:
-        """Evict everything."""
+        """Clear the context."""
         self.context = Context()
         self._outputs = 0
 
     def fork(self, *, seed: int | None = None) -> "AutoInterleavedInferencer":
-        """Another that goes on from the same context, on the same model; neither sees what the other makes from here.
+        """A copy with the same context and model; later changes to one do not affect the other.
 
-        What both have in common stays read as long as they are used one after the other.
+        The shared part of the context stays cached as long as one is used after the other.
 
         Args:
-            seed: its own seed; None takes this one's, and the same calls then make the same.
+            seed: the seed of the copy; with None it has the same seed, and the same calls give the same outputs.
         """
         other = AutoInterleavedInferencer(self.model, seed=self.seed if seed is None else seed)
         other.context, other._outputs = self.context, self._outputs
         return other
 
     def rollback(self, n: int = 1) -> None:
-        """Take the last `n` items out of the context; what is made next has new randomness all the same.
+        """Remove the last `n` items from the context. The next output does not repeat the randomness of earlier ones.
 
         Raises:
-            ValueError: the context has fewer items, or n is negative; the context is as before.
+            ValueError: the context has fewer items, or n is negative; the context is unchanged.
         """
         if not 0 <= n <= len(self.context.items):
             raise ValueError(f"can't roll back {n} items: the context has {len(self.context.items)}")
@@ -84,10 +84,10 @@ class AutoInterleavedInferencer:
         self.context = self.context.plus(_item(item))
 
     def generate_text(self, *, on_text: Callable[[str], None] | None = None, **settings: Any) -> str:
-        """Write the text that follows the context, and append it.
+        """Generate the text that follows the context, and append it.
 
         Args:
-            on_text: called with each part as it is written.
+            on_text: called with each part of the text.
             **settings: fields of TextSettings that differ from the model's defaults.
         """
         text_settings = self._text_settings(settings)
@@ -101,14 +101,14 @@ class AutoInterleavedInferencer:
         return text
 
     def generate_image(self, *, on_step: Callable[[int, int], None] | None = None, **settings: Any) -> Image:
-        """Draw the image that follows the context, and append it.
+        """Generate the image that follows the context, and append it.
 
         Args:
-            on_step: called with (steps done, steps in all) after each denoising step.
+            on_step: called with (steps done, total steps) after each denoising step.
             **settings: fields of ImageSettings that differ from the model's defaults.
 
         Raises:
-            ValueError: a size is off the model's grid, or none is given and the context has no image to take it from.
+            ValueError: the model does not support the size, or none is given and the context has no image.
         """
         image_settings = self._image_settings(settings, self.context)
         for progress in self.model.draw(self.context, image_settings, seeds=(self._next_seed("noise"),)):
@@ -118,7 +118,7 @@ class AutoInterleavedInferencer:
                 return image
             if on_step:
                 on_step(progress.done, progress.total)
-        raise RuntimeError("the model ended without an image")
+        raise RuntimeError("the model returned no image")
 
     def generate_auto_sequence(
         self,
@@ -133,20 +133,20 @@ class AutoInterleavedInferencer:
     ) -> list[str | Image]:
         """Run a whole sequence from the context and return its texts and images in order.
 
-        Of the variations of an image that is returned which goes on (`on_event` tells of all); of a tree all are, depth
-        first, and the context afterwards is that of the last branch.
+        Only the selected variation of an image is returned (`on_event` gets all). Of a tree, all images are returned,
+        depth first, and the context is then that of the last branch.
 
         Args:
-            initial_context: appended to the context first.
-            refinement_prompts: given refinement texts, used in order; None is one that the model writes.
-            cfg_img_scale: how strongly the context's images guide, when it starts with one.
+            initial_context: items to append to the context first.
+            refinement_prompts: refinement texts, used in order; the model writes those that are None.
+            cfg_img_scale: guidance scale of the images in the context, if it starts with one.
             text: fields of TextSettings that differ from the model's defaults.
             image: fields of ImageSettings that differ from the model's defaults.
-            on_event: called with each event as it happens.
-            **fields: the recipe's own; three images when num_images is not given.
+            on_event: called with each event.
+            **fields: fields of the recipe; num_images is 3 by default.
 
         Raises:
-            ValueError: there is nothing to begin with, or the fields break a rule of recipes; the context is as before.
+            ValueError: the context is empty, or the fields are not a valid recipe; the context is unchanged.
         """
         context = self.context.plus(*(_item(item) for item in initial_context))
         if not context.items:
@@ -167,7 +167,7 @@ class AutoInterleavedInferencer:
         return self._run(recipe, on_event)
 
     def _run(self, recipe: Recipe, on_event: Callable[[Event], None] | None) -> list[str | Image]:
-        outputs: dict[tuple[int, int], str | Image] = {}  # by what made it; a later try takes an image's place
+        outputs: dict[tuple[int, int], str | Image] = {}  # by step and variation; a later attempt replaces an image
         for event in self._events(recipe):
             if isinstance(event, TextReady):
                 outputs[event.step.number, 0] = event.text
@@ -180,7 +180,7 @@ class AutoInterleavedInferencer:
         return list(outputs.values())
 
     def _events(self, recipe: Recipe) -> Iterator[Event]:
-        """The events of a sequence; at its end the context is the sequence's."""
+        """The events of a sequence; at its end, the context is that of the sequence."""
         inputs = [item.image for item in self.context.items if isinstance(item, Picture)]
         self.context = yield from run_sequence(recipe, self.model, inputs=inputs)
 
@@ -190,7 +190,7 @@ class AutoInterleavedInferencer:
     def _image_settings(self, given: Mapping[str, Any], context: Context) -> ImageSettings:
         mode: Mode = "editing" if any(isinstance(item, Picture) for item in context.items) else "generation"
         merged = {**image_defaults(self.model.spec, mode), **given}
-        if mode == "generation":  # rule 1 of the plan: image guidance is off without an image to begin with
+        if mode == "generation":  # image guidance is off if the initial context has no image
             merged["cfg_img_scale"] = 1.0
         low, high = merged.get("cfg_interval", ImageSettings.cfg_interval)
         return ImageSettings(**{**merged, "cfg_interval": (low, high)})

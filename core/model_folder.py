@@ -7,10 +7,11 @@ import math
 import struct
 import tempfile
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from recipes.model_spec import ModelSpec, ResizeRule
+from recipes.model_spec import ModelSpec, ResizeRule, TrainingLimits
 
 OFFICIAL_VAE_TRANSFORM = {"max_size": 1024, "min_size": 512, "stride": 16}
 OFFICIAL_VIT_TRANSFORM = {"max_size": 980, "min_size": 224, "stride": 14}
@@ -52,6 +53,7 @@ def read_spec(folder: Path, name: str | None = None) -> ModelSpec:
         text_defaults=_object(folder, "text", defaults),
         image_defaults=_object(folder, "image", defaults),
         kv_values_per_token=kv_values,
+        limits=_limits(folder, config),
     )
 
 
@@ -120,6 +122,17 @@ def _resize_rule(folder: Path, name: str, official: Mapping[str, int], config: M
             what = f"{name}.{key} is {sizes[key]!r}, expected a positive whole number"
             raise ModelFolderError(f"{folder / 'config.json'}: {what}")
     return ResizeRule(max_px=sizes["max_size"], min_px=sizes["min_size"], stride_px=sizes["stride"])
+
+
+def _limits(folder: Path, config: Mapping[str, Any]) -> TrainingLimits:
+    """The limits under `limits` in config.json; unknown where it has none."""
+    stated = _object(folder, "limits", config)
+    limits = {field.name: stated.get(field.name) for field in fields(TrainingLimits)}
+    for name, limit in limits.items():
+        if limit is not None and (type(limit) is not int or limit < 1):
+            what = f"limits.{name} is {limit!r}, expected a positive whole number"
+            raise ModelFolderError(f"{folder / 'config.json'}: {what}")
+    return TrainingLimits(**limits)
 
 
 def _object(folder: Path, name: str, config: Mapping[str, Any]) -> dict[str, Any]:

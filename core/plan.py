@@ -1,7 +1,7 @@
-"""The plan of a recipe: every step of the sequence, known and numbered before any of it is computed.
+"""The plan of a recipe: all steps of the sequence, numbered before any of them is computed.
 
-Each step says which items are before the model, by the numbers of the steps that made them. So a context is a function
-of the plan alone, whatever was drawn again, forgotten or branched off before it.
+Each step states its context by the numbers of the steps that produced its items. So a context depends only on the plan,
+whatever was drawn again, evicted or branched before.
 """
 
 import itertools
@@ -12,9 +12,9 @@ from typing import ClassVar, Literal, TypeAlias
 from recipes.recipe import ContextItem, ImageItem, Recipe, TextItem
 
 Path: TypeAlias = tuple[int, ...]
-"""A branch of a tree: which variation went on at each of its images. A sequence that does not branch has ()."""
+"""A branch of a tree: the number of the variation at each of its images. () if the sequence does not branch."""
 SHORTEST_MEMORY = 3
-"""What is never forgotten in bulk: the last image, its refinement and the thought about the next."""
+"""Items that an eviction always keeps: the last image, its refinement text and the thinking text for the next image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Read:
     number: int
     path: Path = ()
     context: tuple[int, ...] = ()
-    """The numbers of the steps whose items are before the model, in their order."""
+    """The numbers of the steps whose items are the context, in order."""
     role: Literal["initial", "refinement"]
     item: ContextItem
 
@@ -42,12 +42,12 @@ class Write:
     context: tuple[int, ...] = ()
     role: Literal["thinking", "refinement"]
     instruction: str | None = None
-    """Seen while this text is written, then gone from the context."""
+    """An instruction that is in the context only while this text is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """The model draws the variations of an image from one context, or draws again those that were judged too low."""
+    """The model draws the variations of an image from one context, or draws those with too low a score again."""
 
     kind: ClassVar[Literal["draw"]] = "draw"
 
@@ -55,22 +55,22 @@ class Draw:
     path: Path = ()
     context: tuple[int, ...] = ()
     index: int
-    """Which of the images of its branch this is, from 0."""
+    """The number of the image within its branch, from 0."""
     variations: int = 1
     forks: bool = False
-    """Whether each variation goes on, as a branch of its own; else one does."""
+    """Whether each variation becomes a branch; otherwise the sequence continues from one of them."""
     attempt: int = 0
-    """0 for the first try; a further one is skipped when nothing is left to draw again."""
+    """0 for the first attempt; a further one is skipped if no image has to be drawn again."""
     shows: int
-    """The number of the step whose text the image is to show."""
+    """The number of the step whose text the image should match."""
 
     @property
     def item(self) -> int:
-        """The number under which contexts hold what goes on: that of the first try."""
+        """The number of the selected image in contexts: that of the first attempt."""
         return self.number - self.attempt
 
     def branch(self, variation: int) -> Path:
-        """What names a variation: the path on which it goes on, or just its number, and none for the only or first."""
+        """The path that identifies a variation: that of its branch, or just its number, and () for the first."""
         if self.forks:
             return (*self.path, variation)
         return (variation,) if variation else ()
@@ -78,7 +78,7 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class Evict:
-    """Items leave the context, whole."""
+    """Whole items are evicted from the context."""
 
     kind: ClassVar[Literal["forget"]] = "forget"
 
@@ -86,7 +86,7 @@ class Evict:
     path: Path = ()
     context: tuple[int, ...] = ()
     dropped: tuple[int, ...]
-    """The numbers of the steps whose items go."""
+    """The numbers of the steps whose items are evicted."""
 
 
 Step: TypeAlias = Read | Write | Draw | Evict
@@ -95,31 +95,31 @@ Step: TypeAlias = Read | Write | Draw | Evict
 def plan(recipe: Recipe) -> tuple[Step, ...]:
     """The steps of `recipe`, numbered from 1.
 
-    After a text comes an image, with `think` a thinking text before it, unless the initial context ends with one; after
-    an image comes a refinement text (given, or written) while more images are wanted; items above `max_context_items`
-    go before the next generation. A tree is gone through depth first, so that a branch finds what it shares with the
-    one before it still read.
+    A text is followed by an image, with `think` by a thinking text first, unless the initial context ends with one. An
+    image is followed by a refinement text (given or written) if more images are to come. Items are evicted before a
+    generation whose context exceeds `max_context_items`. Trees are traversed depth first, so that what a branch shares
+    with the previous one is still cached.
     """
     return tuple(_Planner(recipe).steps())
 
 
 @dataclass(kw_only=True)
 class _Branch:
-    """Where the planner stands on one path."""
+    """The state of the planner on one branch."""
 
     path: Path = ()
     context: tuple[int, ...] = ()
     prompts: tuple[str | None, ...]
-    """The given refinement texts that are left, None for one to be written."""
+    """The remaining refinement texts; None for one that the model writes."""
     text: int = 0
-    """The number of the step with the latest text that is no thought."""
+    """The number of the step with the latest text other than a thinking text."""
 
     def fork(self, variation: int) -> "_Branch":
         return replace(self, path=(*self.path, variation))
 
 
 class _Planner:
-    """Numbers the steps and follows which items are in the context of each branch."""
+    """Numbers the steps and tracks the context of each branch."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -134,7 +134,7 @@ class _Planner:
         yield from self._images(trunk, 0)
 
     def _images(self, branch: _Branch, index: int) -> Iterator[Step]:
-        """The images from `index` on, with all that comes between them."""
+        """The steps of the images from `index` on, and those between them."""
         if index == self.recipe.num_images:
             return
         if index or isinstance(self.recipe.context[-1], ImageItem):
@@ -152,7 +152,7 @@ class _Planner:
         return step
 
     def _refine(self, branch: _Branch) -> Iterator[Step]:
-        """A refinement text: the next given one, else written by the model."""
+        """The step of a refinement text: the next given one, or one that the model writes."""
         given, branch.prompts = next(iter(branch.prompts), None), branch.prompts[1:]
         if given is not None:
             yield self._read(branch, "refinement", TextItem(text=given))
@@ -171,7 +171,7 @@ class _Planner:
         yield step
 
     def _draw(self, branch: _Branch, index: int) -> Iterator[Step]:
-        """An image, and with `think` the thinking text before it; then every further try that there may be."""
+        """The steps of an image: with `think` its thinking text, the first attempt and all possible further ones."""
         if self.recipe.think and not (index == 0 and self._begins_with_thought()):
             yield from self._write(branch, "thinking")
         yield from self._forget(branch)
@@ -190,15 +190,15 @@ class _Planner:
             yield replace(first, number=next(self.numbers), attempt=attempt)
 
     def _begins_with_thought(self) -> bool:
-        """Whether the initial context ends with the plan for the first image."""
+        """Whether the initial context ends with the thinking text of the first image."""
         last = self.recipe.context[-1]
         return isinstance(last, TextItem) and last.thought
 
     def _forget(self, branch: _Branch) -> Iterator[Step]:
-        """Make room ahead of a generation: the oldest unpinned items go, about half of them at once.
+        """Evict the oldest items that are not pinned, about half of them, if the context exceeds its maximum.
 
-        What stays has to be read again, since it no longer stands where it did. Were items dropped one by one, that
-        would be all of it each time; so it is half of it now and then, and the whole takes time linear in its length.
+        The remaining items have to be read again, since their positions change. Evicting half of the items at once
+        makes that rare, so that the total time stays linear in the length of the sequence.
         """
         limit = self.recipe.max_context_items
         if limit is None or len(branch.context) <= limit:

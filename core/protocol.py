@@ -1,4 +1,4 @@
-"""What core asks of a model: to write and to draw in a context, which is a plain value."""
+"""The protocol of a model: it writes and draws in a context, which is a plain value."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +16,12 @@ class Text:
 
     text: str
     thought: bool = field(default=False, compare=False)
-    """Whether it was thought about the image drawn next (guidance treats it as part of that image's prompt)."""
+    """Whether it is a thinking text for the next image (guidance treats it as part of that image's prompt)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image in a context; two are the same item when they hold the same image object."""
+    """An image in a context; two are equal if they have the same image object."""
 
     image: Image
 
@@ -37,29 +37,29 @@ Item: TypeAlias = Text | Picture
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What the model has before it: the system prompt, then the items in order.
+    """The input of a generation: the system prompt, then the items in order.
 
-    A model's cache is a function of this value alone, so a persistent cache, a rebuilt one and a resumed run agree.
+    A model's cache depends only on this value, so a persistent cache, a rebuilt one and a resumed run agree.
     """
 
     system_prompt: str | None = None
     items: tuple[Item, ...] = ()
 
     def plus(self, *items: Item) -> "Context":
-        """This context with `items` after the others."""
+        """This context with `items` appended."""
         return replace(self, items=(*self.items, *items))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Denoising:
-    """Images under way."""
+    """The progress of images that are being drawn."""
 
     done: int
     total: int
-    """Steps of all that was asked for."""
+    """Denoising steps for all requested images."""
     preview: Callable[[], Image]
-    """A small picture of the images under way as they are so far, side by side when they are several; call it before
-    the next step is asked for, or not at all."""
+    """Returns a small image of the current state, with several images side by side; call it before requesting the next
+    step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +70,10 @@ class Drawn:
 
 
 class UnifiedModel(Protocol):
-    """A model that reads and makes both texts and images.
+    """A model that reads and generates both texts and images.
 
-    `write` and `draw` are generators: they compute as they are consumed and stop when closed. All randomness comes
-    from the seeds; the same context, settings and seeds give the same result, bit for bit, on the same kind of machine.
+    `write` and `draw` are generators: they compute as they are consumed and stop when closed. All randomness derives
+    from the seeds; the same context, settings and seeds give bit-for-bit the same result on the same kind of machine.
     """
 
     @property
@@ -85,25 +85,25 @@ class UnifiedModel(Protocol):
         ...
 
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
-        """The text that follows `context`, in parts as it is written."""
+        """Generate the text that follows `context`, in parts."""
         ...
 
     def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
-        """Images that each follow `context`, one for each seed: a Denoising after each step of all, then one Drawn.
+        """Generate one image per seed, each following `context`: yields a Denoising after each step, then one Drawn.
 
-        The context is read once for all of them. An image depends on its own seed; the company in which it is drawn
-        changes it by no more than rounding.
+        The context is read once for all images. An image depends on its own seed; the other images drawn with it change
+        it only within rounding.
         """
         ...
 
     def judge(self, image: Image, question: str, answer: str | None = None) -> float:
-        """How likely the model is to give `answer` to `question` about `image`, 0 to 1.
+        """The probability that the model gives `answer` to `question` about `image`, from 0 to 1.
 
-        Of None, how likely yes is against no; of a text, the geometric mean of the probabilities of its tokens. The
-        model sees image and question alone, and what is cached of the context stays as it is.
+        If the answer is None, that of yes against no; otherwise the geometric mean of the probabilities of its tokens.
+        The model sees only the image and the question. The cached context is unchanged.
         """
         ...
 
     def forget(self) -> None:
-        """Drop what is cached of the last context, and the memory it takes; the next call reads it again."""
+        """Release the cache of the last context and its memory; the next call reads the context again."""
         ...

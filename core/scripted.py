@@ -1,4 +1,4 @@
-"""A model without weights: the steps and the determinism of the real one, for trying the worker and testing it."""
+"""A deterministic model without weights, to try and test the worker."""
 
 import hashlib
 import random
@@ -40,11 +40,12 @@ _WORDS = (
 
 
 class ScriptedModel:
-    """Implements UnifiedModel: what it makes depends on the whole context, the settings and the seed alone.
+    """Implements UnifiedModel: its outputs depend only on the context, the settings and the seed.
 
     Args:
-        delay_s: how long each token and each denoising step takes, however many images are drawn at once.
-        sleep: how to wait.
+        spec: the spec of the model.
+        delay_s: the time of each token and of each denoising step, however many images are drawn at once.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ScriptedModel:
         yield Drawn(images=tuple(images))
 
     def judge(self, image: Image.Image, question: str, answer: str | None = None) -> float:
-        """A number that the image, the question and the answer give, and nothing else."""
+        """A number that depends only on the image, the question and the answer."""
         content = _content(Picture(image))
         asked = question if answer is None else f"{question}\0{answer}"
         self.tokens_read += len(content) + len(asked)
@@ -84,11 +85,11 @@ class ScriptedModel:
         return int.from_bytes(digest[:4], "big") / 2**32
 
     def forget(self) -> None:
-        """Count everything as new again."""
+        """Clear the cache, so that all items count as new."""
         self._cached = ()
 
     def _read(self, context: Context, settings: TextSettings | ImageSettings, seed: int) -> random.Random:
-        """Count what is new in `context`, and seed the output with all of it."""
+        """Count the new items of `context`, and return a generator seeded with all inputs."""
         kept = 0
         while kept < min(len(self._cached), len(context.items)) and self._cached[kept] == context.items[kept]:
             kept += 1

@@ -1,4 +1,4 @@
-"""The interpreter: runs a plan on a model and yields what happens."""
+"""The interpreter: runs a plan on a model and yields its events."""
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -25,9 +25,9 @@ from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
 from recipes.recipe import INSTRUCTION, Recipe, TextItem
 
 SCORE_DIGITS = 6
-"""What a score is rounded to, as it is told, stored and compared."""
+"""Decimal places of a score in events, in records and in comparisons."""
 
-# BAGEL's own prompt for planning an image before drawing it; the model was trained on these very words.
+# BAGEL's prompt for planning an image before drawing it; the model was trained with this exact text.
 PLANNING_PROMPT = (
     "You should first think about the planning process in the mind and then generate the image. \n"
     "The planning process is enclosed within <think> </think> tags, "
@@ -36,18 +36,18 @@ PLANNING_PROMPT = (
 
 
 def derive_seed(run_seed: int, step: int, variation: int, purpose: str) -> int:
-    """The seed of one use of randomness, from what it is for alone: the first 63 bits of a SHA-256."""
+    """The seed for one purpose, which depends only on the arguments: the first 63 bits of a SHA-256."""
     digest = hashlib.sha256(f"{run_seed}/{step}/{variation}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 StepOutput: TypeAlias = str | tuple[Variation, ...] | None
-"""What a step leaves to those after it: the text that it wrote, the variations that it chose, or nothing of its own."""
+"""The output of a step for later steps: the written text, the selected variations, or None."""
 
 
-def worded(wording: str, instruction: str) -> str:
-    """A question, or its answer, about an image that is to show what `instruction` says."""
-    return wording.replace(INSTRUCTION, instruction.strip().removesuffix("."))
+def fill_instruction(template: str, instruction: str) -> str:
+    """A question or an answer with its placeholder replaced with `instruction`, without a final full stop."""
+    return template.replace(INSTRUCTION, instruction.strip().removesuffix("."))
 
 
 def run_sequence(
@@ -56,14 +56,14 @@ def run_sequence(
     """Interpret the plan of `recipe` on `model`.
 
     Args:
-        recipe: with its defaults filled in.
-        model: what reads, writes and draws.
-        inputs: the images of the initial context, RGB or RGBA, in the order in which the recipe refers to them.
-        done: what the first steps already made. It is taken as it is, without an event, and the sequence goes on
-            behind it: a resumed run equals an undisturbed one.
+        recipe: the recipe with its defaults filled in.
+        model: the model.
+        inputs: the images of the initial context, RGB or RGBA, in the order of the recipe.
+        done: the outputs of the first steps, which are skipped without events: a resumed run equals an uninterrupted
+            one.
 
     Returns:
-        The context at the end; of a tree, that of its last branch.
+        The final context; of a tree, that of the last branch.
     """
     steps = plan(recipe)
     interpreter = _Interpreter(recipe, model, steps, inputs)
@@ -77,24 +77,24 @@ def run_sequence(
 
 
 class _Interpreter:
-    """The items that are still needed, by the number of the step that made them."""
+    """Runs steps, and keeps the items that later steps need, by the number of the step that produced them."""
 
     def __init__(self, recipe: Recipe, model: UnifiedModel, steps: Sequence[Step], inputs: Sequence[Image]) -> None:
         self.recipe = recipe
         self.model = model
         self.inputs = iter(inputs)
-        self.read: dict[int, Item] = {}  # given, or written
-        self.drawn: dict[int, dict[Path, Variation]] = {}  # what goes on, by the branches that it goes on in
+        self.read: dict[int, Item] = {}  # given or written
+        self.drawn: dict[int, dict[Path, Variation]] = {}  # the selected variation of each branch
         self.last_use = {number: step.number for step in steps for number in _uses(step)}
 
     def context_after(self, step: Step) -> Context:
-        """What is before the model once `step` is done."""
+        """The context after `step`."""
         number = step.item if isinstance(step, Draw) else step.number
         path = list(self.drawn[number])[-1] if number in self.drawn else step.path
         return self._context((*step.context, number), path)
 
     def restore(self, step: Step, made: StepOutput) -> None:
-        """Take `step` as done, with what it made."""
+        """Restore the output of a step that is already done."""
         match step:
             case Read():
                 self._read(step)
@@ -104,7 +104,7 @@ class _Interpreter:
                 kept = self.drawn.setdefault(step.item, {})
                 kept.update({_branch(step, variation): variation for variation in made})
             case Write() | Draw(attempt=0):
-                raise ValueError(f"step {step.number} made something, {made!r} was given")
+                raise ValueError(f"the output of step {step.number} can't be {made!r}")
         self._drop_unused(step)
 
     def run(self, step: Step) -> Iterator[Event]:
@@ -130,7 +130,7 @@ class _Interpreter:
         return Picture(here[0].image)
 
     def _drop_unused(self, step: Step) -> None:
-        """Let go of what no later step needs, so that memory does not grow with the length of the sequence."""
+        """Drop the items that no later step needs, so that memory does not grow with the length of the sequence."""
         for items in (self.read, self.drawn):
             for number in [number for number in items if self.last_use[number] < step.number]:
                 del items[number]
@@ -182,7 +182,7 @@ class _Interpreter:
         yield ImageReady(step=step, variations=self._choose(step, drawn))
 
     def _wanted(self, step: Draw) -> Sequence[int]:
-        """The variations that `step` is to draw: all in the first try, then those whose score is too low."""
+        """The variations that `step` has to draw: all in the first attempt, later those with too low a score."""
         if not step.attempt or self.recipe.retry is None:
             return range(step.variations)
         below, kept = self.recipe.retry.below, self.drawn[step.item].values()
@@ -190,11 +190,11 @@ class _Interpreter:
         return range(step.variations) if low and self.recipe.select == "judge" else low
 
     def _judge(self, step: Draw, drawn: Sequence[Variation]) -> Generator[Event, None, list[Variation]]:
-        """Returns `drawn` with the scores that the model gives them; an event for each, as it takes a while."""
+        """Score `drawn`, with an event for each, and return them with their scores."""
         shown = self.read[step.shows]
         instruction, asked = shown.text if isinstance(shown, Text) else "", self.recipe.judge
-        question = worded(asked.question, instruction)
-        answer = None if asked.answer is None else worded(asked.answer, instruction)
+        question = fill_instruction(asked.question, instruction)
+        answer = None if asked.answer is None else fill_instruction(asked.answer, instruction)
         scores: list[float] = []
         for one in drawn:
             scores.append(round(self.model.judge(one.image, question, answer), SCORE_DIGITS))
@@ -202,7 +202,7 @@ class _Interpreter:
         return [replace(one, score=score) for one, score in zip(drawn, scores, strict=True)]
 
     def _choose(self, step: Draw, drawn: Sequence[Variation]) -> tuple[Variation, ...]:
-        """Mark what goes on: in each branch the best so far."""
+        """Mark the selected variations: in each branch the best so far."""
         kept = self.drawn.setdefault(step.item, {})
         ranked = sorted(drawn, key=_score, reverse=True) if self.recipe.select == "judge" else drawn
         for one in ranked:
@@ -214,14 +214,14 @@ class _Interpreter:
 
 
 def _uses(step: Step) -> tuple[int, ...]:
-    """The numbers of the steps whose items `step` needs or makes."""
+    """The numbers of the steps whose items `step` uses or produces."""
     if isinstance(step, Draw):
         return (*step.context, step.item, step.shows)
     return (*step.context, step.number)
 
 
 def _branch(step: Draw, variation: Variation) -> Path:
-    """Where a variation goes on, if it does."""
+    """The branch that continues from a variation, if it is selected."""
     return step.branch(variation.number) if step.forks else step.path
 
 

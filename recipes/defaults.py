@@ -1,4 +1,4 @@
-"""Where the fields of a recipe come from when it does not give them: BAGEL's own values, the model's, the mode's."""
+"""Default values of recipe fields: BAGEL's own, then those of the model, then those of the mode."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -9,7 +9,7 @@ from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, JudgeSettings, Mode, OutputSettings, Recipe, TextSettings
 from recipes.rules import holds_image
 
-# BAGEL's recommended editing settings where they differ from generation; a null size follows the image being edited.
+# BAGEL's recommended settings for editing, where they differ from generation; a null size is that of the edited image.
 EDITING_IMAGE_DEFAULTS: dict[str, Any] = {
     "cfg_interval": [0.0, 1.0],
     "cfg_renorm_type": "text_channel",
@@ -21,30 +21,30 @@ _REQUIRED = ("name", "context")
 
 
 def text_defaults(spec: ModelSpec | None) -> dict[str, Any]:
-    """What the model folder says of texts; keys it leaves out keep the official values of TextSettings."""
+    """The model's defaults for text; fields without one keep the official values of TextSettings."""
     return dict(spec.text_defaults) if spec else {}
 
 
 def image_defaults(spec: ModelSpec | None, mode: Mode) -> dict[str, Any]:
-    """What the model folder and then the mode say of images; other keys keep the official values of ImageSettings."""
-    return {**(spec.image_defaults if spec else {}), **_of_the_mode(mode)}
+    """The model's and then the mode's defaults for images; other fields keep the official values of ImageSettings."""
+    return {**(spec.image_defaults if spec else {}), **_mode_defaults(mode)}
 
 
-def _of_the_mode(mode: Mode) -> dict[str, Any]:
+def _mode_defaults(mode: Mode) -> dict[str, Any]:
     return EDITING_IMAGE_DEFAULTS if mode == "editing" else {"cfg_img_scale": 1.0}
 
 
 def default_source(path: FieldPath, spec: ModelSpec | None, mode: Mode) -> str:
-    """Where the default at `path` comes from: "the mode's", "the model's" or BAGEL's own, "default"."""
+    """The source of the default at `path`: "the mode's", "the model's", or "default" for BAGEL's own."""
     group, name = (*path, None, None)[:2]
-    if group == "image" and name in _of_the_mode(mode):
+    if group == "image" and name in _mode_defaults(mode):
         return "the mode's"
     from_model = {"text": spec.text_defaults, "image": spec.image_defaults}.get(str(group), {}) if spec else {}
     return "the model's" if name in from_model else "default"
 
 
 def fill_in(given: Mapping[str, Any], spec: ModelSpec | None) -> dict[str, Any]:
-    """`given`, right or wrong, with a default for every field that has one and is not in it."""
+    """`given`, valid or not, with the defaults of all missing fields."""
     mode: Mode = "editing" if holds_image(given.get("context")) else "generation"
     settings: dict[str, dict[str, Any]] = {
         "text": {**asdict(TextSettings()), **text_defaults(spec)},

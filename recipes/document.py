@@ -1,4 +1,4 @@
-"""A recipe as it was given: plain data, the place of each value, and what is already wrong with it."""
+"""A recipe as given: plain data, the position of each value, and the issues found while reading."""
 
 import math
 import re
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue, SourcePosition, path_text
-from recipes.yaml_core import MAX_DEPTH, MAX_NODES, UnreadableError, YamlReader, place_of
+from recipes.yaml_core import MAX_DEPTH, MAX_NODES, UnreadableError, YamlReader, position_of
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_DATA_CHARS = 1024 * 1024
-"""Characters of a recipe given as data, all its texts together."""
+"""Maximum number of characters of all texts of a recipe given as data."""
 
 _MAX_INTEGER_BITS = 256
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -25,31 +25,34 @@ class Document:
 
     source: str
     data: dict[str, Any]
-    findings: tuple[RecipeIssue, ...] = ()
-    marks: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
-    key_marks: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
+    issues: tuple[RecipeIssue, ...] = ()
+    positions: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
+    key_positions: Mapping[FieldPath, SourcePosition] = field(default_factory=dict)
     folder: Path | None = None
-    """What the recipe's image paths are relative to; None where it did not come from a file."""
+    """The folder that image paths are relative to; None if the recipe did not come from a file."""
     images_from: Path | None = None
-    """The folder of the file that gave the context, where that is one that the recipe extends."""
+    """The folder of the extended recipe that gives the context, if the recipe itself does not."""
     size_bytes: int = 0
-    """Of the text it was read from."""
+    """Size of the text that was read."""
 
-    def fault(self, finding: RecipeIssue) -> Fault:
-        """`finding` at its place in this document: that of the value, or of what it is missing from."""
-        path = finding.path
-        mark = finding.mark or (self.key_marks.get(path) if finding.about_key else None)
-        while mark is None and path:
-            mark = self.marks.get(path)
+    def fault(self, issue: RecipeIssue) -> Fault:
+        """`issue` with its position in this document: that of the value, or of the mapping in which it is missing."""
+        path = issue.path
+        position = issue.position or (self.key_positions.get(path) if issue.about_key else None)
+        while position is None and path:
+            position = self.positions.get(path)
             path = path[:-1]
-        mark = mark or self.marks.get(())
-        shown = finding.path[:-1] if finding.about_key else finding.path
-        source = (mark and mark.source) or self.source
-        return Fault(path=shown, message=finding.message, source=source, mark=mark)
+        position = position or self.positions.get(())
+        shown = issue.path[:-1] if issue.about_key else issue.path
+        source = (position and position.source) or self.source
+        return Fault(path=shown, message=issue.message, source=source, position=position)
 
 
 def read_file(path: Path) -> Document:
-    """The document in a file. Raises RecipeError that names the file."""
+    """The document in a file.
+
+    Raises RecipeError, which names the file.
+    """
     expected = "a recipe file (YAML)"
     try:
         mode = path.stat().st_mode
@@ -67,87 +70,98 @@ def read_file(path: Path) -> Document:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8").removeprefix("\ufeff")
-        mark = place_of(before, len(before))
-        raise RecipeError([Fault(path=(), message="is not UTF-8 text", source=str(path), mark=mark)]) from None
+        position = position_of(before, len(before))
+        raise RecipeError([Fault(path=(), message="is not UTF-8 text", source=str(path), position=position)]) from None
     return read_text(text, source=str(path), folder=path.parent)
 
 
 def _head(path: Path) -> bytes:
-    """A file's bytes, up to one more than a recipe may have."""
+    """The first bytes of a file, at most one more than a recipe may have."""
     with path.open("rb") as file:
         return file.read(MAX_FILE_BYTES + 1)
 
 
 def read_text(text: str, *, source: str = "<recipe>", folder: Path | None = None) -> Document:
-    """The document in a YAML text. Raises RecipeError when it can't be read at all."""
+    """The document in a YAML text.
+
+    Raises RecipeError if it can't be read at all.
+    """
     reader = YamlReader(text.removeprefix("\ufeff"))
     try:
         value = _top(text, reader)
     except UnreadableError as error:
-        findings = sorted((*reader.findings, error.finding), key=lambda one: _place(one.mark))
-        empty = Document(source=source, data={}, marks=reader.marks)
-        raise RecipeError(empty.fault(finding) for finding in findings) from None
-    data, findings = plain(value)
+        issues = sorted((*reader.issues, error.issue), key=lambda one: _place(one.position))
+        empty = Document(source=source, data={}, positions=reader.positions)
+        raise RecipeError(empty.fault(issue) for issue in issues) from None
+    data, issues = plain(value)
     return Document(
         source=source,
         data=data,
-        findings=(*reader.findings, *findings),
-        marks=reader.marks,
-        key_marks=reader.key_marks,
+        issues=(*reader.issues, *issues),
+        positions=reader.positions,
+        key_positions=reader.key_positions,
         folder=folder,
         size_bytes=len(text.encode("utf-8", "replace")),
     )
 
 
 def _top(text: str, reader: YamlReader) -> dict[str, Any]:
-    """The mapping that a recipe is. Raises UnreadableError when there is none."""
+    """The top-level mapping.
+
+    Raises UnreadableError if there is none.
+    """
     start = SourcePosition(line=1, column=1)
     if len(text) > MAX_FILE_BYTES:
-        raise UnreadableError(RecipeIssue(path=(), message=f"is larger than {MAX_FILE_BYTES // 1024} KiB", mark=start))
+        raise UnreadableError(
+            RecipeIssue(path=(), message=f"is larger than {MAX_FILE_BYTES // 1024} KiB", position=start)
+        )
     value = reader.read()
     if isinstance(value, dict):
         return value
     what = "is empty" if value is None else f"is {kind_of(value)}"
     message = f"the recipe {what}; expected a mapping of fields, such as `name: my-recipe`"
-    raise UnreadableError(RecipeIssue(path=(), message=message, mark=reader.marks.get((), start)))
+    raise UnreadableError(RecipeIssue(path=(), message=message, position=reader.positions.get((), start)))
 
 
 def read_data(value: object) -> Document:
-    """The document in JSON-like data. Raises RecipeError when it is no mapping or too large."""
+    """The document in JSON-like data.
+
+    Raises RecipeError if it is not a mapping or too large.
+    """
     if not isinstance(value, Mapping):
         raise _unusable("", f"the recipe is {kind_of(value)}", "a mapping of fields")
-    data, findings = plain(value)
-    return Document(source="", data=data, findings=tuple(findings))
+    data, issues = plain(value)
+    return Document(source="", data=data, issues=tuple(issues))
 
 
 def plain(value: object, path: FieldPath = ()) -> tuple[Any, list[RecipeIssue]]:
-    """A copy of JSON-like data with nothing in it that JSON lacks, and what had to be left out (None stands for it).
+    """A copy of JSON-like data, and an issue for each value that JSON can't represent (None in the copy).
 
-    Raises RecipeError when it is too deep or too large to be looked through.
+    Raises RecipeError if the data is nested too deep or too large.
     """
     copier = _Copier()
-    return copier.copy(value, path), copier.findings
+    return copier.copy(value, path), copier.issues
 
 
 def kind_of(value: object) -> str:
-    """What a value is, in a user's words."""
+    """The type of a value as error messages name it."""
     kinds: tuple[tuple[Any, str], ...] = (
         (type(None), "null"),
-        (bool, "a truth value"),
+        (bool, "a boolean"),
         (int, "a whole number"),
         (float, "a decimal number"),
         (str, "a text"),
         (Mapping, "a mapping"),
         ((list, tuple), "a list"),
     )
-    return next((word for kind, word in kinds if isinstance(value, kind)), f"of the type {type(value).__name__}")
+    return next((word for kind, word in kinds if isinstance(value, kind)), f"of type {type(value).__name__}")
 
 
 class _Copier:
-    """Copies data within limits."""
+    """Copies data and enforces the limits."""
 
     def __init__(self) -> None:
-        self.findings: list[RecipeIssue] = []
+        self.issues: list[RecipeIssue] = []
         self.values = 0
         self.chars = 0
 
@@ -156,7 +170,7 @@ class _Copier:
         if len(path) > MAX_DEPTH:
             raise _unusable("", f"{path_text(path[:1])} is nested too deep", f"at most {MAX_DEPTH} levels")
         if self.values > MAX_NODES:
-            raise _unusable("", "the recipe holds too many values", f"at most {MAX_NODES:,}")
+            raise _unusable("", "the recipe has too many values", f"at most {MAX_NODES:,}")
         match value:
             case None | bool():
                 return value
@@ -172,26 +186,24 @@ class _Copier:
             case str():
                 return self._text(value, path)
             case int():
-                return self._checked(
-                    value, path, bad=value.bit_length() > _MAX_INTEGER_BITS, why="is too large a number"
-                )
+                return self._checked(value, path, bad=value.bit_length() > _MAX_INTEGER_BITS, why="is too large")
             case float():
                 return self._checked(value, path, bad=not math.isfinite(value), why=f"{value} is not a finite number")
             case _:
-                return self._checked(value, path, bad=True, why=f"is {kind_of(value)}, which no recipe holds")
+                return self._checked(value, path, bad=True, why=f"is {kind_of(value)}, which recipes do not support")
 
     def _checked(self, value: object, path: FieldPath, *, bad: bool, why: str) -> Any:  # noqa: ANN401 - see copy
         if not bad:
             return value
-        self.findings.append(RecipeIssue(path=path, message=why))
+        self.issues.append(RecipeIssue(path=path, message=why))
         return None
 
     def _text(self, value: str, path: FieldPath) -> str | None:
         self.chars += len(value)
         if self.chars > MAX_DATA_CHARS:
-            raise _unusable("", "the recipe's texts are too long", f"{MAX_DATA_CHARS:,} characters in all")
+            raise _unusable("", "the recipe's texts are too long", f"at most {MAX_DATA_CHARS:,} characters in all")
         found = _UNSTORABLE.search(value)
-        why = f"holds the character {found.group()!a}, which no UTF-8 text can hold safely" if found else ""
+        why = f"contains the character {found.group()!a}, which is not allowed" if found else ""
         copied: str | None = self._checked(value, path, bad=found is not None, why=why)
         return copied
 
@@ -201,20 +213,20 @@ class _Copier:
             if isinstance(key, str) and not _UNSTORABLE.search(key):
                 copied[key] = self.copy(item, (*path, key))
             else:
-                message = f"the key {key!a} is not a field name; keys are texts"
-                self.findings.append(RecipeIssue(path=(*path, "<key>"), message=message, about_key=True))
+                message = f"the key {key!a} is not a field name; keys must be texts"
+                self.issues.append(RecipeIssue(path=(*path, "<key>"), message=message, about_key=True))
         return copied
 
 
 def in_order(
-    findings: Iterable[RecipeIssue], data: Mapping[str, Any], mark: Callable[[RecipeIssue], SourcePosition | None]
+    issues: Iterable[RecipeIssue], data: Mapping[str, Any], position: Callable[[RecipeIssue], SourcePosition | None]
 ) -> list[RecipeIssue]:
-    """`findings` as a reader meets them: by their place in the text, else by that of their field in `data`."""
-    return sorted(findings, key=lambda finding: (*_place(mark(finding)), _position(finding.path, data)))
+    """`issues` by their position in the text, or else by the order of their fields in `data`."""
+    return sorted(issues, key=lambda issue: (*_place(position(issue)), _position(issue.path, data)))
 
 
-def _place(mark: SourcePosition | None) -> tuple[str, int, int]:
-    return (mark.source, mark.line, mark.column) if mark else ("", 0, 0)
+def _place(position: SourcePosition | None) -> tuple[str, int, int]:
+    return (position.source, position.line, position.column) if position else ("", 0, 0)
 
 
 def _position(path: FieldPath, data: Any) -> tuple[int, ...]:  # noqa: ANN401 - any part of a recipe

@@ -1,4 +1,4 @@
-"""`extends: base.yaml`: a recipe file says only what it changes of another one."""
+"""`extends: base.yaml`: a recipe file that contains only the differences from another one."""
 
 import posixpath
 import re
@@ -15,19 +15,19 @@ from recipes.rules import NAME
 MAX_LEVELS = 8
 
 _KEY = "extends"
-_ALLOWED = "a file in this one's folder or below it, such as base.yaml, or the name of a shipped recipe"
+_ALLOWED = "a file in this recipe's folder or below it, such as base.yaml, or the name of a shipped recipe"
 
 
 def extended(document: Document, *, file: Path | None, shipped: Callable[[str], Path]) -> Document:
-    """`document` with everything that it extends merged in, as if it had been written in one file.
+    """`document` merged with all recipes that it extends, as if it were one file.
 
     Args:
         document: a recipe that may extend another.
-        file: where it came from; None where it is no file, and so has no folder to look in.
-        shipped: gives the file of a shipped recipe by its name; raises RecipeError.
+        file: the file it was read from; None if it is not a file and so has no folder.
+        shipped: returns the file of a shipped recipe by its name; raises RecipeError.
 
-    Each value keeps its place: that of a parent names the parent's file. Raises RecipeError for a parent that can't be
-    found or read.
+    Each value keeps its position; that of a parent's value names the parent's file. Raises RecipeError if a parent
+    can't be found or read.
     """
     if _KEY not in document.data:
         return document
@@ -38,38 +38,41 @@ def extended(document: Document, *, file: Path | None, shipped: Callable[[str], 
         seen = [path.resolve() for path in files]
         files.append(parent)
         if parent.resolve() in seen:
-            raise _refused(chain[-1], f"goes round in a circle: {_route(files)}")
+            raise _refused(chain[-1], f"is circular: {_route(files)}")
         if len(chain) > MAX_LEVELS:
-            raise _refused(chain[-1], f"goes over more than {MAX_LEVELS} levels: {_route(files)}")
+            raise _refused(chain[-1], f"has more than {MAX_LEVELS} levels: {_route(files)}")
         chain.append(_read(parent, chain[-1]))
         if sum(one.size_bytes for one in chain) > MAX_FILE_BYTES:
-            most = f"a recipe and all that it extends have at most {MAX_FILE_BYTES // 1024} KiB together"
-            raise _refused(chain[-2], f"{parent} is too large; {most}")
-    merged = _foreign(chain[-1])
+            most = f"at most {MAX_FILE_BYTES // 1024} KiB for a recipe and all recipes that it extends"
+            raise _refused(chain[-2], f"{parent} is too large; allowed: {most}")
+    merged = _with_source(chain[-1])
     for parent_document in reversed(chain[1:-1]):
-        merged = _merged(_foreign(parent_document), merged)
+        merged = _merged(_with_source(parent_document), merged)
     merged = _merged(document, merged)
     context = next((one for one in chain if "context" in one.data), document)
     return replace(merged, images_from=None if context is document else context.folder)
 
 
 def without_parent(document: Document) -> Document:
-    """`document`, which came as data, perhaps over a network. Raises RecipeError when it extends anything."""
+    """`document`, which came as data, perhaps over a network.
+
+    Raises RecipeError if it extends another recipe.
+    """
     if _KEY in document.data:
-        raise _refused(document, "is for recipe files alone; allowed in data: the whole recipe, written out")
+        raise _refused(document, "is not supported in a recipe given as data; allowed: the complete recipe")
     return document
 
 
 def placed(data: dict[str, Any], document: Document) -> tuple[dict[str, Any], list[RecipeIssue]]:
-    """`data`, which is that of `document` with its variables put in, its image files named from the recipe's folder.
+    """`data` with its image paths relative to the recipe's folder, and an issue for each image outside of it.
 
-    In it they are named from the folder of the file that gave the context. Also what is wrong: images out of reach.
+    `data` is that of `document` with variables replaced; there, image paths are relative to the file with the context.
     """
     context = data.get("context")
     if document.images_from is None or not isinstance(context, list):
         return data, []
     beside = _below(document.images_from, document.folder)
-    items, findings = [], []
+    items, issues = [], []
     for index, item in enumerate(context):
         image = item.get("image") if isinstance(item, dict) else None
         if not isinstance(image, str) or not _is_file(image):
@@ -77,14 +80,17 @@ def placed(data: dict[str, Any], document: Document) -> tuple[dict[str, Any], li
             continue
         items.append({**item, "image": None if beside is None else posixpath.normpath(posixpath.join(beside, image))})
         if beside is None:
-            why = f"{image[:80]!r} is beside the extended recipe, out of this one's folder"
-            message = f"{why}; allowed: a context of its own, with images it can reach"
-            findings.append(RecipeIssue(path=("context", index, "image"), message=message))
-    return {**data, "context": items}, findings
+            why = f"{image[:80]!r} is in the folder of the extended recipe, outside this recipe's folder"
+            message = f"{why}; allowed: a context in this recipe, with images in its folder"
+            issues.append(RecipeIssue(path=("context", index, "image"), message=message))
+    return {**data, "context": items}, issues
 
 
 def _parent(child: Document, shipped: Callable[[str], Path]) -> Path:
-    """The file that a recipe extends. Raises RecipeError."""
+    """The file that a recipe extends.
+
+    Raises RecipeError.
+    """
     wanted = child.data[_KEY]
     if not isinstance(wanted, str):
         raise _refused(child, f"is {kind_of(wanted)}; allowed: {_ALLOWED}")
@@ -94,7 +100,8 @@ def _parent(child: Document, shipped: Callable[[str], Path]) -> Path:
         except RecipeError as error:
             raise _refused(child, error.faults[0].message) from None
     if child.folder is None:
-        raise _refused(child, f"{wanted[:80]!r} is no shipped recipe, and this recipe is no file with others beside it")
+        why = f"{wanted[:80]!r} is not a shipped recipe, and this recipe was not read from a file"
+        raise _refused(child, f"{why}; allowed: the name of a shipped recipe")
     try:
         path = child.folder / posixpath.normpath(file_reference(wanted).path)
         outside = not path.resolve().is_relative_to(child.folder.resolve())
@@ -106,60 +113,63 @@ def _parent(child: Document, shipped: Callable[[str], Path]) -> Path:
 
 
 def _read(path: Path, child: Document) -> Document:
-    """The document that `child` extends. Raises RecipeError, at the place of `extends` when it can't be opened."""
+    """The document that `child` extends.
+
+    Raises RecipeError, at the position of `extends` if the file can't be opened.
+    """
     try:
         return read_file(path)
     except RecipeError as error:
-        if any(fault.mark for fault in error.faults):
+        if any(fault.position for fault in error.faults):
             raise
         raise _refused(child, f"{path}: {error.faults[0].message}") from None
 
 
 def _refused(child: Document, message: str) -> RecipeError:
-    """What to raise for a parent, with what else is known to be wrong in the file that wants it."""
-    refused = {finding.path for finding in child.findings}
+    """The error for a parent, together with the other issues known of the file that extends it."""
+    refused = {issue.path for issue in child.issues}
     own = [] if (_KEY,) in refused else [RecipeIssue(path=(_KEY,), message=message)]
-    findings = in_order((*child.findings, *own), child.data, lambda finding: child.fault(finding).mark)
-    return RecipeError(map(child.fault, findings))
+    issues = in_order((*child.issues, *own), child.data, lambda issue: child.fault(issue).position)
+    return RecipeError(map(child.fault, issues))
 
 
 def _route(files: Sequence[Path]) -> str:
     return " -> ".join(path.name for path in files)
 
 
-def _foreign(document: Document) -> Document:
-    """`document` with its own file named at each of its places."""
+def _with_source(document: Document) -> Document:
+    """`document` with its file named in all its positions."""
 
-    def here(mark: SourcePosition) -> SourcePosition:
-        return replace(mark, source=document.source)
+    def here(position: SourcePosition) -> SourcePosition:
+        return replace(position, source=document.source)
 
-    located = [(finding, document.fault(finding).mark) for finding in document.findings]
+    located = [(issue, document.fault(issue).position) for issue in document.issues]
     return replace(
         document,
-        marks={path: here(mark) for path, mark in document.marks.items()},
-        key_marks={path: here(mark) for path, mark in document.key_marks.items()},
-        findings=tuple(replace(finding, mark=here(mark) if mark else None) for finding, mark in located),
+        positions={path: here(position) for path, position in document.positions.items()},
+        key_positions={path: here(position) for path, position in document.key_positions.items()},
+        issues=tuple(replace(issue, position=here(position) if position else None) for issue, position in located),
     )
 
 
 def _merged(child: Document, parent: Document) -> Document:
-    """Both as one, the child's values before the parent's."""
+    """Both documents as one; the child's values take precedence."""
     replaced: set[FieldPath] = {(_KEY,)}
     data = _merge(child.data, parent.data, (), replaced)
     del data[_KEY]
     return replace(
         child,
         data=data,
-        findings=(*child.findings, *parent.findings),
-        marks={**_kept(parent.marks, replaced), **child.marks},
-        key_marks={**_kept(parent.key_marks, replaced), **child.key_marks},
+        issues=(*child.issues, *parent.issues),
+        positions={**_kept(parent.positions, replaced), **child.positions},
+        key_positions={**_kept(parent.key_positions, replaced), **child.key_positions},
     )
 
 
 def _merge(
     child: Mapping[str, Any], parent: Mapping[str, Any], path: FieldPath, replaced: set[FieldPath]
 ) -> dict[str, Any]:
-    """Mappings key by key, anything else whole; the places whose values of the parent are gone go to `replaced`."""
+    """Merge mappings key by key and replace other values; adds the paths of replaced values to `replaced`."""
     merged = dict(parent)
     for key, value in child.items():
         own, inherited = (*path, key), parent.get(key)
@@ -171,11 +181,11 @@ def _merge(
     return merged
 
 
-def _kept(marks: Mapping[FieldPath, SourcePosition], replaced: set[FieldPath]) -> dict[FieldPath, SourcePosition]:
-    """The places of a parent's values that are still there."""
+def _kept(positions: Mapping[FieldPath, SourcePosition], replaced: set[FieldPath]) -> dict[FieldPath, SourcePosition]:
+    """The positions of the parent's values that were not replaced."""
     return {
-        path: mark
-        for path, mark in marks.items()
+        path: position
+        for path, position in positions.items()
         if not any(path[:depth] in replaced for depth in range(1, len(path) + 1))
     }
 
@@ -184,11 +194,11 @@ def _is_file(image: str) -> bool:
     try:
         return isinstance(parse_reference(image), FileReference)
     except ImageReferenceError:
-        return False  # the rules say why
+        return False  # the rules report why
 
 
 def _below(folder: Path, top: Path | None) -> str | None:
-    """`folder` as seen from `top`, when it is there or below."""
+    """`folder` relative to `top`; None if it is not in `top`."""
     if top is None or not folder.resolve().is_relative_to(top.resolve()):
         return None
     return folder.resolve().relative_to(top.resolve()).as_posix()

@@ -1,41 +1,44 @@
-"""What is wrong with a recipe: every fault with its place, what is wrong and what is allowed."""
+"""What is wrong with a recipe: each fault with its position, its field, the problem and the allowed values."""
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 FieldPath: TypeAlias = tuple[str | int, ...]
-"""Where a value stands in a recipe: ("context", 0, "text")."""
+"""The path of a value in a recipe: ("context", 0, "text")."""
 
 MAX_LINES = 100
 
-# A fault is one line, whatever names the user gave.
+_ALLOWED = "; allowed: "
+
+# A fault is one line, whatever characters the user's names contain.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePosition:
-    """A place in a text; both count from 1."""
+    """A position in a text; line and column start at 1."""
 
     line: int
     column: int
     source: str = ""
-    """The file, where it is another one than the recipe's own."""
+    """The file, if it is not the recipe's own file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that is wrong."""
+    """One error in a recipe."""
 
     path: FieldPath
     message: str
+    """What is wrong; "; allowed: " separates it from the allowed values."""
     source: str = ""
-    """A file, "<recipe>" for YAML text, "override", a model's defaults, or nothing for a recipe given as data."""
-    mark: SourcePosition | None = None
+    """A file, "<recipe>" for YAML text, "override", a model's defaults; empty for a recipe given as data."""
+    position: SourcePosition | None = None
 
     def __str__(self) -> str:
-        place = f"{self.source}:{self.mark.line}:{self.mark.column}" if self.mark else self.source
+        place = f"{self.source}:{self.position.line}:{self.position.column}" if self.position else self.source
         field = path_text(self.path)
         if place == "override" and field:  # as one phrase
             place, field = f"override {field}", ""
@@ -43,20 +46,25 @@ class Fault:
         return _UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], line)
 
     def to_data(self) -> dict[str, Any]:
-        """As JSON data; None for what is not known."""
-        message, _, allowed = self.message.partition("; allowed: ")
+        """JSON data of the fault; None for unknown parts."""
+        message, _, allowed = self.message.partition(_ALLOWED)
         return {
             "file": self.source or None,
-            "line": self.mark.line if self.mark else None,
-            "column": self.mark.column if self.mark else None,
+            "line": self.position.line if self.position else None,
+            "column": self.position.column if self.position else None,
             "field": path_text(self.path) or None,
             "message": message,
             "allowed": allowed or None,
         }
 
+    def with_note(self, note: str) -> "Fault":
+        """This fault with `note` in parentheses after the problem, before the allowed values."""
+        message, separator, allowed = self.message.partition(_ALLOWED)
+        return replace(self, message=f"{message} ({note}){separator}{allowed}")
+
 
 class RecipeError(ValueError):
-    """A recipe can't be used. `str()` has one line for each fault, in file order, up to MAX_LINES of them."""
+    """A recipe is invalid. `str()` has one line per fault, in file order, at most MAX_LINES of them."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
@@ -68,17 +76,21 @@ class RecipeError(ValueError):
     def __reduce__(self) -> tuple[type["RecipeError"], tuple[tuple[Fault, ...]]]:
         return RecipeError, (self.faults,)
 
+    def to_data(self) -> list[dict[str, Any]]:
+        """JSON data of all faults."""
+        return [fault.to_data() for fault in self.faults]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeIssue:
-    """A fault before it is known where its field was given."""
+    """A fault whose source is not resolved yet."""
 
     path: FieldPath
     message: str
     about_key: bool = False
-    """The last part of the path should not be there, or not a second time: the place is that of the key."""
-    mark: SourcePosition | None = None
-    """The place, when it is known already."""
+    """The last key of the path is unknown or duplicated: the fault's position is that of the key."""
+    position: SourcePosition | None = None
+    """The position, if already known."""
 
 
 def path_text(path: FieldPath) -> str:

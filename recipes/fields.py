@@ -1,4 +1,4 @@
-"""What the recipe's types allow at each place: the names, the types and the bounds, in a user's words."""
+"""The names, types and bounds that a recipe allows at each path, as text for error messages."""
 
 import types
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from recipes.faults import FieldPath
 from recipes.recipe import ImageSettings, JudgeSettings, OutputSettings, Recipe, TextSettings
 
-# The groups of settings: in an override their fields may go by their bare names.
+# The groups of settings; an override may name their fields without the group.
 SETTINGS: dict[str, type[TextSettings | ImageSettings | JudgeSettings | OutputSettings]] = {
     "text": TextSettings,
     "image": ImageSettings,
@@ -21,19 +21,19 @@ SETTINGS: dict[str, type[TextSettings | ImageSettings | JudgeSettings | OutputSe
 }
 
 KEYS = ("extends", "vars")
-"""What a recipe file may hold beside the fields; none of it is left when the recipe is resolved."""
+"""The keys of a recipe file that are not recipe fields; a resolved recipe has none of them."""
 
 _Alternative: TypeAlias = tuple[Any, dict[type, Any]]
-"""One type that a place takes, and the bounds on it by their kind."""
+"""One type allowed at a path, and its bounds by kind."""
 
 
 def names(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - any type
-    """The fields of a dataclass; none of another type."""
+    """The field names of a dataclass; empty for other types."""
     return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 def field_names(path: FieldPath) -> tuple[str, ...]:
-    """The fields a mapping at `path` may have."""
+    """The fields allowed in the mapping at `path`."""
     return tuple(name for kind, _ in _at(path) for name in names(kind))
 
 
@@ -48,14 +48,14 @@ def known(value: Any, path: FieldPath = ()) -> Any:  # noqa: ANN401 - any part o
 
 
 def unknown(name: str, allowed: Sequence[str]) -> str:
-    """What to say of a field that does not exist."""
+    """The error message for an unknown field."""
     close = get_close_matches(name, allowed, n=1)
     remedy = f"did you mean '{close[0]}'?" if close else f"allowed: {', '.join(allowed)}"
     return f"unknown field '{name}'; {remedy}"
 
 
 def allowed(path: FieldPath) -> str:
-    """What may stand at `path`: "whole numbers from 1 to 64, or null"."""
+    """The values allowed at `path`: "whole numbers from 1 to 64, or null"."""
     return ", or ".join(_describe(kind, bounds) for kind, bounds in _at(path))
 
 
@@ -90,7 +90,7 @@ def _number(value: float) -> str:
 
 
 def _at(path: FieldPath) -> list[_Alternative]:
-    """What `path` may hold; nothing where there is no such place."""
+    """The types allowed at `path`; empty if there is no such path."""
     found: list[_Alternative] = [(Recipe, {})]
     for part in path:
         found = [inner for kind, _ in found for inner in _inside(kind, part)]
@@ -101,7 +101,7 @@ def _inside(kind: Any, part: str | int) -> Iterator[_Alternative]:  # noqa: ANN4
     if isinstance(part, str) and part in names(kind):
         yield from _alternatives(_hints(kind)[part])
     elif isinstance(part, int) and get_origin(kind) is tuple:
-        yield from _alternatives(get_args(kind)[0])  # a tuple's elements are all of one type here
+        yield from _alternatives(get_args(kind)[0])  # all elements of a tuple have one type here
 
 
 def _alternatives(hint: Any) -> list[_Alternative]:  # noqa: ANN401 - any annotation
@@ -126,7 +126,7 @@ def _limit(bound: Any) -> Any:  # noqa: ANN401 - one of the five kinds, each wit
             return bound.min_length
         case MaxLen():
             return bound.max_length
-    raise TypeError(f"no words for the bound {bound!r}")
+    raise TypeError(f"unsupported bound {bound!r}")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A recipe file, text or mapping -> Recipe, or every fault in it at once."""
+"""A recipe file, text or mapping -> Recipe, or all faults in it at once."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from recipes.defaults import fill_in
 from recipes.document import Document, in_order, read_data, read_file, read_text
-from recipes.error_messages import type_faults
+from recipes.error_messages import type_issues
 from recipes.extends import extended, placed, without_parent
 from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue
 from recipes.fields import known
@@ -26,10 +26,10 @@ from recipes.variables import Expanded, escaped, expand
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a recipe, its variables and its overrides say themselves, before any default."""
+    """A recipe with its variables and overrides, before any default."""
 
     document: Document
-    """The recipe and all that it extends."""
+    """The recipe merged with the recipes that it extends."""
     expanded: Expanded
     overridden: Overridden
 
@@ -38,27 +38,30 @@ class Given:
         return self.overridden.data
 
     def resolve(self, spec: ModelSpec | None) -> Recipe:
-        """The recipe, with the defaults of the model of `spec` filled in. Raises RecipeError with all the faults."""
+        """The recipe with the defaults of the model of `spec` filled in.
+
+        Raises RecipeError with all faults.
+        """
         draft = Draft(given=self.data, filled=fill_in(self.data, spec), spec=spec, folder=self.document.folder)
-        structural = self._findings()
+        structural = self._issues()
         try:
             recipe, wrong = _adapter().validate_json(json.dumps(draft.filled)), []
         except ValidationError as error:
-            recipe, wrong = None, list(type_faults(error.errors(include_url=False), draft.filled))
-        hidden = [finding.path for finding in structural if finding.path and not finding.about_key]
+            recipe, wrong = None, list(type_issues(error.errors(include_url=False), draft.filled))
+        hidden = [issue.path for issue in structural if issue.path and not issue.about_key]
         hidden += [path for path in self.expanded.unresolved if not self.overridden.gave(path)]
         wrong = [one for one in wrong if not any(one.path[: len(path)] == path for path in hidden)]
         wrong += broken_rules(draft, [*hidden, *(one.path for one in wrong)])
         if recipe is None or structural or wrong or self.expanded.faults:
             raise RecipeError([*_located([*structural, *wrong], self, spec), *self.expanded.faults])
-        if recipe.mode == "generation":  # rule 1 of the plan: image guidance is off without an image to begin with
+        if recipe.mode == "generation":  # image guidance is off if the initial context has no image
             return replace(recipe, image=replace(recipe.image, cfg_img_scale=1.0))
         return recipe
 
-    def _findings(self) -> list[RecipeIssue]:
-        """What is wrong before types and rules are looked at; an override mends what was wrong with a variable."""
-        expanded = [one for one in self.expanded.findings if not self.overridden.gave(one.path)]
-        return [*self.document.findings, *expanded, *self.overridden.findings]
+    def _issues(self) -> list[RecipeIssue]:
+        """The issues found before types and rules are checked; an override replaces a value with a bad variable."""
+        expanded = [one for one in self.expanded.issues if not self.overridden.gave(one.path)]
+        return [*self.document.issues, *expanded, *self.overridden.issues]
 
 
 def load(
@@ -68,24 +71,25 @@ def load(
     variables: Mapping[str, Any] | None = None,
     spec: ModelSpec | None = None,
 ) -> Recipe:
-    """The recipe in a file (a Path), in YAML text (a str) or in JSON-like data (a mapping), every default filled in.
+    """The recipe in a file (a Path), YAML text (a str) or JSON-like data (a mapping), with all defaults filled in.
 
     Args:
-        source: what to load. Image paths of a file are looked up beside it.
-        overrides: values that win over the recipe's own, by field, dotted path or the bare name of a setting.
-        variables: values for `${name}` in the recipe's texts, which win over those under its `vars`.
-        spec: the model that will run it: the source of its defaults, and of the sizes it can draw.
+        source: what to load. Image paths in a file are relative to its folder.
+        overrides: values that replace those of the recipe, by field, dotted path or bare name of a setting.
+        variables: values for `${name}` in the recipe's texts; they take precedence over those under `vars`.
+        spec: the model that will run the recipe; gives defaults and the supported image sizes.
 
-    Raises RecipeError, which holds all the faults.
+    Raises RecipeError with all faults.
     """
     return read(source, overrides=overrides, variables=variables).resolve(spec)
 
 
 def load_resolved(document: Mapping[str, Any]) -> Recipe:
-    """The recipe that `canonical.to_document` wrote down, of this or another release.
+    """The recipe in a document written by `canonical.to_document`. `${` in its texts is not a variable.
 
-    Its texts are as they are and hold no variables. Fields that this release does not know are ignored, and absent
-    ones have their defaults. Raises RecipeError.
+    The document may be from another release: unknown fields are ignored, and missing fields have their defaults.
+
+    Raises RecipeError.
     """
     read_back = read_data(document)
     expanded = Expanded(data=known(read_back.data), uses={})
@@ -97,10 +101,7 @@ def given(
     overrides: Mapping[str, Any] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a recipe that `load` has checked says itself, before any default: data that loads by itself.
-
-    Nothing is left to be extended or put in.
-    """
+    """The data of a recipe that `load` has checked, before any default: with variables and parents resolved."""
     data: dict[str, Any] = escaped(read(source, overrides=overrides, variables=variables).data)
     return data
 
@@ -111,16 +112,22 @@ def read(
     overrides: Mapping[str, Any] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> Given:
-    """What is given, right or wrong. Raises RecipeError when it can't be read at all."""
+    """The recipe before validation.
+
+    Raises RecipeError if it can't be read at all.
+    """
     document = _read(source)
     expanded = expand(document, variables)
     data, out_of_reach = placed(expanded.data, document)
-    expanded = replace(expanded, data=data, findings=(*expanded.findings, *out_of_reach))
+    expanded = replace(expanded, data=data, issues=(*expanded.issues, *out_of_reach))
     return Given(document=document, expanded=expanded, overridden=override(data, overrides))
 
 
 def find(name: str, folder: Path | None = None) -> Path:
-    """The file of a shipped recipe by its bare name, `magical-forest`. Raises RecipeError that lists what there is."""
+    """The file of a shipped recipe by its name, such as `magical-forest`.
+
+    Raises RecipeError, which lists the shipped recipes.
+    """
     folder = folder or Path(__file__).parent
     shipped = sorted(path.stem for path in folder.glob("*.yaml"))
     if name in shipped and re.fullmatch(NAME, name):
@@ -144,26 +151,26 @@ def _adapter() -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)
 
 
-def _located(findings: list[RecipeIssue], given: Given, spec: ModelSpec | None) -> Iterator[Fault]:
-    """The faults with their sources: the document's in its order, the model's defaults', then the overrides'."""
+def _located(issues: list[RecipeIssue], given: Given, spec: ModelSpec | None) -> Iterator[Fault]:
+    """The faults with their sources: those of the document in its order, of the model's defaults, of the overrides."""
     document, overridden, uses = given.document, given.overridden, given.expanded.uses
     own, defaults, theirs = [], [], []
-    for finding in in_order(findings, overridden.data, lambda finding: document.fault(finding).mark):
-        fault = document.fault(finding)
-        if finding in overridden.findings or overridden.gave(finding.path):
-            theirs.append(replace(fault, source=SOURCE, mark=None))
-        elif spec and _from_model(finding.path, overridden.data, spec):
-            defaults.append(replace(fault, source=f"the defaults of {spec.name}", mark=None))
-        elif finding.path in uses and finding not in given.expanded.findings:
-            names = ", ".join(f"${{{name}}}" for name in uses[finding.path])
-            own.append(replace(fault, message=f"{fault.message} (from {names})"))
+    for issue in in_order(issues, overridden.data, lambda issue: document.fault(issue).position):
+        fault = document.fault(issue)
+        if issue in overridden.issues or overridden.gave(issue.path):
+            theirs.append(replace(fault, source=SOURCE, position=None))
+        elif spec and _from_model(issue.path, overridden.data, spec):
+            defaults.append(replace(fault, source=f"the defaults of {spec.name}", position=None))
+        elif issue.path in uses and issue not in given.expanded.issues:
+            names = ", ".join(f"${{{name}}}" for name in uses[issue.path])
+            own.append(fault.with_note(f"from {names}"))
         else:
             own.append(fault)
     yield from (*own, *defaults, *theirs)
 
 
 def _from_model(path: FieldPath, given: Mapping[str, Any], spec: ModelSpec) -> bool:
-    """Whether the value at `path` is a default of the model."""
+    """Whether the value at `path` is one of the model's defaults."""
     group, name = (*path, None, None)[:2]
     defaults = {"text": spec.text_defaults, "image": spec.image_defaults}.get(str(group), {})
     return name in defaults and name not in (given.get(str(group)) or {})

@@ -1,4 +1,4 @@
-"""Changes to a recipe from a command line or a call: typed values under dotted paths or bare names."""
+"""Overrides of recipe fields from a command line or a call: typed values by dotted path or bare name."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -18,28 +18,28 @@ _FIELDS = (*field_names(()), *(name for kind in SETTINGS.values() for name in na
 
 @dataclass(frozen=True, kw_only=True)
 class Overridden:
-    """A recipe's data with the overrides in it."""
+    """A recipe's data with the overrides applied."""
 
     data: dict[str, Any]
     paths: tuple[FieldPath, ...]
-    """The fields that were overridden, in the order given."""
-    findings: tuple[RecipeIssue, ...]
+    """The overridden fields, in the order given."""
+    issues: tuple[RecipeIssue, ...]
     made: frozenset[FieldPath]
-    """The mappings that were not there before."""
+    """The mappings that the overrides added."""
 
     def gave(self, path: FieldPath) -> bool:
-        """Whether what stands, or is missing, at `path` is the overrides' doing."""
+        """Whether the overrides caused the value at `path`, or its absence."""
         return not self.made.isdisjoint((path, path[:-1])) or self.replaced(path)
 
     def replaced(self, path: FieldPath) -> bool:
-        """Whether the value at `path` is an override's."""
+        """Whether the value at `path` comes from an override."""
         return any(path[: len(own)] == own for own in self.paths)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """One `key=value` of a command line; the value is a YAML 1.2 scalar, a quoted text, a [list] or a {mapping}.
+    """Parse a `field=value` argument; the value is a YAML 1.2 scalar, a quoted text, a [list] or a {mapping}.
 
-    Raises RecipeError when there is no `=` or the value can't be read.
+    Raises RecipeError if there is no `=` or the value can't be read.
     """
     key, equals, value = text.partition("=")
     key = key.strip()
@@ -49,53 +49,53 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def typed(text: str, *, source: str, yaml: tuple[str, ...]) -> Any:  # noqa: ANN401 - whatever the text stands for
-    """A value of a command line: YAML when it begins with one of `yaml`, else a plain scalar of YAML 1.2.
+    """The value of a command line argument: YAML if it starts with one of `yaml`, else a plain YAML 1.2 scalar.
 
-    Raises RecipeError that names the `source`.
+    Raises RecipeError, which names the `source`.
     """
     if not text.lstrip().startswith(yaml):
         return scalar(text.strip())
     document = read_text(f"value: {text}", source=source)
-    if document.findings or document.data.keys() != {"value"}:
-        faults = [document.fault(finding) for finding in document.findings]
+    if document.issues or document.data.keys() != {"value"}:
+        faults = [document.fault(issue) for issue in document.issues]
         raise RecipeError(faults or [Fault(path=(), message="is more than one value", source=source)])
     return document.data["value"]
 
 
 def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Overridden:
-    """A copy of `data` with `overrides` in it. Mappings in them are merged, anything else replaces what was there."""
+    """A copy of `data` with `overrides` applied: mappings are merged, other values replaced."""
     if not isinstance(overrides, Mapping | None):
         message = f"the overrides are {kind_of(overrides)}; expected a mapping of fields"
         raise RecipeError([Fault(path=(), message=message, source=SOURCE)])
     merged = copy.deepcopy(dict(data))
     paths: list[FieldPath] = []
-    findings: list[RecipeIssue] = []
+    issues: list[RecipeIssue] = []
     made: set[FieldPath] = set()
     for key, value in (overrides or {}).items():
         if not isinstance(key, str) or plain(key)[1] or key.count(".") >= MAX_DEPTH:
-            findings.append(
-                RecipeIssue(path=(), message=f"the key {key!a:.80} is not a field; keys are names or dotted paths")
+            issues.append(
+                RecipeIssue(path=(), message=f"the key {key!a:.80} is not a field; allowed: names and dotted paths")
             )
             continue
         root = _path(key)
         given, wrong = plain(value, root)
-        findings += wrong
+        issues += wrong
         if root[0] in KEYS:
-            message = "is not a field that an override changes; variables are given by --var name=value"
-            findings.append(RecipeIssue(path=root[:1], message=message))
+            message = "can't be overridden; to set a variable, use --var name=value"
+            issues.append(RecipeIssue(path=root[:1], message=message))
             continue
         if root[0] not in field_names(()):
-            findings.append(RecipeIssue(path=root[:1], message=unknown(str(root[0]), _FIELDS), about_key=True))
+            issues.append(RecipeIssue(path=root[:1], message=unknown(str(root[0]), _FIELDS), about_key=True))
             continue
         for path, leaf in _leaves(root, given):
             paths.append(path)
             if why := _assign(merged, path, leaf, made):
-                findings.append(RecipeIssue(path=path, message=why))
-    return Overridden(data=merged, paths=tuple(paths), findings=tuple(findings), made=frozenset(made))
+                issues.append(RecipeIssue(path=path, message=why))
+    return Overridden(data=merged, paths=tuple(paths), issues=tuple(issues), made=frozenset(made))
 
 
 def _path(key: str) -> FieldPath:
-    """The field a key means: dotted from the top, or the bare name of one of the settings."""
+    """The path for a key: a dotted path from the top, or the bare name of a setting."""
     first, *rest = key.split(".")
     path: FieldPath = (first, *(int(part) if _is_index(part) else part for part in rest))
     group = next((group for group, kind in SETTINGS.items() if first in names(kind)), None)
@@ -103,7 +103,7 @@ def _path(key: str) -> FieldPath:
 
 
 def _is_index(part: str) -> bool:
-    """Whether a part of a dotted path counts a list's items; digits beyond any list are a name, and so no field."""
+    """Whether a part of a dotted path is a list index; a longer number than any index is treated as a name."""
     return part.isascii() and part.isdecimal() and len(part) <= MAX_INDEX_DIGITS
 
 
@@ -121,11 +121,11 @@ def _assign(
     value: Any,  # noqa: ANN401 - an override's value
     made: set[FieldPath],
 ) -> str | None:
-    """Put `value` at `path`, adding the mappings made on the way to `made`; says why when there is no such place."""
+    """Set `value` at `path`, creating mappings as needed and adding them to `made`; returns why that is impossible."""
     place: Any = data
     for depth, part in enumerate(path, 1):
         if isinstance(place, list) and not (isinstance(part, int) and part < len(place)):
-            return f"there is no item {part}; the list has {len(place)}, counted from 0"
+            return f"there is no item {part}; the list has {len(place)} items, numbered from 0"
         if isinstance(place, dict) and isinstance(part, int):
             return f"{part} is not a field of a mapping"
         if depth == len(path):

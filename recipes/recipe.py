@@ -1,4 +1,4 @@
-"""The recipe: everything that decides a run's outcome, as frozen values that carry their own bounds."""
+"""The recipe: everything that determines the result of a run, as frozen values with their bounds."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
@@ -9,7 +9,7 @@ MAX_TEXT_CHARS = 8192
 MAX_IMAGES = 64
 MAX_CONTEXT_ITEMS = 256
 INSTRUCTION = "{instruction}"
-"""What stands in a question for the text that an image is to show."""
+"""The placeholder in a judge question for the text that the image should match."""
 
 Mode: TypeAlias = Literal["generation", "editing"]
 Prompt: TypeAlias = Annotated[str, MinLen(1), MaxLen(MAX_TEXT_CHARS)]
@@ -25,9 +25,9 @@ class TextItem:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     text: Prompt
-    """What the model reads."""
+    """The text that the model reads."""
     thought: bool = False
-    """Whether this is a plan for the image that comes next, as `think` writes one: then no other is written first."""
+    """Whether this text is a thinking text for the next image. With `think`, the model then writes none for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class ImageItem:
     image: Annotated[str, MinLen(1)]
     """A path relative to the recipe file (uploaded at submit), s3://bucket/key, or a data: URI (PNG, JPEG or WebP)."""
     sha256: str | None = None
-    """Optional pin: the SHA-256 of the image file's bytes, 64 hexadecimal digits; checked before the run."""
+    """The expected SHA-256 of the image file, 64 hexadecimal digits; optional, checked before the run."""
 
 
 ContextItem: TypeAlias = TextItem | ImageItem
@@ -47,151 +47,154 @@ ContextItem: TypeAlias = TextItem | ImageItem
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
-    """How texts are written."""
+    """Settings for text generation."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     max_new_tokens: Annotated[int, Ge(1), Le(8192)] = 512
-    """The longest text, in tokens."""
+    """Maximum length of a text, in tokens."""
     temperature: Annotated[float, Ge(0.0), Le(5.0)] = 0.3
-    """Sampling temperature; 0 takes the likeliest token each time (greedy)."""
+    """Sampling temperature; 0 always takes the most likely token (greedy decoding)."""
     top_p: Annotated[float, Gt(0.0), Le(1.0)] = 1.0
-    """Sample among the likeliest tokens that together hold this probability; 1 turns it off."""
+    """Sample from the smallest set of most likely tokens with at least this total probability; 1 disables it."""
     top_k: Annotated[int, Ge(0), Le(1_000_000)] = 0
-    """Sample among this many likeliest tokens; 0 turns it off."""
+    """Sample from this many most likely tokens; 0 disables it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings:
-    """How images are drawn."""
+    """Settings for image generation."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     width: Annotated[int, Ge(1), Le(16_384)] | None = 1024
-    """Pixels, a multiple of the model's stride; null (with height) takes the size of the last image in the context."""
+    """Width in pixels, a multiple of the model's stride; null (with height) uses the size of the last image in the
+    context."""
     height: Annotated[int, Ge(1), Le(16_384)] | None = 1024
-    """Pixels, a multiple of the model's stride; null (with width) takes the size of the last image in the context."""
+    """Height in pixels, a multiple of the model's stride; null (with width) uses the size of the last image in the
+    context."""
     num_timesteps: Annotated[int, Ge(2), Le(1000)] = 50
-    """Points of the denoising schedule; one step fewer is computed."""
+    """Number of points in the denoising schedule; the number of computed steps is one less."""
     timestep_shift: Annotated[float, Gt(0.0), Le(100.0)] = 3.0
-    """Spends more of the schedule at high noise when above 1."""
+    """Shift of the denoising schedule; values above 1 put more of its steps at high noise."""
     cfg_text_scale: Annotated[float, Ge(0.0), Le(100.0)] = 4.0
-    """How strongly the last text guides the image; 1 or less turns all guidance off."""
+    """Guidance scale of the last text; 1 or less disables all guidance."""
     cfg_img_scale: Annotated[float, Ge(0.0), Le(100.0)] = 2.0
-    """How strongly the context's images guide, when the initial context holds one; else it is always 1 (off)."""
+    """Guidance scale of the images in the context; always 1 (off) if the initial context has no image."""
     cfg_interval: tuple[Annotated[float, Ge(0.0), Le(1.0)], Annotated[float, Ge(0.0), Le(1.0)]] = (0.4, 1.0)
-    """Guidance holds at times above the first and up to the second; time goes from 1 (noise) to 0 (image)."""
+    """Guidance applies at times above the first value and up to the second; time runs from 1 (noise) to 0 (image)."""
     cfg_renorm_type: Literal["global", "channel", "text_channel"] = "global"
-    """What keeps guidance from oversaturating: one norm for the whole image, one for each token, or one for each token
-    of the text guidance alone."""
+    """Renormalization against oversaturation: over the whole image (global), per token (channel), or per token for the
+    text guidance only (text_channel)."""
     cfg_renorm_min: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
-    """The least factor the renormalisation may scale by."""
+    """Minimum scaling factor of the renormalization."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSettings:
-    """What is left behind."""
+    """Settings for the stored results."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     format: Literal["png"] = "png"
-    """The image format; PNG is lossless, which an exact resume needs."""
+    """Image format; PNG is lossless, which exact resume requires."""
     page: bool = True
-    """Whether the run gets a static web page, index.html."""
+    """Whether to create a static web page of the run, index.html."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSettings:
-    """How the model judges what it has drawn."""
+    """Settings for scoring images."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     question: Prompt = "Does the picture match: {instruction}?"
-    """What the model is asked about each image. {instruction} stands for the text that the image was drawn after,
-    without a full stop at its end."""
+    """Question to the model about each image. {instruction} is replaced with the text that the image follows, without
+    its final full stop."""
     answer: Prompt | None = None
-    """The answer whose likelihood is the score (the geometric mean of its tokens' probabilities), such as
-    {instruction}; null scores how probable yes is against no."""
+    """Answer whose likelihood is the score (the geometric mean of the probabilities of its tokens), such as
+    {instruction}; null scores the probability of yes against no."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """When an image is dropped and drawn again."""
+    """When to draw an image again."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     below: Annotated[float, Ge(0.0), Le(1.0)]
-    """Draw again while the score of what would go on is lower than this."""
+    """Draw again while the score of the selected image is below this value."""
     times: Annotated[int, Ge(1), Le(8)]
-    """At most this many further tries."""
+    """Maximum number of further attempts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One automatic interleaved text-image sequence, every default filled in."""
+    """One automatic interleaved text-image sequence, with all defaults filled in."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     name: str
-    """Lower-case letters, digits and dashes, at most 64; begins with a letter or digit."""
+    """Name of the recipe: at most 64 lower-case letters, digits and dashes, starting with a letter or digit."""
     model: str | None = None
-    """A name the worker serves; null is the worker's default model."""
+    """Name of a model that the worker serves; null uses the worker's default model."""
     model_sha256: str | None = None
-    """Optional pin: the fingerprint of the model's files, 64 hexadecimal digits; a worker with other files refuses."""
+    """Expected fingerprint of the model's files, 64 hexadecimal digits; a worker with other files rejects the run."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
-    """All the run's randomness comes from this number."""
+    """Seed of all randomness in the run."""
     context: Annotated[tuple[ContextItem, ...], MinLen(1), MaxLen(MAX_CONTEXT_ITEMS)]
-    """What the model reads first, in order: texts and images. Any image here makes the run an editing run."""
+    """Texts and images that the model reads first, in order. If one of them is an image, the run is an editing run."""
     num_images: Annotated[int, Ge(1), Le(MAX_IMAGES)] = 1
-    """The sequence ends when this many images exist."""
+    """Number of images in the sequence."""
     think: bool = False
-    """Whether the model writes down its plan before each image."""
+    """Whether the model writes a thinking text before each image."""
     auto_refine: bool = True
-    """Whether the model writes the refinement texts for which refinement_prompts has none."""
+    """Whether the model writes the refinement texts that refinement_prompts does not give."""
     refinement_prompts: Annotated[tuple[Prompt | None, ...], MaxLen(MAX_IMAGES)] = ()
-    """Given refinement texts, used in order; null lets the model write that one, as it does those after the last."""
+    """Refinement texts, used in order; the model writes those that are null and those after the last."""
     refine_instruction: Prompt | None = None
-    """A text the model sees only while it writes a refinement; it never stays in the context."""
+    """Instruction that the model sees only while it writes a refinement text; it does not stay in the context."""
     max_context_items: Annotated[int, Ge(1), Le(MAX_CONTEXT_ITEMS)] | None = None
-    """The most items in the context: above it all but the pinned and about half of the others, the latest, are
-    forgotten at once; null keeps all."""
+    """Maximum number of items in the context. When it is exceeded, the older half (about) of the items that are not
+    pinned is evicted at once; null keeps all."""
     pin: Literal["initial", "none"] | Annotated[int, Ge(0), Le(MAX_CONTEXT_ITEMS)] = "initial"
-    """Which items max_context_items never drops: the initial context, none, or so many of its first items."""
+    """Items that max_context_items never evicts: the initial context, none, or this many of its first items."""
     variations_per_image: Annotated[int, Ge(1), Le(MAX_IMAGES)] = 1
-    """Images drawn for each image step from one shared context, each from its own seed."""
+    """Number of images drawn for each image of the sequence, from the same context but with different seeds."""
     select: Literal["first", "judge", "tree"] = "first"
-    """Which variation goes on: the first, the one that the model scores highest, or each as a branch of its own."""
+    """Which variation the sequence continues from: the first, the one with the highest score (judge), or each one as a
+    separate branch (tree)."""
     judge: JudgeSettings = JudgeSettings()
-    """How the model judges what it has drawn."""
+    """Settings for scoring images."""
     retry: Retry | None = None
-    """Draw an image again from the same context when its score is low; the best of all tries goes on."""
+    """Draw an image again from the same context if its score is low; the sequence continues from the best attempt."""
     text: TextSettings = TextSettings()
-    """How texts are written."""
+    """Settings for text generation."""
     image: ImageSettings = ImageSettings()
-    """How images are drawn."""
+    """Settings for image generation."""
     output: OutputSettings = OutputSettings()
-    """What is left behind."""
+    """Settings for the stored results."""
     parent: str | None = None
-    """The run and the step that this recipe branched off, as RUN@STEP; only told, it decides nothing."""
+    """Run and step from which this recipe was branched, as RUN@STEP; recorded only, without effect on the run."""
 
     @property
     def mode(self) -> Mode:
-        """Editing when the initial context holds an image, else generation; images the run makes do not change it."""
+        """Editing if the initial context has an image, else generation; drawn images do not change it."""
         return "editing" if any(isinstance(item, ImageItem) for item in self.context) else "generation"
 
     @property
     def num_pinned(self) -> int:
-        """How many items of the initial context, its first, are never dropped."""
+        """Number of first items of the initial context that are never evicted."""
         if isinstance(self.pin, int):
             return self.pin
         return len(self.context) if self.pin == "initial" else 0
 
     @property
     def is_judged(self) -> bool:
-        """Whether images are scored: to choose among them, or to draw again."""
+        """Whether images are scored, to select one or to draw again."""
         return self.select == "judge" or self.retry is not None
 
     @property
     def num_refinements(self) -> int:
-        """Refinement texts of the sequence: one between two images, one first when the context ends with an image."""
+        """Number of refinement texts: one between two images, and one first if the context ends with an image."""
         return self.num_images - 1 + isinstance(self.context[-1], ImageItem)

@@ -1,4 +1,4 @@
-"""Where an image of a recipe is: in a file beside it, in S3, or in the recipe itself."""
+"""References to images of a recipe: a file in its folder, an object in S3, or a data: URI."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ _MAX_KEY_BYTES = 1024
 
 
 class ImageReferenceError(ValueError):
-    """A reference is in none of the allowed forms."""
+    """A reference has none of the allowed forms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class S3Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class DataReference:
-    """An image held by the recipe itself."""
+    """An image in the recipe itself."""
 
     media_type: str
     content: bytes
@@ -48,7 +48,10 @@ Reference: TypeAlias = FileReference | S3Reference | DataReference
 
 
 def parse_reference(text: str) -> Reference:
-    """What an image reference of a recipe points to. Raises ImageReferenceError that says what is wrong."""
+    """Parse an image reference of a recipe.
+
+    Raises ImageReferenceError.
+    """
     scheme = _SCHEME.match(text)
     match scheme.group().lower() if scheme else None:
         case None:
@@ -58,19 +61,22 @@ def parse_reference(text: str) -> Reference:
         case "data:":
             return _data(text)
         case other:
-            raise ImageReferenceError(f"images are not read from {other}")
+            raise ImageReferenceError(f"{other} URIs are not supported")
 
 
 def file_reference(text: str) -> FileReference:
-    """The file that a relative path means. Raises ImageReferenceError when it may lead out of the folder."""
+    """The file at a relative path.
+
+    Raises ImageReferenceError if the path may leave the folder.
+    """
     if "\0" in text:
-        raise ImageReferenceError("the path holds a NUL character")
+        raise ImageReferenceError("the path contains a NUL character")
     if text.startswith("/"):
         raise ImageReferenceError("the path is absolute")
     if posixpath.normpath(text).split("/")[0] == "..":
         raise ImageReferenceError("the path leaves the recipe's folder")
     if text.endswith("/") or posixpath.normpath(text) == ".":
-        raise ImageReferenceError("the path is a folder's")
+        raise ImageReferenceError("the path is a folder")
     return FileReference(path=text)
 
 
@@ -84,9 +90,9 @@ def _s3(text: str) -> S3Reference:
 def _data(text: str) -> DataReference:
     found = _DATA.fullmatch(text)
     if not found:
-        raise ImageReferenceError("the data: URI is not one of a PNG, JPEG or WebP image in base64")
+        raise ImageReferenceError("the data: URI is not a PNG, JPEG or WebP image in base64")
     try:
         content = base64.b64decode(found["content"], validate=True)
     except (binascii.Error, ValueError):
-        raise ImageReferenceError("the data: URI holds no valid base64") from None
+        raise ImageReferenceError("the data: URI is not valid base64") from None
     return DataReference(media_type=found["media_type"], content=content)

@@ -1,4 +1,4 @@
-"""A recipe with every default filled in, as YAML that loads again, each value told where it comes from."""
+"""A recipe with all defaults filled in, as YAML that loads again, with the source of each value as a comment."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,10 +17,12 @@ _STEP = 2
 
 
 def render_yaml(given: Given, spec: ModelSpec | None) -> str:
-    """The recipe that is `given`, for the model of `spec`. Raises RecipeError.
+    """The recipe in `given` as YAML, for the model of `spec`.
 
-    A value that its own file gives has no note; the others are a default, the model's, the mode's, a parent's, or
-    from --set or --var.
+    A value from the recipe's own file has no comment; the comment of the others names a default, a parent, --set or
+    --var.
+
+    Raises RecipeError.
     """
     recipe = given.resolve(spec)
     sources = _Sources(given, recipe, spec)
@@ -33,7 +35,7 @@ def _mapping(mapping: Mapping[str, Any], path: FieldPath, indent: int, sources: 
 
 
 def _entry(start: str, value: Any, path: FieldPath, indent: int, sources: "_Sources") -> Iterator[str]:  # noqa: ANN401 - any part of a recipe
-    """The lines of a value behind its key, or behind the dash of its list."""
+    """The lines of a value; `start` is its key, or the dash of its list item."""
     if isinstance(value, dict):
         yield start
         yield from _mapping(value, path, indent + _STEP, sources)
@@ -43,13 +45,13 @@ def _entry(start: str, value: Any, path: FieldPath, indent: int, sources: "_Sour
             yield from _item(item, (*path, index), indent + _STEP, sources)
     else:
         first, *others = scalar_lines(value, indent)
-        note = sources.of(path)
-        yield f"{start} {first}  {comment(note)}" if note else f"{start} {first}"
+        source = sources.of(path)
+        yield f"{start} {first}  {comment(source)}" if source else f"{start} {first}"
         yield from others
 
 
 def _item(item: Any, path: FieldPath, indent: int, sources: "_Sources") -> Iterator[str]:  # noqa: ANN401 - see _entry
-    """An item of a list: a mapping begins on the line of its dash."""
+    """The lines of a list item; a mapping starts on the line of its dash."""
     dash = f"{' ' * indent}-"
     if not isinstance(item, dict):
         yield from _entry(dash, item, path, indent, sources)
@@ -60,7 +62,7 @@ def _item(item: Any, path: FieldPath, indent: int, sources: "_Sources") -> Itera
 
 
 class _Sources:
-    """Where the values of a recipe come from."""
+    """The sources of a recipe's values."""
 
     def __init__(self, given: Given, recipe: Recipe, spec: ModelSpec | None) -> None:
         self._given = given
@@ -68,16 +70,16 @@ class _Sources:
         self._spec = spec
 
     def of(self, path: FieldPath) -> str:
-        """Where the value at `path` comes from, in a few words; nothing when the recipe's own file gives it."""
+        """The source of the value at `path`; empty if it is the recipe's own file."""
         if not self._is_given(path):
             return default_source(path, self._spec, self._recipe.mode)
         if self._given.overridden.replaced(path):
             return "--set"
-        return ", ".join(filter(None, (self._parent(path), "--var" if self._varies(path) else "")))
+        return ", ".join(filter(None, (self._parent(path), "--var" if self._has_variable(path) else "")))
 
     def _is_given(self, path: FieldPath) -> bool:
         if path == ("image", "cfg_img_scale") and self._recipe.mode == "generation":
-            return False  # whatever is given: rule 1 of the plan
+            return False  # image guidance is always off in generation, whatever is given
         place: Any = self._given.data
         for part in path:
             if isinstance(place, dict) and part not in place:
@@ -86,17 +88,17 @@ class _Sources:
         return True
 
     def _parent(self, path: FieldPath) -> str:
-        """The file of a parent that gives the value."""
+        """The file of the parent recipe that gives the value; empty if none does."""
         document = self._given.document
-        mark = document.marks.get(path)
-        if mark is None or not mark.source:
+        position = document.positions.get(path)
+        if position is None or not position.source:
             return ""
-        file = Path(mark.source)
+        file = Path(position.source)
         beside = document.folder is not None and file.is_relative_to(document.folder)
         return f"from {file.relative_to(document.folder or '') if beside else file.name}"
 
-    def _varies(self, path: FieldPath) -> bool:
-        """Whether a variable given beside the recipe is in the value."""
+    def _has_variable(self, path: FieldPath) -> bool:
+        """Whether the value contains a variable that was passed with the recipe."""
         expanded = self._given.expanded
         return any(
             used[: len(path)] == path and not expanded.given.isdisjoint(names) for used, names in expanded.uses.items()

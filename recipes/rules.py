@@ -1,4 +1,4 @@
-"""What a recipe must hold beyond the bounds of its single fields."""
+"""The rules of a recipe that the bounds of single fields can't express."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _SIDES = ("width", "height")
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A recipe on its way: what the user gave, and the same with every default filled in."""
+    """A recipe during validation: as given, and with all defaults filled in."""
 
     given: Mapping[str, Any]
     filled: Mapping[str, Any]
@@ -34,21 +34,24 @@ class Draft:
 
 
 def holds_image(context: object) -> bool:
-    """Whether a context, right or wrong, has an image item: then the mode is editing."""
+    """Whether a context, valid or not, has an image item, which makes the mode editing."""
     return isinstance(context, list) and any(isinstance(item, dict) and "image" in item for item in context)
 
 
 def check(recipe: Recipe, spec: ModelSpec | None) -> None:
-    """Raise RecipeError when a recipe that was made in Python breaks a rule."""
+    """Check a recipe that was created in Python.
+
+    Raises RecipeError.
+    """
     filled = asdict(recipe)
     filled["context"] = list(filled["context"])
     draft = Draft(given=filled, filled=filled, spec=spec, folder=None)
     if found := list(broken_rules(draft, ())):
-        raise RecipeError(Fault(path=finding.path, message=finding.message) for finding in found)
+        raise RecipeError(Fault(path=issue.path, message=issue.message) for issue in found)
 
 
 def broken_rules(draft: Draft, faulty: Sequence[FieldPath]) -> Iterator[RecipeIssue]:
-    """What breaks a rule. A rule that needs a field which is `faulty` already has nothing to say."""
+    """The issues with the rules. Rules that depend on a `faulty` field are skipped."""
     for needed, rule in _RULES:
         paths = [tuple(name.split(".")) for name in needed]
         if not any(_overlap(path, fault) for path in paths for fault in faulty):
@@ -61,14 +64,14 @@ def _overlap(path: FieldPath, other: FieldPath) -> bool:
 
 def _name(draft: Draft) -> Iterator[RecipeIssue]:
     if not re.fullmatch(NAME, draft.filled["name"]):
-        allowed = "1 to 64 lower-case letters, digits and dashes, the first no dash"
+        allowed = "1 to 64 lower-case letters, digits and dashes, not starting with a dash"
         yield RecipeIssue(path=("name",), message=f"{draft.filled['name'][:80]!r} is not a name; allowed: {allowed}")
 
 
 def _model(draft: Draft) -> Iterator[RecipeIssue]:
     model = draft.filled["model"]
     if model is not None and not re.fullmatch(MODEL, model):
-        allowed = "1 to 64 lower-case letters, digits, dots, dashes and underscores, the first a letter or digit"
+        allowed = "1 to 64 lower-case letters, digits, dots, dashes and underscores, starting with a letter or digit"
         yield RecipeIssue(path=("model",), message=f"{model[:80]!r} is not a model name; allowed: {allowed}")
 
 
@@ -85,7 +88,7 @@ def _sha256(path: FieldPath, pin: object) -> Iterator[RecipeIssue]:
 def _parent(draft: Draft) -> Iterator[RecipeIssue]:
     parent = draft.filled["parent"]
     if parent is not None and not re.fullmatch(PARENT, parent):
-        message = f"{parent[:80]!r} is no place in a run; allowed: RUN@STEP, a run's id and the number of a step"
+        message = f"{parent[:80]!r} is not a step of a run; allowed: RUN@STEP, a run id and a step number"
         yield RecipeIssue(path=("parent",), message=message)
 
 
@@ -100,7 +103,7 @@ def _images(draft: Draft) -> Iterator[RecipeIssue]:
 
 
 def _unreachable(image: str, folder: Path | None) -> str | None:
-    """Why an image reference can't be followed; files are looked for when the recipe's folder is known."""
+    """Why an image reference can't be used; checks that files exist if the recipe's folder is known."""
     try:
         reference = parse_reference(image)
     except ImageReferenceError as error:
@@ -108,8 +111,8 @@ def _unreachable(image: str, folder: Path | None) -> str | None:
     if folder and isinstance(reference, FileReference):
         try:
             found = (folder / reference.path).is_file()
-        except OSError as error:  # a name too long, a folder that may not be read
-            return f"{reference.path[:80]}: can't be looked for: {error.strerror or error}"
+        except OSError as error:  # such as a name that is too long or a folder without read permission
+            return f"{reference.path[:80]}: can't be accessed: {error.strerror or error}"
         if not found:
             return f"{reference.path}: no such file; paths are relative to {folder.resolve()}"
     return None
@@ -125,8 +128,8 @@ def _refinements(draft: Draft) -> Iterator[RecipeIssue]:
     given = sum(prompt is not None for prompt in prompts[:needed])
     if not recipe["auto_refine"] and given < needed:
         message = (
-            f"{why} need {needed} refinement texts and {given} are given; allowed: auto_refine: true, where the model "
-            f"writes the others, or {needed} refinement_prompts"
+            f"{why} need {needed} refinement texts and {given} are given; allowed: auto_refine: true, so that the "
+            f"model writes the others, or {needed} refinement_prompts"
         )
         yield RecipeIssue(path=("refinement_prompts",) if prompts else ("auto_refine",), message=message)
 
@@ -136,15 +139,19 @@ def _sizes(draft: Draft) -> Iterator[RecipeIssue]:
     given = [name for name in _SIDES if name in (draft.given.get("image") or {})]
     null = [name for name in _SIDES if sides[name] is None]
     if len(given) == 1:
-        yield RecipeIssue(path=("image", *given), message="is given alone; allowed: both width and height, or neither")
+        yield RecipeIssue(
+            path=("image", *given),
+            message="is given without the other side; allowed: both width and height, or neither",
+        )
     elif len(null) == 1:
         yield RecipeIssue(
-            path=("image", *null), message="is null alone; allowed: both width and height null, or neither"
+            path=("image", *null),
+            message="is null, but the other side is not; allowed: both width and height null, or neither",
         )
     elif null and "context" in draft.filled and not draft.editing:
         message = (
-            "null takes the size of the last image, and this context begins with none; "
-            "allowed: a size, or neither width nor height for the model's own"
+            "null uses the size of the last image, but the initial context has no image; "
+            "allowed: a size, or neither width nor height for the model's default"
         )
         yield RecipeIssue(path=("image", "width"), message=message)
     for name in given or _SIDES:
@@ -153,7 +160,7 @@ def _sizes(draft: Draft) -> Iterator[RecipeIssue]:
 
 
 def _off_the_grid(side: int | None, spec: ModelSpec | None) -> str | None:
-    """Why a model can't draw an image with such a side."""
+    """Why the model can't draw an image with this side."""
     if side is None or spec is None or not (side % spec.stride_px or side > spec.max_side_px):
         return None
     what = f"not a multiple of {spec.stride_px}" if side % spec.stride_px else f"more than {spec.max_side_px}"
@@ -163,7 +170,7 @@ def _off_the_grid(side: int | None, spec: ModelSpec | None) -> str | None:
 def _interval(draft: Draft) -> Iterator[RecipeIssue]:
     low, high = draft.filled["image"]["cfg_interval"]
     if low > high:
-        message = f"begins at {low:g} and ends at {high:g}; allowed: [low, high] with low not above high"
+        message = f"starts at {low:g} and ends at {high:g}; allowed: [low, high] with low not above high"
         yield RecipeIssue(path=("image", "cfg_interval"), message=message)
 
 
@@ -171,13 +178,13 @@ def _room(draft: Draft) -> Iterator[RecipeIssue]:
     most = draft.filled["max_context_items"]
     items, pin = len(draft.filled["context"]), draft.filled["pin"]
     if isinstance(pin, int) and pin > items:
-        message = f"{pin} is more than the items of the context; allowed: initial, none, or a number up to {items}"
+        message = f"{pin} is more than the {items} items of the context; allowed: initial, none, or 0 to {items}"
         yield RecipeIssue(path=("pin",), message=message)
         return
     pinned = {"initial": items, "none": 0}.get(pin, pin)
     if most is not None and most < pinned + 1:
         message = (
-            f"{most} leaves no room beside the pinned part of the context (items: {pinned}); "
+            f"{most} leaves no room besides the pinned items of the context ({pinned}); "
             f"allowed: {pinned + 1} or more, or pin: none"
         )
         yield RecipeIssue(path=("max_context_items",), message=message)
@@ -199,8 +206,8 @@ def _question(draft: Draft) -> Iterator[RecipeIssue]:
     judge = draft.filled["judge"]
     if INSTRUCTION not in judge["question"] + (judge["answer"] or ""):
         message = (
-            f"asks the same of every image, and no answer tells them apart; "
-            f"allowed: a text with {INSTRUCTION} where the instruction is to stand, here or in judge.answer"
+            f"does not depend on the instruction, and neither does judge.answer; "
+            f"allowed: a text with the placeholder {INSTRUCTION} in the question or the answer"
         )
         yield RecipeIssue(path=("judge", "question"), message=message)
 

@@ -16,17 +16,17 @@ _FORMS = ("pattern", "enum")
 _VARIABLE = "Variable"
 _TEXT = "TextWithVariables"
 _DEFINED = {
-    _VARIABLE: {"description": "The value of a variable.", "type": "string", "pattern": rf"^\$\{{{_NAME}\}}$"},
-    _TEXT: {"description": "A text with variables in it.", "type": "string", "pattern": rf"\$\{{{_NAME}\}}"},
+    _VARIABLE: {"description": "A variable.", "type": "string", "pattern": rf"^\$\{{{_NAME}\}}$"},
+    _TEXT: {"description": "A text with variables.", "type": "string", "pattern": rf"\$\{{{_NAME}\}}"},
 }
 _LANGUAGE: dict[str, dict[str, Any]] = {
     "extends": {
-        "description": "A recipe whose fields this one has where it does not give them itself: a file in this one's "
-        "folder or below it, or the name of a shipped recipe.",
+        "description": "A recipe from which this one takes all fields that it does not set: a file in the same folder "
+        "or below it, or the name of a shipped recipe.",
         "type": "string",
     },
     "vars": {
-        "description": "The values of the variables in this recipe's texts: ${name} stands for one.",
+        "description": "Values of the variables in this recipe's texts: ${name} is replaced with the value of name.",
         "type": "object",
         "maxProperties": variables.MAX_VARIABLES,
         "propertyNames": {"pattern": variables.NAME},
@@ -36,7 +36,7 @@ _LANGUAGE: dict[str, dict[str, Any]] = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12) of what a recipe file may hold."""
+    """The JSON Schema (draft 2020-12) of a recipe file."""
     schema = TypeAdapter(Recipe).json_schema()
     settings, fields = schema["$defs"], schema["properties"]
     for kind in (schema, *settings.values()):
@@ -57,7 +57,7 @@ def json_schema() -> dict[str, Any]:
     fields = schema["properties"]
     fields.update(_LANGUAGE)
     settings.update(_DEFINED)
-    # What a parent may give is asked for only where there is none.
+    # A parent may give the required fields, so they are required only without one.
     whole = {"retry": {"required": settings["Retry"].pop("required")}}
     schema["anyOf"] = [{"required": schema.pop("required"), "properties": whole}, {"required": ["extends"]}]
     description = "A recipe: one automatic interleaved text-image sequence."
@@ -65,12 +65,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as recipe.schema.json holds it."""
+    """The schema as text, as in recipe.schema.json."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _with_variables(field: dict[str, Any]) -> dict[str, Any]:
-    """What a field takes, or a variable in its place. Texts of any form take one as they are."""
+    """The schema of a field that also accepts a variable. Unrestricted texts accept one anyway."""
     if "prefixItems" in field:
         return {**field, "prefixItems": [_with_variables(item) for item in field["prefixItems"]]}
     if "$ref" in field or "const" in field or field.get("type") == "array":
@@ -85,7 +85,7 @@ def _with_variables(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drop_titles(kind: dict[str, Any]) -> None:
-    """Titles repeat the field names; editors show them above the descriptions."""
+    """Remove the titles: they repeat the field names, and editors show them above the descriptions."""
     del kind["title"]
     for field in kind["properties"].values():
         field.pop("title", None)

@@ -1,4 +1,4 @@
-"""A sweep: one recipe with some of its fields changed, in every combination of the values given for them."""
+"""A sweep: one recipe run with every combination of the values given for some of its fields."""
 
 import itertools
 import json
@@ -14,17 +14,19 @@ MAX_RUNS = 256
 SOURCE = "sweep"
 
 Values: TypeAlias = dict[str, Any]
-"""What one run of a sweep changes: a value for each swept field."""
+"""The values of one run of a sweep, by field."""
 
 _NUMBER = r"-?(?:\d{1,18}(?:\.\d{1,9})?|\.\d{1,9})"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:\.\.({_NUMBER}))?")
 
 
 def parse_sweep(text: str) -> tuple[str, list[Any]]:
-    """One `field=values` of a command line: `seed=1..4`, `cfg_text_scale=2,4,6`, `cfg_img_scale=1..2..0.25`.
+    """Parse a `field=values` argument: `seed=1..4`, `cfg_text_scale=2,4,6`, `cfg_img_scale=1..2..0.25`.
 
-    Values are separated by commas, each as in an override; a text with a comma is quoted. A range holds both its ends,
-    when its step leads there; the step is 1 unless it is given. Raises RecipeError.
+    Values are separated by commas, each as in an override; quote a text with a comma. A range `first..last..step`
+    includes `last` if a step ends there; the default step is 1.
+
+    Raises RecipeError.
     """
     field, equals, values = text.partition("=")
     if not equals or not field.strip() or not values.strip():
@@ -34,10 +36,13 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
 
 
 def combinations(sweeps: Mapping[str, Sequence[Any]]) -> tuple[Values, ...]:
-    """Every combination of the values, the last field changing fastest. Raises RecipeError: none, twice, too many."""
+    """Every combination of the values; the last field changes fastest.
+
+    Raises RecipeError if there are no values, duplicates or too many combinations.
+    """
     faults = []
     if not sweeps:
-        faults.append("there is nothing to sweep over")
+        faults.append("no field is given")
     fields = {field: override({}, {field: 0}).paths or (field,) for field in sweeps}
     for one, other in itertools.combinations(sweeps, 2):
         if fields[one] == fields[other]:
@@ -47,36 +52,36 @@ def combinations(sweeps: Mapping[str, Sequence[Any]]) -> tuple[Values, ...]:
         runs *= len(values)
         if not values:
             faults.append(f"{field} has no values")
-        told = [json.dumps(value) for value in values]
-        twice = sorted({value for value in told if told.count(value) > 1}) if len(told) <= MAX_RUNS else []
+        texts = [json.dumps(value) for value in values]
+        twice = sorted({text for text in texts if texts.count(text) > 1}) if len(texts) <= MAX_RUNS else []
         if twice:
             faults.append(f"{field} has {', '.join(twice)} more than once")
     if runs > MAX_RUNS:
-        faults.append(f"these are {runs:,} runs; at most {MAX_RUNS} are allowed")
+        faults.append(f"{runs:,} runs are too many; allowed: at most {MAX_RUNS}")
     if faults:
         raise RecipeError([Fault(path=(), message=message, source=SOURCE) for message in faults])
     return tuple(dict(zip(sweeps, values, strict=True)) for values in itertools.product(*sweeps.values()))
 
 
-def told(values: Mapping[str, Any]) -> str:
-    """What a run changes, in words: seed=1, cfg_text_scale=4."""
+def values_text(values: Mapping[str, Any]) -> str:
+    """The values of a run as text: seed=1, cfg_text_scale=4."""
     return ", ".join(f"{field}={value_text(value)}" for field, value in values.items())
 
 
 def value_text(value: object) -> str:
-    """A value as a command line has it."""
+    """A value as on a command line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _values(item: object) -> Iterator[Any]:
-    """The values of a range, else the value itself."""
+    """The values of a range, or the value itself."""
     found = _RANGE.fullmatch(item) if isinstance(item, str) else None
     if found is None:
         yield item
         return
     first, last, step = (Decimal(part) if part else Decimal(1) for part in found.groups())
     if step <= 0 or last < first:
-        raise _wrong(f"the range {found[0]} must go up, by a step above 0")
+        raise _wrong(f"the range {found[0]} must increase, with a step above 0")
     if (last - first) / step >= MAX_RUNS:
         raise _wrong(f"the range {found[0]} has more than {MAX_RUNS} values")
     number = float if "." in found[0].replace("..", " ") else int

@@ -1,4 +1,4 @@
-"""`${name}` in a recipe's texts: the values of its variables, put in once and before anything is checked."""
+"""`${name}` in a recipe's texts: variables are replaced once, before validation."""
 
 import json
 import re
@@ -21,7 +21,7 @@ Value: TypeAlias = str | int | float | bool | None
 _VARS = "vars"
 _NAMES = "a lower-case letter, then lower-case letters, digits and underscores, at most 32 in all"
 _VALUES = "a text, a number, true, false or null"
-_ESCAPED = "$${ for the characters ${"
+_ESCAPED = "write $${ for a literal ${"
 _SHOWN_CHARS = 40
 _SHOWN_NAMES = 20
 _TOKEN = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<name>[^{}\n]*)(?P<end>\}?)")
@@ -29,24 +29,24 @@ _TOKEN = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<name>[^{}\n]*)(?P<end>\}?)")
 
 @dataclass(frozen=True, kw_only=True)
 class Expanded:
-    """A recipe's data with the values of its variables in it, and without `vars` and `extends`."""
+    """A recipe's data with its variables replaced, and without `vars` and `extends`."""
 
     data: dict[str, Any]
-    findings: tuple[RecipeIssue, ...] = ()
+    issues: tuple[RecipeIssue, ...] = ()
     faults: tuple[Fault, ...] = ()
-    """What is wrong with the variables that were given beside the recipe."""
+    """The faults of the variables that were passed with the recipe."""
     uses: Mapping[FieldPath, tuple[str, ...]]
-    """The texts that held variables, and which."""
+    """The variables of each text that contains any."""
     unresolved: tuple[FieldPath, ...] = ()
-    """The texts that have no value, because of a fault that is told elsewhere."""
+    """The texts without a value, because of a fault that is reported elsewhere."""
     given: frozenset[str] = frozenset()
-    """The variables that were given beside the recipe."""
+    """The variables that were passed with the recipe."""
 
 
 def parse_variable(text: str) -> tuple[str, Value]:
-    """One `name=value` of a command line; the value is a YAML 1.2 scalar or a quoted text.
+    """Parse a `name=value` argument; the value is a YAML 1.2 scalar or a quoted text.
 
-    Raises RecipeError when there is no `=` or the value can't be read.
+    Raises RecipeError if there is no `=` or the value can't be read.
     """
     name, equals, value = text.partition("=")
     name, value = name.strip(), value.strip()
@@ -57,7 +57,7 @@ def parse_variable(text: str) -> tuple[str, Value]:
 
 
 def escaped(data: Any) -> Any:  # noqa: ANN401 - any part of a recipe
-    """`data` with its texts written so that a recipe may hold them: no `${` in them is a variable."""
+    """`data` with `${` in its texts escaped, so that a recipe can contain them."""
     match data:
         case str():
             return data.replace("${", "$${")
@@ -70,14 +70,14 @@ def escaped(data: Any) -> Any:  # noqa: ANN401 - any part of a recipe
 
 
 def expand(document: Document, variables: Mapping[str, Any] | None) -> Expanded:
-    """The data of `document` with `variables`, which win, and those of its `vars` put in.
+    """The data of `document` with its variables replaced; `variables` take precedence over its `vars`.
 
-    Raises RecipeError when `variables` is no mapping or the texts would grow beyond all limits.
+    Raises RecipeError if `variables` is not a mapping or the resulting texts are too long.
     """
     if not isinstance(variables, Mapping | None):
         message = f"the variables are {kind_of(variables)}; expected a mapping of names to values"
         raise RecipeError([Fault(path=(), message=message, source=SOURCE)])
-    declared, findings = _declared(document)
+    declared, issues = _declared(document)
     given, faults = _given(variables or {})
     expander = _Expander(document, {**declared, **given})
     data = {name: expander.expand(value, (name,)) for name, value in document.data.items() if name not in KEYS}
@@ -85,7 +85,7 @@ def expand(document: Document, variables: Mapping[str, Any] | None) -> Expanded:
     faults += [_unused(name, used[:MAX_VARIABLES]) for name in given if name not in used]
     return Expanded(
         data=data,
-        findings=(*findings, *expander.findings),
+        issues=(*issues, *expander.issues),
         faults=tuple(faults),
         uses=expander.uses,
         unresolved=tuple(expander.unresolved),
@@ -94,35 +94,35 @@ def expand(document: Document, variables: Mapping[str, Any] | None) -> Expanded:
 
 
 _FAULTY: Any = object()
-"""The value of a variable that has none that could be used."""
+"""Stands for the value of a variable with a fault."""
 
 
 def _declared(document: Document) -> tuple[dict[str, Any], list[RecipeIssue]]:
-    """The variables under `vars`, and what is wrong with them."""
-    refused = {finding.path for finding in document.findings}
+    """The variables under `vars`, and their issues."""
+    refused = {issue.path for issue in document.issues}
     if _VARS not in document.data or (_VARS,) in refused:
         return {}, []
     declared = document.data[_VARS]
     if not isinstance(declared, dict) or len(declared) > MAX_VARIABLES:
-        what = f"holds {len(declared):,} names" if isinstance(declared, dict) else f"is {kind_of(declared)}"
+        what = f"has {len(declared):,} names" if isinstance(declared, dict) else f"is {kind_of(declared)}"
         message = f"{what}; allowed: a mapping of up to {MAX_VARIABLES} names to values, each {_VALUES}"
         return {}, [RecipeIssue(path=(_VARS,), message=message)]
     values: dict[str, Any] = {}
-    findings: list[RecipeIssue] = []
+    issues: list[RecipeIssue] = []
     for name, value in declared.items():
         path = (_VARS, name)
         why = _wrong(name, value) or _nested(value)
         values[name] = _FAULTY if why or path in refused else _unescaped(value)
         if why and path not in refused:
-            findings.append(RecipeIssue(path=path, message=why, about_key=not re.fullmatch(NAME, name)))
-    return values, findings
+            issues.append(RecipeIssue(path=path, message=why, about_key=not re.fullmatch(NAME, name)))
+    return values, issues
 
 
 def _nested(value: object) -> str:
-    """Why a value under `vars` can't be put in: it holds a variable itself."""
+    """The error message for a value under `vars` that contains a variable itself; empty if it does not."""
     if not isinstance(value, str) or all(token["escape"] for token in _TOKEN.finditer(value)):
         return ""
-    return f"{_quoted(value)} holds a variable; variables are not put into variables; allowed: {_ESCAPED}"
+    return f"{_quoted(value)} contains a variable; variables can't be nested; {_ESCAPED}"
 
 
 def _unescaped(value: Value) -> Value:
@@ -130,9 +130,9 @@ def _unescaped(value: Value) -> Value:
 
 
 def _given(variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-    """The variables that were given beside the recipe, and what is wrong with them. Their texts are taken as they are.
+    """The variables that were passed with the recipe, and their faults. `${` in their texts is not a variable.
 
-    Raises RecipeError when there are too many.
+    Raises RecipeError if there are too many.
     """
     if len(variables) > MAX_VARIABLES:
         message = f"there are {len(variables):,} variables; allowed: at most {MAX_VARIABLES}"
@@ -150,20 +150,20 @@ def _given(variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
 
 
 def _wrong(name: object, value: object) -> str:
-    """Why a variable can't be; nothing when it can."""
+    """The error message for an invalid variable; empty if it is valid."""
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        return f"{name!a:.80} is not a variable's name; allowed: {_NAMES}"
+        return f"{name!a:.80} is not a variable name; allowed: {_NAMES}"
     return f"is {kind_of(value)}; allowed: {_VALUES}" if isinstance(value, dict | list) else ""
 
 
 def _unused(name: str, used: Sequence[str]) -> Fault:
-    """What to say of a variable that was given and is in no text."""
+    """The fault of a variable that was passed but is in no text."""
     known = f"it uses {_listed(used)}" if used else "it uses no variables"
-    message = f"the recipe does not use it; {_meant(name, used) or known}"
+    message = f"the recipe does not use it; {_suggestion(name, used) or known}"
     return Fault(path=(), message=message, source=f"{SOURCE} {name[:80]}")
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
+def _suggestion(name: str, known: Sequence[str]) -> str:
     close = get_close_matches(name[:_SHOWN_CHARS], known, n=1)
     return f"did you mean '{close[0]}'?" if close else ""
 
@@ -177,10 +177,10 @@ def _quoted(text: str) -> str:
 
 
 class _Expander:
-    """Puts values into texts, and counts what they grow to."""
+    """Replaces variables in texts, and enforces the limit on their total length."""
 
     def __init__(self, document: Document, values: Mapping[str, Any]) -> None:
-        self.findings: list[RecipeIssue] = []
+        self.issues: list[RecipeIssue] = []
         self.uses: dict[FieldPath, tuple[str, ...]] = {}
         self.unresolved: list[FieldPath] = []
         self._document = document
@@ -210,7 +210,7 @@ class _Expander:
             values.append(self._counted(text[end : token.start()], path))
             value = "${" if token["escape"] else self._value(token, path, names)
             if value is None and not alone:
-                value = self._refuse(path, f"'{token['name']}' is null, which has no place inside a longer text")
+                value = self._refuse(path, f"'{token['name']}' is null, which can't be part of a longer text")
             values.append(value if alone or value is _FAULTY else self._counted(_as_text(value), path))
             end = token.end()
         if names:
@@ -223,30 +223,30 @@ class _Expander:
         return "".join([*values, self._counted(text[end:], path)])
 
     def _value(self, token: re.Match[str], path: FieldPath, names: dict[str, None]) -> Any:  # noqa: ANN401 - see _text
-        """What stands for a variable; it joins the `names` of its text."""
+        """The value of a variable; adds its name to the `names` of its text."""
         name = token["name"]
         if not token["end"] or not re.fullmatch(NAME, name):
             what = _quoted(token.group())
             return self._refuse(path, f"{what} is not a variable; allowed: ${{name}}, the name {_NAMES}; {_ESCAPED}")
-        told = name in names or len(self.findings) >= MAX_LINES  # what to mean instead takes its time to find
+        reported = name in names or len(self.issues) >= MAX_LINES  # finding a suggestion takes time
         names[name] = None
-        if told or name in self._values:
+        if reported or name in self._values:
             return self._values.get(name, _FAULTY)
         known = sorted(self._values)
-        remedy = _meant(name, known) or (f"known: {_listed(known)}" if known else f"this recipe has no {_VARS}")
+        remedy = _suggestion(name, known) or (f"known: {_listed(known)}" if known else f"this recipe has no {_VARS}")
         return self._refuse(path, f"unknown variable '{name}'; {remedy}; {_ESCAPED}")
 
     def _refuse(self, path: FieldPath, message: str) -> Any:  # noqa: ANN401 - see _FAULTY
-        finding = RecipeIssue(path=path, message=message)
-        if len(self.findings) < MAX_LINES and finding not in self.findings:  # more would not be shown
-            self.findings.append(finding)
+        issue = RecipeIssue(path=path, message=message)
+        if len(self.issues) < MAX_LINES and issue not in self.issues:  # more would not be shown
+            self.issues.append(issue)
         return _FAULTY
 
     def _counted(self, value: Any, path: FieldPath) -> Any:  # noqa: ANN401 - see _text
-        """`value`, if there is room for it. Counted as a recipe holds it, for so it is sent to the workers."""
+        """`value`, after adding its length, with `${` escaped as in the recipe that is sent to the workers."""
         self._chars += len(value) + value.count("${") if isinstance(value, str) else 0
         if self._chars > MAX_DATA_CHARS:
-            message = f"the recipe's texts are too long here; expected {MAX_DATA_CHARS:,} characters in all"
+            message = f"the recipe's texts are too long; expected at most {MAX_DATA_CHARS:,} characters in all"
             raise RecipeError([self._document.fault(RecipeIssue(path=path, message=message))])
         return value
 

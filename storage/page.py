@@ -83,7 +83,7 @@ def render_page(
         branches={section.branch for section in sections},
         score_text=score_text,
         context=[_item(item) for item in document["context"]],
-        recipe=printable_json(json.dumps(document, ensure_ascii=False, indent=2)),
+        recipe=printable_json(json.dumps(document, ensure_ascii=False, indent=2, sort_keys=True)),
         texts=texts,
         thumbnails={key: data_uri(data) for key, data in small.items()},
     )

@@ -1,9 +1,9 @@
-"""BAGEL: the unified model itself, on torch."""
+"""BAGEL, the unified model, implemented with torch."""
 
 import os
 
-# Torch's CPU threads (libgomp) spin while they wait for each other. On cores that others use too, that made the same
-# run take up to a hundred times longer; a short spin costs nothing when the cores are free. Read when torch loads.
+# Torch's CPU threads (libgomp) spin while they wait for each other. On cores shared with other processes, that makes a
+# run up to a hundred times slower; a short spin costs nothing on free cores. libgomp reads this when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 from core.bagel.model import Bagel

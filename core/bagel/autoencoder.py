@@ -1,4 +1,4 @@
-"""Images as the model draws them: the FLUX autoencoder, and latents as tokens.
+"""Images for generation: the FLUX autoencoder, and latents as tokens.
 
 Axes: C channels, h and w of the latent grid.
 """
@@ -21,7 +21,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """Two normed convolutions beside a shortcut."""
+    """Two normalized convolutions with a residual connection."""
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """One attention head over all places of the grid."""
+    """One attention head over all positions of the grid."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class SpatialAttention(nn.Module):
 
 
 class Middle(nn.Module):
-    """The part at the lowest resolution."""
+    """The blocks at the lowest resolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Middle(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the resolution; padded right and below only."""
+    """Halves the resolution; padding only on the right and at the bottom."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution."""
+    """Doubles the resolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Blocks at one resolution, then the way to the next."""
+    """Blocks at one resolution, then the change to the next resolution."""
 
     def __init__(self, widths: list[int], *, downsample: bool = False, upsample: bool = False) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Level(nn.Module):
 class LatentEncoder(nn.Module):
     """Pixels (3, H, W) in -1..1 -> latents (C, h, w) of about unit variance.
 
-    They are the posterior's mean, so that reading an image is deterministic.
+    Uses the mean of the posterior, so that reading an image is deterministic.
     """
 
     def __init__(self, config: AutoencoderConfig) -> None:
@@ -138,7 +138,7 @@ class LatentEncoder(nn.Module):
 
 
 class LatentDecoder(nn.Module):
-    """Latents (C, h, w) -> pixels (3, H, W), about -1..1."""
+    """Latents (C, h, w) -> pixels (3, H, W) in about -1..1."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class LatentDecoder(nn.Module):
 
 
 class LatentEmbedder(nn.Module):
-    """Latent tokens as tokens of the language model."""
+    """Embeds latent tokens for the language model."""
 
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
@@ -173,14 +173,14 @@ class LatentEmbedder(nn.Module):
         self.latent_pos_embed = PositionTable(config.latent_side**2, width)
 
     def forward(self, latents: Tensor, time: Tensor, positions: Tensor) -> Tensor:
-        """Latent tokens (L, width of a latent) at `time` (1,) and `positions` (L,) -> (L, D)."""
+        """Latent tokens (L, latent width) at `time` (1,) and `positions` (L,) -> (L, D)."""
         placed = self.vae2llm(latents) + self.latent_pos_embed(positions)
         timed: Tensor = placed + self.time_embedder(time, placed.dtype)
         return timed
 
 
 def patchify(latents: Tensor, patch: int) -> Tensor:
-    """Latents (C, rows * patch, columns * patch) -> tokens (rows * columns, patch² * C), channels last in a patch."""
+    """Latents (C, rows * patch, columns * patch) -> tokens (rows * columns, patch² * C), channels last."""
     channels, height, width = latents.shape
     grid = latents.reshape(channels, height // patch, patch, width // patch, patch)
     return grid.permute(1, 3, 2, 4, 0).reshape(-1, patch * patch * channels)
@@ -194,13 +194,13 @@ def unpatchify(tokens: Tensor, patch: int, rows: int) -> Tensor:
 
 
 def shrink(latents: Tensor, factor: int) -> Tensor:
-    """Average latents (C, h, w) over squares of `factor`, those cut off at the edge included."""
+    """Average latents (C, h, w) over squares of `factor`, including partial squares at the edges."""
     if factor == 1:
         return latents
     return functional.avg_pool2d(latents, factor, ceil_mode=True)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """Pixels (3, H, W), about -1..1 -> (H, W, 3) bytes on the CPU; fractions are cut off, as in the official code."""
+    """Pixels (3, H, W) in about -1..1 -> bytes (H, W, 3) on the CPU; truncated as in the official code."""
     levels = (pixels.float() * 0.5 + 0.5).clamp(0, 1) * 255
     return levels.permute(1, 2, 0).to(torch.uint8).cpu()

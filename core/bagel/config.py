@@ -1,4 +1,4 @@
-"""The geometry of a checkpoint, from its JSON files; what they leave out is as published for BAGEL-7B-MoT."""
+"""The geometry of a checkpoint, from its JSON files; the defaults are those published for BAGEL-7B-MoT."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class VisionConfig:
     hidden_size: int
     intermediate_size: int
     num_layers: int
-    """Layers used: BAGEL leaves out the last of those the file states."""
+    """Layers used: BAGEL omits the last of those stated in the file."""
     num_heads: int
     patch_px: int
     num_positions: int
@@ -64,7 +64,7 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BagelConfig:
-    """All of a checkpoint's geometry."""
+    """The complete geometry of a checkpoint."""
 
     decoder: DecoderConfig
     vision: VisionConfig
@@ -72,9 +72,9 @@ class BagelConfig:
     latent_patch: int
     """Side of a latent token, in latent pixels."""
     latent_side: int
-    """Rows and columns of the table of latent positions."""
+    """Rows and columns of the latent position table."""
     vision_side: int
-    """Rows and columns of the table of ViT positions."""
+    """Rows and columns of the ViT position table."""
 
     @property
     def latent_width(self) -> int:
@@ -83,14 +83,17 @@ class BagelConfig:
 
     @property
     def stride_px(self) -> int:
-        """Pixels a latent token covers, a side."""
+        """Side of a latent token, in pixels."""
         return self.latent_patch * self.autoencoder.downsample
 
     @staticmethod
     def read(folder: Path) -> "BagelConfig":
-        """The geometry of `folder`. Raises ModelFolderError when a file is missing, malformed or lacks a key.
+        """The geometry of the checkpoint in `folder`.
 
-        The sizes of the position tables are those config.json states, which may be stale (see weights.py).
+        The sizes of the position tables are those in config.json, which may be out of date (see weights.py).
+
+        Raises:
+            ModelFolderError: a file is missing or malformed, or lacks a key.
         """
         config = read_json(folder, "config.json", required=False)
         llm, vit = (read_json(folder, name, required=True) for name in ("llm_config.json", "vit_config.json"))
@@ -104,9 +107,9 @@ class BagelConfig:
                 vision_side=config.get("vit_max_num_patch_per_side", OFFICIAL_VISION_SIDE),
             )
         except KeyError as missing:
-            raise ModelFolderError(f"{folder}: llm_config.json or vit_config.json lacks the key {missing}") from None
+            raise ModelFolderError(f"{folder}: llm_config.json or vit_config.json has no key {missing}") from None
         except (TypeError, ValueError, AttributeError) as error:
-            raise ModelFolderError(f"{folder}: a value in its JSON files has the wrong type: {error}") from error
+            raise ModelFolderError(f"{folder}: a value in a JSON file has the wrong type: {error}") from error
 
 
 def _decoder(llm: Mapping[str, Any]) -> DecoderConfig:

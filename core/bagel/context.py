@@ -1,4 +1,4 @@
-"""The persistent context: keys and values of the items read so far, and where each item ends."""
+"""The persistent KV cache: keys and values of the items read so far, and the offset after each item."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,77 +12,77 @@ GROWTH = 1.5
 
 
 class LayerKV:
-    """Keys and values of one layer, each (rows, M, H): the front, then the items.
+    """Keys and values of one layer, each (rows, M, H): the scratch area, then the items.
 
-    The front is where a noised block lies while an image is being drawn: right before the first item, so that the
-    block and any prefix of the items are one run of rows and nothing is ever copied together. The layout never
-    depends on the capacity, so neither do the numbers that come out.
+    While an image is being drawn, the scratch area contains its noised block, directly before the first item. So the
+    block and any prefix of the items are contiguous rows, and nothing has to be copied. The layout does not depend on
+    the capacity, and neither do the computed numbers.
 
-    With a front of 4 rows, 5 tokens of items and a noised block of 3 tokens:
+    With a scratch area of 4 rows, 5 tokens of items and a noised block of 3 tokens:
 
         row        0  1  2  3 | 4  5  6  7  8 | 9 10 11
         holds      .  n  n  n | a  a  b  b  b | .  .  .
         full context, keys:     rows 1..8
         prefix `a`, keys:       rows 1..5
-        a next item of 3 tokens goes to rows 9..11 and sees rows 4..11
+        the next item, of 3 tokens, goes to rows 9..11 and attends to rows 4..11
     """
 
     def __init__(self) -> None:
-        self.front = 0
+        self.scratch = 0
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
 
     def put(self, keys: Tensor, values: Tensor, length: int, *, kept: bool) -> tuple[Tensor, Tensor]:
-        """Write a block (L, M, H) behind the first `length` tokens (kept), or into the front.
+        """Write a block (L, M, H) after the first `length` tokens (`kept`) or into the scratch area.
 
         Returns:
-            The keys and values the block attends to: the first `length` tokens and itself.
+            The keys and values that the block attends to: those of the first `length` tokens and its own.
         """
         size = keys.shape[0]
         all_keys, all_values = self._reserve(keys, 0 if kept else size, length + size if kept else length)
-        first = self.front + length if kept else self.front - size
+        first = self.scratch + length if kept else self.scratch - size
         all_keys[first : first + size] = keys
         all_values[first : first + size] = values
-        start = self.front if kept else first
-        stop = self.front + length + (size if kept else 0)
+        start = self.scratch if kept else first
+        stop = self.scratch + length + (size if kept else 0)
         return all_keys[start:stop], all_values[start:stop]
 
     @property
     def num_bytes(self) -> int:
-        """The memory it takes, front and room to grow included."""
+        """The memory used, including the scratch area and spare capacity."""
         return 0 if self.keys is None or self.values is None else self.keys.nbytes + self.values.nbytes
 
     def items(self, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the first `length` tokens."""
         if self.keys is None or self.values is None:
-            raise LookupError("nothing has been read into this cache")
-        return self.keys[self.front : self.front + length], self.values[self.front : self.front + length]
+            raise LookupError("the cache is empty")
+        return self.keys[self.scratch : self.scratch + length], self.values[self.scratch : self.scratch + length]
 
-    def _reserve(self, like: Tensor, front: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Buffers with room for a `front` and `tokens`; they grow geometrically, on the device of `like`."""
+    def _reserve(self, like: Tensor, scratch: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Buffers for `scratch` rows and `tokens`; they grow geometrically, on the device of `like`."""
         if self.keys is None or self.values is None:
-            self.front = front
-            shape = (front + tokens, *like.shape[1:])
+            self.scratch = scratch
+            shape = (scratch + tokens, *like.shape[1:])
             self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
-        elif front > self.front or self.front + tokens > self.keys.shape[0]:
-            held = self.keys.shape[0] - self.front
+        elif scratch > self.scratch or self.scratch + tokens > self.keys.shape[0]:
+            held = self.keys.shape[0] - self.scratch
             room = held if tokens <= held else max(tokens, int(held * GROWTH))
-            wider = max(front, self.front)
-            self.keys = _moved(self.keys[self.front :], wider, room)
-            self.values = _moved(self.values[self.front :], wider, room)
-            self.front = wider
+            wider = max(scratch, self.scratch)
+            self.keys = _moved(self.keys[self.scratch :], wider, room)
+            self.values = _moved(self.values[self.scratch :], wider, room)
+            self.scratch = wider
         return self.keys, self.values
 
 
-def _moved(items: Tensor, front: int, room: int) -> Tensor:
-    grown = items.new_empty((front + room, *items.shape[1:]))
-    grown[front : front + items.shape[0]] = items
+def _moved(items: Tensor, scratch: int, room: int) -> Tensor:
+    grown = items.new_empty((scratch + room, *items.shape[1:]))
+    grown[scratch : scratch + items.shape[0]] = items
     return grown
 
 
 @dataclass(frozen=True)
 class CacheOffset:
-    """Where a context stands: tokens held, and the rotary position that the next block takes."""
+    """A position in a cache: the number of tokens before it, and the rotary position of the next block."""
 
     tokens: int
     position: int
@@ -93,59 +93,59 @@ START = CacheOffset(0, 0)
 
 @dataclass(frozen=True)
 class CachedItem:
-    """An item in a cache, and where the context stands after it."""
+    """An item in a cache, and the offset after it."""
 
     item: Item
     end: CacheOffset
 
 
 class Cache:
-    """Keys and values of all layers for a list of items. An item counts once it has been read whole."""
+    """Keys and values of all layers for a list of items. An item is added after it has been read completely."""
 
     def __init__(self, num_layers: int, *, latents: bool = True) -> None:
         self.latents = latents
-        """Whether images are read as latents too, which drawing needs, or as ViT patches alone, to understand them."""
+        """Whether images are also read as latents, which drawing requires, or only as ViT patches."""
         self.layers = [LayerKV() for _ in range(num_layers)]
-        self.held: list[CachedItem] = []
+        self.entries: list[CachedItem] = []
 
     @property
     def end(self) -> CacheOffset:
-        return self.mark(len(self.held))
+        return self.offset_after(len(self.entries))
 
     @property
     def num_bytes(self) -> int:
-        """The memory its keys and values take, with the room they have to grow."""
+        """The memory of its keys and values, including spare capacity."""
         return sum(layer.num_bytes for layer in self.layers)
 
-    def mark(self, count: int) -> CacheOffset:
-        """Where the context stands after its first `count` items."""
-        return self.held[count - 1].end if count else START
+    def offset_after(self, count: int) -> CacheOffset:
+        """The offset after the first `count` items."""
+        return self.entries[count - 1].end if count else START
 
     def keep_common(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Evict what does not begin `items`; returns the items still to be read."""
+        """Evict everything after the common prefix with `items`; returns the items that are not cached."""
         common = 0
-        for held, item in zip(self.held, items, strict=False):
-            if held.item != item:
+        for entry, item in zip(self.entries, items, strict=False):
+            if entry.item != item:
                 break
             common += 1
-        del self.held[common:]
+        del self.entries[common:]
         return items[common:]
 
     def stacked(self, length: int) -> tuple[Tensor, Tensor]:
-        """A copy of keys and values of the first `length` tokens, (layers, length, M, H) on the CPU."""
+        """A copy of the keys and values of the first `length` tokens, (layers, length, M, H), on the CPU."""
         pairs = [layer.items(length) for layer in self.layers]
         return torch.stack([keys.cpu() for keys, _ in pairs]), torch.stack([values.cpu() for _, values in pairs])
 
 
 @dataclass(frozen=True)
 class CacheView:
-    """What one block of a pack sees, and where its own keys and values go."""
+    """The part of a cache that one block of a pack attends to, and where its own keys and values are written."""
 
     cache: Cache
     at: CacheOffset
     kept: bool
-    """Whether the block becomes part of the context, or is a noised block that leaves no trace."""
+    """Whether the block becomes part of the context; a noised block does not."""
 
     def put(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and values the block attends to in `layer`, its own included (see LayerKV)."""
+        """The keys and values that the block attends to in `layer`, including its own (see LayerKV)."""
         return self.cache.layers[layer].put(keys, values, self.at.tokens, kept=self.kept)

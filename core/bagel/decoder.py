@@ -1,7 +1,7 @@
-"""The language model: a Qwen2 decoder of which every weight exists twice, once to understand and once to generate.
+"""The language model: a Qwen2 decoder with two sets of weights, one for understanding and one for generation.
 
 Axes: B packed branches, L tokens, N query heads, M key-value heads, H head dim, D hidden size. A pack is B blocks of
-the same make, one for each context it is computed in: the linear layers take it whole, attention goes block by block.
+the same shape, one per context. Linear layers process the whole pack, attention processes one block at a time.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from core.bagel.layers import GatedMLP, RMSNorm, Rotary, attend, rotate
 
 
 class Expert(nn.Module):
-    """One expert's weights in a layer: everything but the attention itself, which is joint."""
+    """The weights of one expert in a layer: everything except the attention itself, which the experts share."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -32,21 +32,21 @@ class Expert(nn.Module):
         self.mlp = GatedMLP(width, config.intermediate_size)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden states (B, L, D) -> queries (B, L, N, H), keys and values (B, L, M, H), not yet rotated."""
+        """Hidden states (B, L, D) -> queries (B, L, N, H), keys and values (B, L, M, H), before rotation."""
         x = self.input_layernorm(x)
         split = (*x.shape[:2], -1, self.head_dim)
         queries, keys = self.q_norm(self.q_proj(x).view(split)), self.k_norm(self.k_proj(x).view(split))
         return queries, keys, self.v_proj(x).view(split)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the layer: hidden states (B, L, D) and what attention gave them (B, L, N * H)."""
+        """The rest of the layer, from hidden states (B, L, D) and the output of attention (B, L, N * H)."""
         x = x + self.o_proj(attended)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
 
 class DecoderLayer(nn.Module):
-    """Two experts around one attention."""
+    """Two experts with a shared attention."""
 
     def __init__(self, config: DecoderConfig, index: int) -> None:
         super().__init__()
@@ -55,15 +55,15 @@ class DecoderLayer(nn.Module):
         self.generation = Expert(config)
 
     def forward(
-        self, und: Tensor, gen: Tensor | None, by: Rotary, windows: Sequence[CacheView], mask: Tensor | None
+        self, und: Tensor, gen: Tensor | None, by: Rotary, views: Sequence[CacheView], mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """One layer over a pack of blocks.
 
         Args:
-            und: understanding tokens (B, L, D); in an image block the two markers around the latents.
+            und: understanding tokens (B, L, D); in an image block, the two markers around the latents.
             gen: latents (B, L, D), or None.
-            by: rotation of the pack's positions.
-            windows: the context of each of the B blocks.
+            by: rotation for the positions of the pack.
+            views: the context of each of the B blocks.
             mask: bool (L, keys) for a single text block, else None.
         """
         queries, keys, values = self.understanding.project(und)
@@ -72,8 +72,8 @@ class DecoderLayer(nn.Module):
             queries, keys, values = (_inside(*pair) for pair in zip((queries, keys, values), made, strict=True))
         queries, keys = rotate(queries, by), rotate(keys, by)
         attended = [
-            attend(q, *window.put(self.index, k, v), mask)
-            for q, k, v, window in zip(queries, keys, values, windows, strict=True)
+            attend(q, *view.put(self.index, k, v), mask)
+            for q, k, v, view in zip(queries, keys, values, views, strict=True)
         ]
         if gen is None:
             return self.understanding.finish(und, torch.stack(attended)), None
@@ -83,12 +83,12 @@ class DecoderLayer(nn.Module):
 
 
 def _inside(markers: Tensor, latents: Tensor) -> Tensor:
-    """Latents between their start and end marker, along the token axis."""
+    """Latents between their start and end markers, along the token axis."""
     return torch.cat((markers[:, :1], latents, markers[:, 1:]), dim=1)
 
 
 class Decoder(nn.Module):
-    """The stack of layers, with the final norm of each expert."""
+    """All layers, with the final norm of each expert."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -98,9 +98,9 @@ class Decoder(nn.Module):
         self.norm_moe_gen = RMSNorm(config.hidden_size, config.norm_eps)
 
     def forward(
-        self, und: Tensor, gen: Tensor | None, by: Rotary, windows: Sequence[CacheView], mask: Tensor | None = None
+        self, und: Tensor, gen: Tensor | None, by: Rotary, views: Sequence[CacheView], mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """All layers over a pack of blocks (see DecoderLayer); the hidden states are not yet normed."""
+        """All layers over a pack of blocks (see DecoderLayer); the hidden states are not normalized yet."""
         for layer in self.layers:
-            und, gen = layer(und, gen, by, windows, mask)
+            und, gen = layer(und, gen, by, views, mask)
         return und, gen

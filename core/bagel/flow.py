@@ -1,4 +1,4 @@
-"""Rectified flow: from noise to an image by Euler steps along a velocity. Time goes from 1 (noise) to 0 (image).
+"""Rectified flow: from noise to an image by Euler steps along a velocity. Time runs from 1 (noise) to 0 (image).
 
 Axes: I images, L latent tokens, C numbers in one.
 """
@@ -16,7 +16,7 @@ NORM_EPS = 1e-8
 
 
 def gaussian_noise(tokens: int, width: int, seed: int) -> Tensor:
-    """What an image starts from: (L, C) standard normal float32, made on the CPU so that every device starts alike."""
+    """Initial noise of an image: (L, C) standard normal float32, from the CPU so that it is equal on all devices."""
     return torch.randn(tokens, width, generator=torch.Generator("cpu").manual_seed(seed))
 
 
@@ -35,7 +35,7 @@ class FlowStep:
     x: Tensor
     """(I, L, C), at the time the step reached."""
     clean: Tensor
-    """(I, L, C), the images as this step foresees them: straight on to time 0."""
+    """(I, L, C), the images that this step predicts at time 0."""
 
 
 def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor) -> Iterator[FlowStep]:
@@ -44,7 +44,7 @@ def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor
     Args:
         velocity: (x, time) -> dx/dtime, float32 and of the shape of x; time is an element of `times`.
         x: the state at times[0].
-        times: falling, on the CPU.
+        times: decreasing, on the CPU.
     """
     for done, (time, following) in enumerate(pairwise(times), start=1):
         v = velocity(x, time)
@@ -54,18 +54,18 @@ def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor
 
 
 def holds(interval: tuple[float, float], time: Tensor) -> bool:
-    """Whether guidance holds at `time`: above the first bound, up to the second."""
+    """Whether guidance applies at `time`: above the first bound and up to the second."""
     return bool((time > interval[0]) & (time <= interval[1]))
 
 
 def guide(v: Tensor, v_text: Tensor, v_img: Tensor | None, settings: ImageSettings) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022) by text, then by images, with BAGEL's renormalisations.
+    """Classifier-free guidance (Ho & Salimans 2022) by text, then by images, with BAGEL's renormalization.
 
     Args:
-        v: velocity in the full context, (..., L, C) float32; what goes before L counts images.
-        v_text: in the context without its last text.
-        v_img: in the context without its images; None when images do not guide.
-        settings: the scales, and what keeps the norm from growing.
+        v: velocity in the full context, (..., L, C) float32; the axes before L are images.
+        v_text: velocity in the context without its last text.
+        v_img: velocity in the context without its images; None without image guidance.
+        settings: the guidance scales and the renormalization.
     """
     kind, least = settings.cfg_renorm_type, settings.cfg_renorm_min
     guided = v_text + settings.cfg_text_scale * (v - v_text)
@@ -79,7 +79,7 @@ def guide(v: Tensor, v_text: Tensor, v_img: Tensor | None, settings: ImageSettin
 
 
 def _shrinkage(v: Tensor, guided: Tensor, least: float, *, per_token: bool) -> Tensor:
-    """The factor, at most 1, that takes the norm of `guided` back to that of `v`, of each token or of each image."""
+    """The factor, at most 1, that reduces the norm of `guided` to that of `v`, per token or per image."""
     dim = -1 if per_token else (-2, -1)
     norm, guided_norm = (torch.linalg.vector_norm(part, dim=dim, keepdim=True) for part in (v, guided))
     factor: Tensor = (norm / (guided_norm + NORM_EPS)).clamp(least, 1.0)

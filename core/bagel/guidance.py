@@ -1,4 +1,4 @@
-"""Guided velocity: which contexts an image is computed in, and how their velocities make one."""
+"""Guided velocity: the contexts in which an image is computed, and the combination of their velocities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from recipes.recipe import ImageSettings
 
 
 def without_thought(items: Sequence[Item]) -> Sequence[Item]:
-    """`items` without the thoughts at their end, which are about the image drawn next."""
+    """`items` without the thinking texts at their end, which belong to the next image."""
     count = len(items)
     while count and _is_thought(items[count - 1]):
         count -= 1
@@ -25,34 +25,34 @@ def _is_thought(item: Item) -> bool:
 
 
 def text_free(cache: Cache) -> CacheOffset:
-    """The prefix of `cache` without the last text item; after an image, up to and with that image."""
-    items = without_thought([held.item for held in cache.held])
+    """The prefix of `cache` without the last text item; if it ends with an image, up to and including that image."""
+    items = without_thought([entry.item for entry in cache.entries])
     count = len(items)
     if count and isinstance(items[-1], Text):
         count -= 1
-    return cache.mark(count)
+    return cache.offset_after(count)
 
 
 def image_free(items: Sequence[Item]) -> tuple[Item, ...]:
-    """The texts of a context alone, without the thought about the image being drawn."""
+    """Only the texts of a context, without the thinking text of the image being drawn."""
     return tuple(item for item in without_thought(items) if isinstance(item, Text))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Branches:
-    """The contexts of one image. A branch that equals the full context is that very window."""
+    """The contexts of one image. A branch with the full context is the same view."""
 
     full: CacheView
     text_free: CacheView | None = None
-    """None when nothing guides."""
+    """None without guidance."""
     image_free: CacheView | None = None
-    """None when images do not guide."""
+    """None without image guidance."""
 
 
 class GuidedVelocity:
-    """The velocity of noised images that share their contexts, as the solver asks for it.
+    """The velocity of noised images that share their contexts, as a function for the solver.
 
-    The branches of all images are computed as one pack; a branch that occurs twice, once.
+    The branches of all images are computed as one pack; equal branches are computed once.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class GuidedVelocity:
         self.grid = grid
         self.markers = markers
         wanted = (branches.full, branches.text_free, branches.image_free)
-        windows = list(dict.fromkeys(window for window in wanted if window is not None))
-        self.places = [None if window is None else windows.index(window) for window in wanted]
+        views = list(dict.fromkeys(view for view in wanted if view is not None))
+        self.places = [None if view is None else views.index(view) for view in wanted]
         self.plain = network.pack([branches.full], images)
-        self.guided = network.pack(windows, images)
+        self.guided = network.pack(views, images)
 
     def __call__(self, x: Tensor, time: Tensor) -> Tensor:
-        """Latents of all images (I, L, C), or (L, C) of one, and a time -> velocities of the same shape."""
+        """Latents of all images (I, L, C), or of one (L, C), and a time -> velocities of the same shape."""
         _, text, image = self.places
         guided = text is not None and holds(self.settings.cfg_interval, time)
         pack = self.guided if guided else self.plain

@@ -1,4 +1,4 @@
-"""Pictures on their way in and out: transparency, sizes, pixel values."""
+"""Conversion of images: transparency, sizes, pixel values."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from recipes.model_spec import ResizeRule
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """`image` as RGB, over white where it is transparent."""
+    """`image` as RGB, with transparent parts on white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -19,7 +19,7 @@ def opaque(image: Image.Image) -> Image.Image:
 
 
 def resized(image: Image.Image, rule: ResizeRule) -> Image.Image:
-    """An RGB image at the size it is read in."""
+    """An RGB image at the size that the model reads."""
     return image.resize(rule.size(*image.size), Image.Resampling.BICUBIC)
 
 
@@ -30,7 +30,7 @@ def to_pixels(image: Image.Image) -> Tensor:
 
 
 def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    """Images of one size as one image, from left to right."""
+    """Images of equal size as one image, from left to right."""
     width, height = images[0].size
     strip = Image.new("RGB", (width * len(images), height))
     for place, image in enumerate(images):

@@ -1,6 +1,6 @@
-"""What the model answers to a question about an image, as a number.
+"""The model's answer to a question about an image, as a probability.
 
-Axes: L tokens of an answer, V of the vocabulary.
+Axes: L tokens of an answer, V vocabulary size.
 """
 
 from collections.abc import Sequence
@@ -15,31 +15,31 @@ NO = ("no", "No", " no", " No")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdicts:
-    """The tokens with which an answer begins; none begins both a yes and a no."""
+class YesNoTokens:
+    """The first tokens of the answers yes and no; no token is in both sets."""
 
     yes: tuple[int, ...]
     no: tuple[int, ...]
 
     @staticmethod
-    def of(tokenizer: BagelTokenizer) -> "Verdicts":
+    def of(tokenizer: BagelTokenizer) -> "YesNoTokens":
         yes, no = ({tokenizer.first(spelling) for spelling in spellings} for spellings in (YES, NO))
-        return Verdicts(yes=tuple(sorted(yes - no)), no=tuple(sorted(no - yes)))
+        return YesNoTokens(yes=tuple(sorted(yes - no)), no=tuple(sorted(no - yes)))
 
-    def share_of_yes(self, logits: Tensor) -> float:
-        """The probability of yes among the answers that are yes or no, from the logits (V,) of an answer's start.
+    def probability_of_yes(self, logits: Tensor) -> float:
+        """The probability of yes, given that the answer is yes or no, from the logits (V,) of its first token.
 
-        It is summed on the CPU, where sums do not depend on scheduling.
+        Summed on the CPU, where the result does not depend on scheduling.
         """
         scores = logits[[*self.yes, *self.no]].cpu().double()
         return float(scores.softmax(dim=0)[: len(self.yes)].sum())
 
 
 def likelihood(logits: Tensor, ids: Sequence[int]) -> float:
-    """The geometric mean of the probabilities of tokens `ids` (L of them) by the logits (L, V) before each.
+    """The geometric mean of the probabilities of the tokens `ids` (L of them), from the logits (L, V) for each.
 
-    So the length of an answer does not count by itself. It is summed on the CPU, where sums do not depend on
+    So the length of an answer does not matter by itself. Summed on the CPU, where the result does not depend on
     scheduling.
     """
-    chosen = logits.cpu().double().log_softmax(dim=-1)[range(len(ids)), list(ids)]
-    return float(chosen.mean().exp())
+    scores = logits.cpu().double().log_softmax(dim=-1)[range(len(ids)), list(ids)]
+    return float(scores.mean().exp())

@@ -1,4 +1,4 @@
-"""The small parts the networks are made of.
+"""Basic layers of the networks.
 
 Axes: B packed branches, L tokens, S keys, N query heads, M key-value heads, G = N / M, H head dim, D hidden size.
 """
@@ -15,7 +15,7 @@ TIME_PERIOD = 10_000.0
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis (Zhang & Sennrich 2019), in float32 whatever the weights' type."""
+    """Root-mean-square norm over the last axis (Zhang & Sennrich 2019), in float32 for any dtype of the weights."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Rotary(NamedTuple):
 
     cos: Tensor
     sin: Tensor
-    """With the first half negated, so that a rotation is one roll and two products."""
+    """With its first half negated, so that a rotation is one roll and two products."""
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> Rotary:
@@ -103,7 +103,7 @@ def rotate(x: Tensor, by: Rotary) -> Tensor:
 
 
 def causal_mask(length: int, context: int, device: torch.device) -> Tensor:
-    """What the tokens of a text may see: all `context` tokens before it and itself so far; bool (L, context + L)."""
+    """Mask of a text: each token sees all `context` tokens and the text up to itself; bool (L, context + L)."""
     return torch.ones(length, context + length, dtype=torch.bool, device=device).tril(context)
 
 
@@ -124,7 +124,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = 
     k, v = keys.transpose(0, 1), values.transpose(0, 1)
     q = queries.view(length, kv_heads, heads // kv_heads, head_dim)
     if mask is None:
-        # The query heads of a group share their keys, so they are simply more rows of one head.
+        # The query heads of a group share their keys, so they can be treated as additional rows of one head.
         q = q.transpose(0, 1).reshape(1, kv_heads, -1, head_dim)
         out = functional.scaled_dot_product_attention(q, k[None], v[None])
         return out.view(kv_heads, length, -1, head_dim).transpose(0, 1).reshape(length, -1)

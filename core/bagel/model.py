@@ -1,4 +1,4 @@
-"""BAGEL as core asks for it: it reads, writes and draws."""
+"""BAGEL as a UnifiedModel: it reads, writes and draws."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
-from core.bagel.judge import Verdicts, likelihood
+from core.bagel.judge import YesNoTokens, likelihood
 from core.bagel.network import Network
 from core.bagel.placement import MemoryLimits, choose_device, load_network
 from core.bagel.reader import Reader, items_of
@@ -33,16 +33,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Bagel:
-    """The model and its two persistent caches: the whole context, and its texts alone for guidance by images.
+    """The model and its two persistent caches: one of the whole context, one of its texts only, for image guidance.
 
-    Implements UnifiedModel. One thing at a time: finish or close what `write` or `draw` returned before the next call.
+    Implements UnifiedModel. Not reentrant: exhaust or close the generator of `write` or `draw` before the next call.
 
     Args:
-        spec: what recipes may assume of it.
+        spec: the spec of the model.
         network: the weights.
-        tokenizer: of texts.
-        max_batch: how many images are computed at once, at most; more are drawn in several batches. It bounds the
-            memory of activations and changes the images only within rounding.
+        tokenizer: the tokenizer.
+        max_batch: maximum number of images computed at once; more are drawn in several batches. It bounds the memory
+            of activations and changes the images only within rounding.
 
     Raises:
         ValueError: `max_batch` is less than 1.
@@ -52,13 +52,13 @@ class Bagel:
         self, spec: ModelSpec, network: Network, tokenizer: BagelTokenizer, *, max_batch: int = MAX_BATCH
     ) -> None:
         if max_batch < 1:
-            raise ValueError(f"max_batch is {max_batch}; at least 1 image is drawn at once")
+            raise ValueError(f"max_batch is {max_batch}; allowed: 1 or more")
         self.network = network
         self.reader = Reader(network, tokenizer, spec)
         self.max_batch = max_batch
         self._spec = spec
         self._tokenizer = tokenizer
-        self._verdicts = Verdicts.of(tokenizer)
+        self._yes_no = YesNoTokens.of(tokenizer)
         self.forget()
 
     @staticmethod
@@ -73,21 +73,21 @@ class Bagel:
         on_progress: Progress | None = None,
         max_batch: int = MAX_BATCH,
     ) -> "Bagel":
-        """The model in `folder`, which has the official layout.
+        """Load the model in `folder`, which has the official layout.
 
         Args:
             folder: the checkpoint.
-            name: what the model is called; None takes the folder's name.
-            device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
-            dtype: "float32" or "bfloat16"; None takes bfloat16 on CUDA and float32 on the CPU.
-            gpus: the GPUs to use, by number; the weights are spread over them when there are several.
-            max_memory: how much each of them, "cpu" and "disk" may hold; the rest goes on to the next.
-            on_progress: told bytes loaded and bytes in all, as they are loaded.
-            max_batch: how many images are computed at once, at most (see Bagel).
+            name: the name of the model; None uses the folder's name.
+            device: "cpu", "cuda" or "cuda:1"; None uses CUDA if available.
+            dtype: "float32" or "bfloat16"; None uses bfloat16 on CUDA and float32 on the CPU.
+            gpus: numbers of the GPUs to use; the weights are distributed over them if there are several.
+            max_memory: maximum memory of each GPU, "cpu" and "disk"; what does not fit goes to the next.
+            on_progress: called with bytes loaded and total bytes.
+            max_batch: maximum number of images computed at once (see Bagel).
 
         Raises:
-            ModelFolderError: the folder is not a BAGEL checkpoint, or its parts do not fit each other.
-            ValueError: there is no such dtype, or no such device, or `max_batch` is less than 1.
+            ModelFolderError: the folder is not a BAGEL checkpoint, or its files are inconsistent.
+            ValueError: unknown dtype or device, or `max_batch` is less than 1.
         """
         folder = Path(folder)
         device = choose_device(device, gpus or ())
@@ -112,27 +112,27 @@ class Bagel:
 
     @property
     def spec(self) -> ModelSpec:
-        """What recipes may assume of this model."""
+        """The spec of this model."""
         return self._spec
 
     @property
     def tokens_read(self) -> int:
-        """Tokens read into the caches, and to judge, since the model was loaded."""
+        """Tokens read since the model was loaded, including those read to judge images."""
         return self.reader.tokens_read
 
     @property
     def kv_bytes(self) -> int:
-        """The memory the two caches take. It only grows until they are forgotten."""
+        """The memory of the two caches; it only grows until `forget`."""
         return self._context.num_bytes + self._texts.num_bytes
 
     def forget(self) -> None:
-        """Drop both caches and the memory they take; the next call reads its context again."""
+        """Release both caches and their memory; the next call reads its context again."""
         layers = self.network.config.decoder.num_layers
         self._context, self._texts = Cache(layers), Cache(layers)
 
     @torch.inference_mode()
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
-        """The text that follows `context`, in parts of whole characters as it is written."""
+        """Generate the text that follows `context`, in parts of whole characters."""
         self.reader.sync(self._context, items_of(context))
         stream = TextStream(self._tokenizer)
         for token_id in self.write_ids(settings, seed):
@@ -143,10 +143,10 @@ class Bagel:
 
     @torch.inference_mode()
     def write_ids(self, settings: TextSettings, seed: int) -> Iterator[int]:
-        """The token ids that follow the context that has been read, up to the end token.
+        """Generate the token ids that follow the cached context, up to the end token.
 
-        What is written lies behind the context without becoming part of it: it is read again, as one text block, once
-        it is an item, so that a context's numbers depend on its items alone.
+        The tokens are written after the context without becoming part of it. The text is read again, as one block, once
+        it is an item, so that the cache depends only on the items of the context.
         """
         sampler = Sampler(settings, seed)
         at = self._context.end
@@ -160,10 +160,10 @@ class Bagel:
             yield token_id
 
     def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
-        """Images that each follow `context`, one for each seed: a Denoising after each step of all, then one Drawn.
+        """Generate one image per seed, each following `context`: yields a Denoising after each step, then one Drawn.
 
         Raises:
-            ValueError: the size is not one this model draws, or none is given and the context has no image.
+            ValueError: the model does not support the size, or none is given and the context has no image.
         """
         width, height = self.size(context, settings)
         rows, columns = height // self._spec.stride_px, width // self._spec.stride_px
@@ -181,9 +181,9 @@ class Bagel:
 
     @torch.inference_mode()
     def denoise(self, context: Context, settings: ImageSettings, noise: Tensor, rows: int) -> Iterator[FlowStep]:
-        """From `noise` (I, L, C) on the CPU, for a grid of `rows` rows, to the latent tokens of I images at once.
+        """Denoise `noise` (I, L, C), on the CPU, for a grid of `rows` rows: the latent tokens of I images at once.
 
-        Without the first axis it is one image, and so are the steps.
+        For one image, `noise` and the steps may omit the first axis.
         """
         network = self.network
         tokens, width = noise.shape[-2:]
@@ -195,19 +195,19 @@ class Bagel:
 
     @torch.inference_mode()
     def judge(self, image: Image, question: str, answer: str | None = None) -> float:
-        """How likely the model is to give `answer` to `question` about `image`, 0 to 1; of None, yes against no.
+        """The probability that the model gives `answer` to `question` about `image`; if None, that of yes against no.
 
-        It reads them into a cache of their own, to understand them only, which is gone when it returns.
+        Uses a separate, temporary cache without latents.
         """
         cache = Cache(self.network.config.decoder.num_layers, latents=False)
         self.reader.sync(cache, (Picture(image), Text(question)))
-        told = [self._tokenizer.text_start] if answer is None else self._tokenizer.frame(answer)
-        seen = told[: max(1, len(told) - 1)]
+        ids = [self._tokenizer.text_start] if answer is None else self._tokenizer.frame(answer)
+        seen = ids[: max(1, len(ids) - 1)]
         logits = self.network.logits(self.network.read_text(seen, CacheView(cache, cache.end, kept=True)))
-        return self._verdicts.share_of_yes(logits[0]) if answer is None else likelihood(logits, told[1:])
+        return self._yes_no.probability_of_yes(logits[0]) if answer is None else likelihood(logits, ids[1:])
 
     def branches(self, context: Context, settings: ImageSettings) -> Branches:
-        """The contexts that drawing in `context` needs, read."""
+        """Read the contexts that are needed to draw in `context`."""
         items = items_of(context)
         self.reader.sync(self._context, items)
         full = CacheView(self._context, self._context.end, kept=False)
@@ -224,24 +224,28 @@ class Bagel:
         return Branches(full=full, text_free=without_text, image_free=without_images)
 
     def size(self, context: Context, settings: ImageSettings) -> tuple[int, int]:
-        """The width and height to draw. Raises ValueError when this model can't draw that, or there is none."""
+        """The width and height to draw.
+
+        Raises:
+            ValueError: the model does not support the size, or none is given and the context has no image.
+        """
         width, height = settings.width, settings.height
         if width is None and height is None:
             pictures = [item.image for item in context.items if isinstance(item, Picture)]
             if not pictures:
-                raise ValueError("no width and height given, and no image in the context to take them from")
+                raise ValueError("no width and height are given, and the context has no image whose size to use")
             return self._spec.vae.size(*pictures[-1].size)
         if width is None or height is None:
-            raise ValueError("only one of width and height given; give both, or neither to take the last image's")
+            raise ValueError("only one of width and height is given; give both, or neither to use the last image's")
         stride, longest = self._spec.stride_px, self._spec.max_side_px
         if width % stride or height % stride or min(width, height) <= 0 or max(width, height) > longest:
             allowed = f"sides are multiples of {stride} up to {longest} pixels"
-            raise ValueError(f"{self._spec.name} can't draw {width}x{height}: its {allowed}")
+            raise ValueError(f"{self._spec.name} can't draw {width}x{height}: {allowed}")
         return width, height
 
     @torch.inference_mode()
     def picture(self, tokens: Tensor, rows: int, shrunk: int = 1) -> Image:
-        """The image of latent tokens (L, C) in a grid of `rows` rows, `shrunk` by that factor before it is decoded."""
+        """Decode latent tokens (L, C) in a grid of `rows` rows, reduced by the factor `shrunk` before decoding."""
         latents = shrink(unpatchify(tokens, self.network.config.latent_patch, rows), shrunk)
         pixels: Tensor = self.network.latent_decoder(latents.to(self.network.dtype))
         return to_image(to_uint8(pixels))
@@ -252,7 +256,11 @@ class Bagel:
 
 
 def _check_sizes(folder: Path, config: BagelConfig, spec: ModelSpec) -> None:
-    """Raises ModelFolderError when images are resized to sizes that make no whole patches, or too many of them."""
+    """Check that the sizes to which images are resized give whole patches, and no more than the tables allow.
+
+    Raises:
+        ModelFolderError: they do not.
+    """
     views = (
         ("vae", spec.vae, config.stride_px, config.latent_side),
         ("vit", spec.vit, config.vision.patch_px, config.vision_side),
@@ -261,5 +269,5 @@ def _check_sizes(folder: Path, config: BagelConfig, spec: ModelSpec) -> None:
         if rule.stride_px != patch_px or rule.max_px > side * patch_px:
             raise ModelFolderError(
                 f"{folder / 'config.json'}: {name}_transform has stride {rule.stride_px} and max_size {rule.max_px}, "
-                f"the weights are made for stride {patch_px} and at most {side * patch_px}"
+                f"but the weights require stride {patch_px} and at most {side * patch_px}"
             )

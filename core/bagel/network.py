@@ -1,4 +1,4 @@
-"""All of BAGEL's weights in one module, and what is computed with them: blocks read, velocities, the next token.
+"""All weights of BAGEL in one module, and its operations: read blocks, compute velocities and next-token logits.
 
 Axes: B packed branches, L tokens, D hidden size, C numbers in a latent token.
 """
@@ -19,21 +19,22 @@ from core.bagel.vision import VisionEmbedder
 
 @dataclass(frozen=True)
 class Pack:
-    """The contexts in which noised blocks are computed at once, and the rotation of each block's position.
+    """The contexts in which noised blocks are computed at once, and the rotation for each block's position.
 
-    For 2 images in the contexts a and b the blocks are 1a 2a 1b 2b: images that share a context share its window, so
-    its keys and values are held once (a block is written to the front, attends, and makes room for the next).
+    For 2 images in the contexts a and b, the blocks are 1a 2a 1b 2b. Images with the same context share its view, so
+    that its keys and values are stored once: one block after the other is written to the scratch area and attends.
     """
 
-    windows: tuple[CacheView, ...]
+    views: tuple[CacheView, ...]
     by: Rotary
     contexts: int
 
 
 class Network(nn.Module):
-    """The modules, each of which accelerate may place on its own device; `device` is where inputs start from.
+    """The modules, which accelerate may place on different devices; `device` is the device of the inputs.
 
-    A module's input follows it to its device only when the module itself is called, so nothing here calls a method.
+    accelerate moves the input of a module to its device only when the module itself is called, so no code here calls
+    another method of a module.
     """
 
     def __init__(self, config: BagelConfig) -> None:
@@ -50,33 +51,33 @@ class Network(nn.Module):
         self.latent_encoder = LatentEncoder(config.autoencoder)
         self.latent_decoder = LatentDecoder(config.autoencoder)
 
-    def read_text(self, ids: Sequence[int], window: CacheView) -> Tensor:
-        """Read a text block; returns the hidden states of its tokens (L, D)."""
+    def read_text(self, ids: Sequence[int], view: CacheView) -> Tensor:
+        """Read a text block and return the hidden states of its tokens (L, D)."""
         embedded = self.embed(ids)
-        first = window.at.position
+        first = view.at.position
         by = self.rotation([list(range(first, first + len(ids)))])
-        mask = causal_mask(len(ids), window.at.tokens, self.device) if len(ids) > 1 else None
-        hidden, _ = self.decoder(embedded[None], None, by, (window,), mask)
+        mask = causal_mask(len(ids), view.at.tokens, self.device) if len(ids) > 1 else None
+        hidden, _ = self.decoder(embedded[None], None, by, (view,), mask)
         states: Tensor = hidden[0]
         return states
 
-    def read_latents(self, tokens: Tensor, grid: Tensor, markers: Sequence[int], window: CacheView) -> None:
+    def read_latents(self, tokens: Tensor, grid: Tensor, markers: Sequence[int], view: CacheView) -> None:
         """Read the latent tokens (L, C) of an image, at the table positions `grid` (L,)."""
         embedded = self.latents(tokens.to(self.dtype), self._time(0.0), grid)
-        by = self.rotation([[window.at.position]])
-        self.decoder(self.embed(markers)[None], embedded[None], by, (window,))
+        by = self.rotation([[view.at.position]])
+        self.decoder(self.embed(markers)[None], embedded[None], by, (view,))
 
-    def read_patches(self, patches: Tensor, grid: Tensor, markers: Sequence[int], window: CacheView) -> None:
+    def read_patches(self, patches: Tensor, grid: Tensor, markers: Sequence[int], view: CacheView) -> None:
         """Read the ViT patches (L, 3 * patch²) of an image, at the table positions `grid` (L,)."""
         embedded = self.vision(patches.to(self.dtype), grid).to(self.device)
         start, end = self.embed(markers)[:, None]
-        by = self.rotation([[window.at.position]])
-        self.decoder(torch.cat((start, embedded, end))[None], None, by, (window,))
+        by = self.rotation([[view.at.position]])
+        self.decoder(torch.cat((start, embedded, end))[None], None, by, (view,))
 
     def pack(self, contexts: Sequence[CacheView], images: int) -> Pack:
-        """Prepare to compute the noised blocks of `images` images in each of these contexts."""
-        windows = tuple(window for window in contexts for _ in range(images))
-        return Pack(windows, self.rotation([[window.at.position] for window in windows]), len(contexts))
+        """Prepare to compute the noised blocks of `images` images in each of the contexts."""
+        views = tuple(view for view in contexts for _ in range(images))
+        return Pack(views, self.rotation([[view.at.position] for view in views]), len(contexts))
 
     def velocities(self, x: Tensor, time: float, grid: Tensor, markers: Sequence[int], pack: Pack) -> Tensor:
         """The velocities of noised latents at `time` in each of the pack's W contexts.
@@ -86,19 +87,19 @@ class Network(nn.Module):
             time: 1 (noise) to 0 (image).
             grid: table positions of the latents, (L,).
             markers: the tokens around an image.
-            pack: made for as many images.
+            pack: a pack for the same number of images.
 
         Returns:
             (W, I, L, C) float32
         """
-        und = self.embed(markers).repeat(len(pack.windows), 1, 1)
+        und = self.embed(markers).repeat(len(pack.views), 1, 1)
         gen = self.latents(x.to(self.dtype), self._time(time), grid).repeat(pack.contexts, 1, 1)
-        _, hidden = self.decoder(und, gen, pack.by, pack.windows)
+        _, hidden = self.decoder(und, gen, pack.by, pack.views)
         velocities: Tensor = self.llm2vae(self.decoder.norm_moe_gen(hidden))
         return velocities.to(x.device, torch.float32).view(pack.contexts, *x.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the next token (..., V), after the token with this `hidden` state (..., D)."""
+        """Logits of the next token (..., V) after the token with this `hidden` state (..., D)."""
         out: Tensor = self.lm_head(self.decoder.norm(hidden))
         return out
 
@@ -108,7 +109,7 @@ class Network(nn.Module):
         return embedded
 
     def rotation(self, positions: Sequence[Sequence[int]]) -> Rotary:
-        """The rotation of a pack's positions (B, L or 1)."""
+        """The rotation for the positions of a pack (B, L or 1)."""
         config = self.config.decoder
         return rotary(torch.tensor(positions, device=self.device), config.head_dim, config.rope_theta)
 

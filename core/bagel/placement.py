@@ -1,4 +1,4 @@
-"""Where the weights go: one device when they fit, else spread by accelerate over GPUs, memory and disk."""
+"""Placement of the weights: one device if they fit, otherwise several GPUs, memory and disk (with accelerate)."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,17 @@ from core.bagel.config import BagelConfig
 from core.bagel.network import Network
 from core.bagel.weights import Checkpoint, DeviceMap, Progress, fill
 
-# Modules whose insides add up tensors, so that each has to be on one device.
+# Modules that add up tensors internally, so that each has to be on one device.
 WHOLE = ["DecoderLayer", "VisionEmbedder", "LatentEmbedder", "LatentEncoder", "LatentDecoder"]
 HEADROOM = 0.85
-"""The share of a device's free memory that weights may take; the rest is for the context and for activations."""
+"""The share of a device's free memory for weights; the rest is for the context and activations."""
 
 MemoryLimits = Mapping[str | int, str | int]
-"""GPU number, "cpu" or "disk" -> bytes, or a text such as "20GiB"."""
+"""GPU number, "cpu" or "disk" -> bytes or a text such as "20GiB"."""
 
 
 def choose_device(device: str | None, gpus: Sequence[int]) -> str:
-    """Where to compute: `device`, else the first of `gpus`, else the GPU there is, else the CPU.
+    """The device to compute on: `device`, else the first of `gpus`, else a GPU if available, else the CPU.
 
     Raises:
         ValueError: this machine has no such device.
@@ -29,7 +29,7 @@ def choose_device(device: str | None, gpus: Sequence[int]) -> str:
     wanted = device or (f"cuda:{gpus[0]}" if gpus else known[min(count, 1)])
     for name in (wanted, *(f"cuda:{gpu}" for gpu in gpus)):
         if name not in known:
-            raise ValueError(f"there is no device {name!r} here; there is {', '.join(known)}")
+            raise ValueError(f"there is no device {name!r}; allowed: {', '.join(known)}")
     return wanted
 
 
@@ -43,20 +43,20 @@ def load_network(
     max_memory: MemoryLimits | None = None,
     on_progress: Progress | None = None,
 ) -> Network:
-    """The network with its weights, ready to compute.
+    """Load the network with its weights.
 
     Args:
-        config: the geometry, its position tables as stored.
-        checkpoint: where the weights are.
-        device: where it computes when one device is enough.
-        dtype: of weights and activations.
-        gpus: the GPUs to spread it over, when more than one.
-        max_memory: how much each device may hold; what does not fit goes to "cpu", then to "disk" (that is, stays in
-            the checkpoint and is read when needed).
-        on_progress: told bytes done and in all.
+        config: the geometry, with the position tables as stored.
+        checkpoint: the stored weights.
+        device: the device, if one is enough.
+        dtype: the dtype of weights and activations.
+        gpus: the GPUs to distribute it over, if more than one.
+        max_memory: maximum memory of each device; what does not fit goes to "cpu", then to "disk" (it stays in the
+            checkpoint and is read when needed).
+        on_progress: called with bytes loaded and total bytes.
 
     Raises:
-        ModelFolderError: the stored tensors are not those of the geometry.
+        ModelFolderError: the stored tensors do not match the geometry.
     """
     with torch.device("meta"):
         network = Network(config)
@@ -73,7 +73,7 @@ def load_network(
 
 
 def _limits(device: str, size: int, gpus: Sequence[int]) -> MemoryLimits | None:
-    """What each device may hold, or None when all of `size` bytes goes to the one `device`."""
+    """The maximum memory of each device, or None if all `size` bytes go to the one `device`."""
     several = len(gpus) > 1
     if not several and size <= HEADROOM * _free_bytes(device):
         return None
@@ -85,18 +85,18 @@ def _limits(device: str, size: int, gpus: Sequence[int]) -> MemoryLimits | None:
 
 
 def _free_bytes(device: str) -> int:
-    """Free bytes of a GPU; all bytes of this machine's memory, as the weights on the CPU are mapped files."""
+    """Free memory of a GPU; for the CPU, the total memory, as the weights are memory-mapped files."""
     if device == "cpu":
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return torch.cuda.mem_get_info(device)[0]
 
 
 def _spread(network: Network, checkpoint: Checkpoint, limits: MemoryLimits, on_progress: Progress | None) -> None:
-    # Imported here: it is slow to import, and seldom needed. It has no type stubs.
+    # Imported here because the import is slow and rarely needed. accelerate has no type stubs.
     from accelerate import dispatch_model, infer_auto_device_map  # type: ignore[import-untyped]  # noqa: PLC0415
     from accelerate.utils import get_balanced_memory  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    memory = {place: limit for place, limit in limits.items() if place != "disk"}  # accelerate balances devices only
+    memory = {place: limit for place, limit in limits.items() if place != "disk"}  # accelerate balances only devices
     balanced = get_balanced_memory(network, memory, no_split_module_classes=WHOLE, dtype=network.dtype)
     device_map: DeviceMap = infer_auto_device_map(
         network, {**limits, **balanced}, no_split_module_classes=WHOLE, dtype=network.dtype

@@ -1,4 +1,4 @@
-"""Reads items into a cache: each once, in order, as blocks of its own."""
+"""Reads items into a cache, each once and in order, as separate blocks."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ from recipes.model_spec import ModelSpec
 
 
 def items_of(context: Context) -> tuple[Item, ...]:
-    """What the model reads for `context`: the system prompt is its first text."""
+    """The items that the model reads for `context`: the system prompt is the first text."""
     if context.system_prompt is None:
         return context.items
     return (Text(context.system_prompt), *context.items)
 
 
 class Reader:
-    """Brings caches to the contexts that are wanted, by reading only what they lack."""
+    """Updates caches to given contexts, reading only the missing items."""
 
     def __init__(self, network: Network, tokenizer: BagelTokenizer, spec: ModelSpec) -> None:
         self.network = network
@@ -39,21 +39,21 @@ class Reader:
 
     @torch.inference_mode()
     def sync(self, cache: Cache, items: Sequence[Item]) -> None:
-        """Make `cache` hold `items`: what it shares with them from the start stays, the rest is read."""
+        """Make `cache` contain `items`: the common prefix is kept, the rest is read."""
         for item in cache.keep_common(items):
             if isinstance(item, Text):
                 end = self._read_text(item.text, CacheView(cache, cache.end, kept=True))
             else:
                 end = self._read_image(item.image, cache)
-            cache.held.append(CachedItem(item, end))
+            cache.entries.append(CachedItem(item, end))
 
-    def _read_text(self, text: str, window: CacheView) -> CacheOffset:
+    def _read_text(self, text: str, view: CacheView) -> CacheOffset:
         ids = self.tokenizer.frame(text)
-        self.network.read_text(ids, window)
-        return self._after(window.at, tokens=len(ids), positions=len(ids))
+        self.network.read_text(ids, view)
+        return self._after(view.at, tokens=len(ids), positions=len(ids))
 
     def _read_image(self, image: Image, cache: Cache) -> CacheOffset:
-        """An image takes one position as latents, when the cache is one to draw from, and one as ViT patches."""
+        """Read an image: one rotary position for its latents, if the cache has latents, and one for its ViT patches."""
         config = self.network.config
         fitted = resized(opaque(image), self.spec.vae)
         end = cache.end
@@ -69,7 +69,7 @@ class Reader:
         return self._after(end, tokens=len(patches) + 2, positions=1)
 
     def latent_tokens(self, image: Image) -> tuple[Tensor, Tensor]:
-        """An image of a fitting size as latent tokens (L, C), and their table positions (L,)."""
+        """The latent tokens (L, C) of a resized image, and their table positions (L,)."""
         config = self.network.config
         pixels = to_pixels(image).to(self.network.device, self.network.dtype)
         latents: Tensor = self.network.latent_encoder(pixels)
@@ -77,7 +77,7 @@ class Reader:
         return patchify(latents, config.latent_patch), self.grid(rows, columns, config.latent_side)
 
     def grid(self, rows: int, columns: int, side: int) -> Tensor:
-        """Table positions of a grid, on the network's device."""
+        """The table positions of a grid, on the network's device."""
         return grid_positions(rows, columns, side).to(self.network.device)
 
     def _after(self, mark: CacheOffset, *, tokens: int, positions: int) -> CacheOffset:

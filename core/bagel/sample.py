@@ -1,4 +1,4 @@
-"""The next token: the likeliest, or one drawn from the model's distribution."""
+"""Selection of the next token: the most likely, or one sampled from the model's distribution."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from recipes.recipe import TextSettings
 
 
 class Sampler:
-    """Chooses tokens by `settings`; its randomness is its own, from `seed`."""
+    """Selects tokens by `settings`, with its own random generator from `seed`."""
 
     def __init__(self, settings: TextSettings, seed: int) -> None:
         self.settings = settings
@@ -22,10 +22,10 @@ class Sampler:
 
 
 def draw_token(logits: Tensor, settings: TextSettings, uniform: float) -> int:
-    """The token at which the distribution function passes `uniform` (0 <= uniform < 1).
+    """The token at which the cumulative distribution exceeds `uniform` (0 <= uniform < 1).
 
-    The distribution is softmax(logits / temperature), cut to the top_k likeliest tokens and to the fewest likeliest
-    that hold top_p of it. It is summed on the CPU, where sums do not depend on scheduling.
+    The distribution is softmax(logits / temperature), restricted to the top_k most likely tokens and to the smallest
+    set of them with total probability top_p. Summed on the CPU, where the result does not depend on scheduling.
     """
     probabilities = torch.softmax(logits.float() / settings.temperature, dim=-1)
     ids = None

@@ -1,4 +1,4 @@
-"""Text to token ids and back; the special tokens that frame texts and images."""
+"""Text to token ids and back, and the special tokens around texts and images."""
 
 import codecs
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ IMAGE_START, IMAGE_END = "<|vision_start|>", "<|vision_end|>"
 
 
 class BagelTokenizer:
-    """Qwen2's byte-level BPE with BAGEL's special tokens, which are added only where they are missing."""
+    """Qwen2's byte-level BPE with BAGEL's special tokens, which are added if missing."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         specials = (TEXT_START, TEXT_END, IMAGE_START, IMAGE_END)
@@ -23,7 +23,7 @@ class BagelTokenizer:
         self._tokenizer = tokenizer
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         self.size = max(vocabulary.values()) + 1
-        """One above the highest token id."""
+        """The highest token id plus one."""
         self.text_start, self.text_end, self.image_start, self.image_end = (vocabulary[name] for name in specials)
         self._special = {id_ for id_, token in tokenizer.get_added_tokens_decoder().items() if token.special}
 
@@ -32,17 +32,17 @@ class BagelTokenizer:
         """The tokenizer of `folder`.
 
         Raises:
-            ModelFolderError: there is none, or it has tokens beyond the model's `vocab_size`.
+            ModelFolderError: it is missing or invalid, or has more tokens than `vocab_size`.
         """
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it")
         try:
             tokenizer = BagelTokenizer(Tokenizer.from_file(str(path)))
-        except Exception as error:  # tokenizers raises just that for whatever it can't parse
+        except Exception as error:  # tokenizers raises Exception itself for all parse errors
             raise ModelFolderError(f"{path}: not a tokenizer: {error}") from error
         if tokenizer.size > vocab_size:
-            raise ModelFolderError(f"{path}: has {tokenizer.size} tokens, the model's vocabulary {vocab_size}")
+            raise ModelFolderError(f"{path}: has {tokenizer.size} tokens, but the vocabulary of the model {vocab_size}")
         return tokenizer
 
     def frame(self, text: str) -> list[int]:
@@ -50,17 +50,17 @@ class BagelTokenizer:
         return [self.text_start, *self._tokenizer.encode(text, add_special_tokens=False).ids, self.text_end]
 
     def first(self, text: str) -> int:
-        """The first token of `text`, which is not empty."""
+        """The first token of `text`, which must not be empty."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids[0]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens left out."""
+        """The text of `ids`, without special tokens."""
         stream = TextStream(self)
         return "".join(stream.push(id_) for id_ in ids) + stream.finish()
 
     def to_bytes(self, token_id: int) -> bytes:
-        """The bytes a token stands for; none for a special token or an id that has no token."""
+        """The bytes of a token; empty for a special or unknown token."""
         token = self._tokenizer.id_to_token(token_id)
         if token is None or token_id in self._special:
             return b""
@@ -68,18 +68,18 @@ class BagelTokenizer:
 
 
 class TextStream:
-    """Text as its tokens come: bytes of a character that is not complete yet are held back."""
+    """Decodes tokens one by one; the bytes of an incomplete character are buffered."""
 
     def __init__(self, tokenizer: BagelTokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        """The text that `token_id` completes, possibly none."""
+        """The text that `token_id` completes, possibly empty."""
         return self._decoder.decode(self._tokenizer.to_bytes(token_id))
 
     def finish(self) -> str:
-        """What is left: a replacement character for a character that was never completed."""
+        """The remaining text: a replacement character if the last character is incomplete."""
         return self._decoder.decode(b"", final=True)
 
 

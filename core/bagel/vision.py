@@ -1,4 +1,4 @@
-"""Images as the model understands them: the SigLIP encoder and the way into the language model.
+"""Images for understanding: the SigLIP encoder and the projection into the language model.
 
 Axes: L patches, D hidden size.
 """
@@ -12,7 +12,7 @@ from core.bagel.layers import MLP, PositionTable
 
 
 class VisionAttention(nn.Module):
-    """Plain self-attention over the patches of one image."""
+    """Self-attention over the patches of one image."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class VisionTransformer(nn.Module):
 
 
 class VisionEmbedder(nn.Module):
-    """An image's patches as tokens of the language model."""
+    """Embeds the patches of an image for the language model."""
 
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
@@ -84,12 +84,12 @@ class VisionEmbedder(nn.Module):
 
 
 def to_patches(pixels: Tensor, patch: int) -> Tensor:
-    """Pixels (3, rows * patch, columns * patch) -> (rows * columns, patch² * 3), channels last in a patch."""
+    """Pixels (3, rows * patch, columns * patch) -> (rows * columns, patch² * 3), channels last."""
     _, height, width = pixels.shape
     grid = pixels.view(3, height // patch, patch, width // patch, patch)
     return grid.permute(1, 3, 2, 4, 0).reshape(-1, patch * patch * 3)
 
 
 def grid_positions(rows: int, columns: int, side: int) -> Tensor:
-    """The ids of a grid's tokens in a table with `side` columns: row * side + column, (rows * columns,)."""
+    """The positions of a grid's tokens in a table with `side` columns: row * side + column, (rows * columns,)."""
     return (torch.arange(rows)[:, None] * side + torch.arange(columns)).flatten()

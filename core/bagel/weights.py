@@ -1,4 +1,4 @@
-"""Weights from the checkpoint files straight to where they are used."""
+"""Loads weights from the checkpoint files directly to their devices."""
 
 import math
 import re
@@ -17,14 +17,14 @@ from core.model_folder import ModelFolderError
 
 MODEL_FILE, AUTOENCODER_FILE = "ema.safetensors", "ae.safetensors"
 AUTOENCODER_MODULES = ("latent_encoder.", "latent_decoder.")
-NAMED_FAULTS = 4
+NAMED_TENSORS = 4
 
 DeviceMap: TypeAlias = dict[str, str | int]
 """Module name -> GPU number, "cpu" or "disk"; "" is the whole network."""
 Progress: TypeAlias = Callable[[int, int], None]
-"""Told bytes done and bytes in all."""
+"""Called with bytes loaded and total bytes."""
 
-# Where our modules sit in the checkpoint; the experts' names are handled in stored_name.
+# Our module names and those in the checkpoint; stored_name handles the names of the experts.
 _PREFIXES = (
     ("latent_encoder.", "encoder."),
     ("latent_decoder.", "decoder."),
@@ -68,10 +68,10 @@ class Stored:
 
 
 class Checkpoint:
-    """The tensors of a model folder, known by header alone."""
+    """The tensors of a model folder; only the headers are read."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises ModelFolderError when a weight file is missing or can't be read."""
+        """Raises ModelFolderError if a weight file is missing or can't be read."""
         self.folder = folder
         self.model = _headers(folder / MODEL_FILE)
         self.autoencoder = _headers(folder / AUTOENCODER_FILE)
@@ -82,7 +82,7 @@ class Checkpoint:
         return tensors[stored_name(name)]
 
     def sized(self, config: BagelConfig) -> BagelConfig:
-        """`config` with the position tables as large as they are stored (a stated size may be stale)."""
+        """`config` with the stored sizes of the position tables (the stated size may be out of date)."""
         return replace(
             config,
             latent_side=self._side("latent_pos_embed.pos_embed", config.latent_side),
@@ -98,8 +98,8 @@ class Checkpoint:
         return math.isqrt(rows)
 
     def check(self, network: nn.Module) -> None:
-        """Raises ModelFolderError when the stored tensors are not just those of `network`."""
-        missing, misshapen, found = [], [], set()
+        """Raises ModelFolderError if the stored tensors are not exactly those of `network`."""
+        missing, wrong_shape, found = [], [], set()
         for name, parameter in network.named_parameters():
             try:
                 stored = self[name]
@@ -108,17 +108,17 @@ class Checkpoint:
                 continue
             found.add((stored.path, stored.name))
             if stored.shape != parameter.shape:
-                misshapen.append(f"{stored.name} {list(stored.shape)}, expected {list(parameter.shape)}")
+                wrong_shape.append(f"{stored.name} {list(stored.shape)}, expected {list(parameter.shape)}")
         every = [*self.model.values(), *self.autoencoder.values()]
-        left_over = [stored.name for stored in every if (stored.path, stored.name) not in found]
-        faults = (("missing", missing), ("left over", left_over), ("misshapen", misshapen))
-        said = [f"{len(names)} {fault} ({_some(names)})" for fault, names in faults if names]
-        if said:
-            raise ModelFolderError(f"{self.folder}: the tensors do not fit its JSON files: {'; '.join(said)}")
+        unexpected = [stored.name for stored in every if (stored.path, stored.name) not in found]
+        problems = (("missing", missing), ("unexpected", unexpected), ("with the wrong shape", wrong_shape))
+        parts = [f"{len(names)} {problem} ({_some(names)})" for problem, names in problems if names]
+        if parts:
+            raise ModelFolderError(f"{self.folder}: the tensors do not match its JSON files: {'; '.join(parts)}")
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED_FAULTS]) + (", …" if len(names) > NAMED_FAULTS else "")
+    return ", ".join(names[:NAMED_TENSORS]) + (", …" if len(names) > NAMED_TENSORS else "")
 
 
 def _headers(path: Path) -> dict[str, Stored]:
@@ -128,7 +128,7 @@ def _headers(path: Path) -> dict[str, Stored]:
         with safe_open(path, framework="pt") as file:
             return {
                 name: Stored(path=path, name=name, shape=tuple(file.get_slice(name).get_shape()))
-                for name in file.keys()  # noqa: SIM118 - a safetensors file is no mapping
+                for name in file.keys()  # noqa: SIM118 - a safetensors file is not a mapping
             }
     except (SafetensorError, OSError) as error:
         raise ModelFolderError(f"{path}: can't be read as safetensors: {error}") from error
@@ -137,10 +137,10 @@ def _headers(path: Path) -> dict[str, Stored]:
 def fill(
     network: Network, checkpoint: Checkpoint, device_map: DeviceMap, on_progress: Progress | None = None
 ) -> dict[str, dict[str, str]]:
-    """Give a network built on the meta device its weights, each read to its own device in the network's dtype.
+    """Load the weights of a network on the meta device, each to its own device and in the network's dtype.
 
     Returns:
-        accelerate's index of what stays on disk: parameter -> file, stored name and dtype.
+        accelerate's index of the parameters that stay on disk: parameter -> file, stored name and dtype.
     """
     parameters = list(network.named_parameters())
     dtype = network.dtype
@@ -152,8 +152,8 @@ def fill(
         for name, parameter in parameters:
             stored, device = checkpoint[name], device_of(name, device_map)
             if device == "disk":
-                told = str(dtype).removeprefix("torch.")
-                on_disk[name] = {"safetensors_file": str(stored.path), "weight_name": stored.name, "dtype": told}
+                dtype_name = str(dtype).removeprefix("torch.")
+                on_disk[name] = {"safetensors_file": str(stored.path), "weight_name": stored.name, "dtype": dtype_name}
             else:
                 value = readers.read(stored, device).to(dtype)
                 module, _, attribute = name.rpartition(".")
@@ -165,7 +165,7 @@ def fill(
 
 
 class _Readers:
-    """Open weight files, one for each device they are read to."""
+    """Open weight files, one per device."""
 
     def __init__(self, files: ExitStack) -> None:
         self.files = files
@@ -180,7 +180,7 @@ class _Readers:
 
 
 def device_of(name: str, device_map: DeviceMap) -> str | int:
-    """Where the parameter `name` belongs: the entry of the innermost module around it that has one."""
+    """The device of the parameter `name`: the entry of the innermost enclosing module that has one."""
     while name not in device_map:
         name = name.rpartition(".")[0]
     return device_map[name]

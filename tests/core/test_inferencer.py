@@ -179,7 +179,7 @@ def test_a_model_that_draws_nothing_is_an_error() -> None:
 
     inferencer = AutoInterleavedInferencer(Blind())
     inferencer.add_to_context("A cat")
-    with pytest.raises(RuntimeError, match="ended without an image"):
+    with pytest.raises(RuntimeError, match="returned no image"):
         inferencer.generate_image()
 
 

@@ -262,7 +262,7 @@ def test_the_context_at_the_end_is_returned() -> None:
 
 
 def test_a_step_that_made_an_item_cannot_be_restored_without_it() -> None:
-    with pytest.raises(ValueError, match="step 2 made something"):
+    with pytest.raises(ValueError, match="the output of step 2 can't be None"):
         list(run_sequence(recipe(), ScriptedModel(), done=[None, None]))
 
 

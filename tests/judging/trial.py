@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from core.events import ImageReady
 from core.protocol import UnifiedModel
-from core.sequence import run_sequence, worded
+from core.sequence import fill_instruction, run_sequence
 from recipes.recipe import Recipe
 from tests.judging.album import Album
 from tests.judging.tasks import FIRST, POLICIES, WORDINGS, Kind, Policy, Task, Wording, recipe
@@ -76,7 +76,7 @@ def _outcome(task: Task, asked: Recipe, album: Album) -> tuple[Image, int]:
 
 def _scores(task: Task, wording: Wording, album: Album) -> Iterator[tuple[str, float]]:
     asked = wording.judge(task.target.text)
-    question = worded(asked.question, task.instruction)
+    question = fill_instruction(asked.question, task.instruction)
     for seed, image in album.images.items():
         yield str(seed), album.judge(image, question, asked.answer)
 

@@ -91,7 +91,7 @@ def test_any_damage_to_a_recipe_file_gives_a_recipe_or_its_faults(damage: list[t
     text = SHIPPED_TEXT
     for start, length, snippet in damage:
         text = text[:start] + snippet + text[start + length :]
-    assert all(fault.source == "<recipe>" and fault.mark for fault in faults_of(text))
+    assert all(fault.source == "<recipe>" and fault.position for fault in faults_of(text))
 
 
 PARENTS = st.sampled_from([f"extends: {name}\n" for name in ("a.yaml", "b.yaml", "sub/a.yaml", "night-sky", "${x}")])

@@ -119,7 +119,7 @@ def test_a_parent_that_is_no_yaml_is_told_at_its_own_place(folder: Path) -> None
         ("other.yaml", "other.yaml: no such file"),
         ("sub", "there is no recipe named 'sub'; allowed: "),
         ("nigth-sky", "did you mean 'night-sky'? allowed: "),
-        ("sub/", "'sub/': the path is a folder's; allowed: a file in this one's folder"),
+        ("sub/", "'sub/': the path is a folder; allowed: a file in this recipe's folder"),
         ("./sub", "/sub: is a folder; expected a recipe file (YAML)"),
         ("../base.yaml", "'../base.yaml': the path leaves the recipe's folder; allowed: "),
         ("sub/../../base.yaml", "the path leaves the recipe's folder"),
@@ -128,10 +128,10 @@ def test_a_parent_that_is_no_yaml_is_told_at_its_own_place(folder: Path) -> None
         ("loop.yaml", "loop.yaml"),
         ("${base}.yaml", "${base}.yaml: no such file"),
         ("http://host/base.yaml", "no such file"),
-        ('""', "the path is a folder's"),
+        ('""', "the path is a folder"),
         ("", "is null; allowed: a file"),
         ("[base.yaml]", "is a list; allowed: a file"),
-        ("child.yaml", "goes round in a circle: child.yaml -> child.yaml"),
+        ("child.yaml", "is circular: child.yaml -> child.yaml"),
     ],
 )
 def test_a_parent_that_can_not_be_is_told_at_extends(folder: Path, extends: str, why: str) -> None:
@@ -148,7 +148,7 @@ def test_what_else_is_wrong_with_the_file_is_told_beside_it(folder: Path) -> Non
     child = write(folder, "child.yaml", "seed: *x\nextends: none.yaml\nseed: 2\n")
     assert [line.removeprefix(f"{child}:")[:4] for line in faults(child)] == ["1:7:", "2:10", "3:1:"]
     child = write(folder, "child.yaml", "extends: *x\n")
-    assert faults(child) == [f"{child}:1:10: extends: the alias *x is not allowed; write the value out"]
+    assert faults(child) == [f"{child}:1:10: extends: the alias *x is not allowed; write the value itself"]
 
 
 def test_a_circle_of_several_is_told_where_it_closes(folder: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_circle_of_several_is_told_where_it_closes(folder: Path) -> None:
     write(folder, "a.yaml", "extends: b.yaml\n")
     last = write(folder, "b.yaml", "name: b\nextends: ./sub/../a.yaml\n")
     (line,) = faults(child)
-    assert line == f"{last}:2:10: extends: goes round in a circle: child.yaml -> a.yaml -> b.yaml -> a.yaml"
+    assert line == f"{last}:2:10: extends: is circular: child.yaml -> a.yaml -> b.yaml -> a.yaml"
 
 
 def chain(folder: Path, levels: int) -> Path:
@@ -170,7 +170,7 @@ def chain(folder: Path, levels: int) -> Path:
 def test_levels_are_counted(folder: Path) -> None:
     assert load(chain(folder, 8)).seed == 3
     (line,) = faults(chain(folder, 9))
-    assert line.startswith(f"{folder}/8.yaml:1:10: extends: goes over more than 8 levels: child.yaml -> 1.yaml -> ")
+    assert line.startswith(f"{folder}/8.yaml:1:10: extends: has more than 8 levels: child.yaml -> 1.yaml -> ")
 
 
 def test_all_files_together_are_no_larger_than_one_may_be(folder: Path) -> None:
@@ -181,7 +181,9 @@ def test_all_files_together_are_no_larger_than_one_may_be(folder: Path) -> None:
     assert load(child).name == "base"
     write(folder, "base.yaml", base + "x")
     (line,) = faults(child)
-    assert line.endswith("base.yaml is too large; a recipe and all that it extends have at most 256 KiB together")
+    assert line.endswith(
+        "base.yaml is too large; allowed: at most 256 KiB for a recipe and all recipes that it extends"
+    )
 
 
 def test_data_extends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,10 +191,11 @@ def test_data_extends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     write(tmp_path, "base.yaml", BASE)
     for name in ("base.yaml", "night-sky"):
         assert faults({"extends": name, "name": "a"}) == [
-            "extends: is for recipe files alone; allowed in data: the whole recipe, written out"
+            "extends: is not supported in a recipe given as data; allowed: the complete recipe"
         ]
     assert faults("extends: base.yaml\n") == [
-        "<recipe>:1:10: extends: 'base.yaml' is no shipped recipe, and this recipe is no file with others beside it"
+        "<recipe>:1:10: extends: 'base.yaml' is not a shipped recipe, and this recipe was not read from a file; "
+        "allowed: the name of a shipped recipe"
     ]
 
 
@@ -229,8 +232,10 @@ def test_a_missing_image_of_a_parent_is_told_at_its_place(folder: Path) -> None:
 def test_images_beside_a_shipped_recipe_are_out_of_reach_of_one_that_is_elsewhere(tmp_path: Path) -> None:
     child = write(tmp_path, "child.yaml", "extends: edit-photo\n")
     (line,) = faults(child)
-    assert line.startswith(f"{find('edit-photo')}:6:12: context[0].image: 'inputs/circle-and-triangle.png' is beside ")
-    assert line.endswith("; allowed: a context of its own, with images it can reach")
+    assert line.startswith(
+        f"{find('edit-photo')}:6:12: context[0].image: 'inputs/circle-and-triangle.png' is in the folder of the "
+    )
+    assert line.endswith("; allowed: a context in this recipe, with images in its folder")
     child.write_text("extends: edit-photo\ncontext: [{text: A cat}]\n", encoding="utf-8")
     assert load(child).mode == "generation"
-    assert "out of this one's folder" in faults("extends: edit-photo\n")[0]
+    assert "outside this recipe's folder" in faults("extends: edit-photo\n")[0]

@@ -103,7 +103,7 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) ->
         "3:7: seed: 1.5 is a decimal number",
         '6:5: context[1]: "A cat" is a text',
         "7:5: context[2]: unknown field 'txt'",
-        "8:13: context[3].image: images are not read from http:",
+        "8:13: context[3].image: http: URIs are not supported",
         "8:39: context[3].sha256: 'zz' is not a SHA-256",
         "9:5: context[4]: is both a text and an image",
         "10:12: context[5].text: is empty",
@@ -113,15 +113,15 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) ->
         "13:25: refinement_prompts[1]: is empty",
         "13:29: refinement_prompts[2]: 4 is a whole number",
         "14:23: variations_per_image: 65 is too large",
-        '15:9: select: "trees" is none of them',
+        '15:9: select: "trees" is not an option',
         "16:8: retry.times: is missing",
         "16:16: retry.below: 2 is too large",
         "17:21: text.temperature: -1 is too small",
         "17:32: text.top_p: 0 is too small",
         "17:42: text.top_k: 3.0 is a decimal number",
-        "19:10: image.width: is given alone",
+        "19:10: image.width: is given without the other side",
         "20:17: image.cfg_interval: is a list of 1",
-        '21:20: image.cfg_renorm_type: "z" is none of them',
+        '21:20: image.cfg_renorm_type: "z" is not an option',
         "22:3: image: unknown field 'widht'",
         "23:8: output: is null",
         "24:1: the field 'seed' is given twice",
@@ -136,7 +136,7 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) ->
         ({"num_images": 0}, "num_images: 0 is too small; allowed: whole numbers from 1 to 64"),
         ({"num_images": "3"}, 'num_images: "3" is a text; allowed: whole numbers from 1 to 64'),
         ({"think": 1}, "think: 1 is a whole number; allowed: true or false"),
-        ({"seed": True}, "seed: true is a truth value; allowed: whole numbers from 0 to 9,223,372,036,854,775,807"),
+        ({"seed": True}, "seed: true is a boolean; allowed: whole numbers from 0 to 9,223,372,036,854,775,807"),
         ({"seed": 2**63}, f"seed: {2**63} is too large; allowed: whole numbers from 0 to 9,223,372,036,854,775,807"),
         ({"context": []}, f"context: is a list of 0; allowed: {ITEMS}"),
         ({"context": "A cat"}, f'context: "A cat" is a text; allowed: {ITEMS}'),
@@ -145,7 +145,7 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) ->
             "refine_instruction: has 8,193 characters; allowed: a text of 1 to 8,192 characters, or null",
         ),
         ({"text": {"top_p": 0.0}}, "text.top_p: 0.0 is too small; allowed: numbers above 0 and up to 1"),
-        ({"pin": "all"}, 'pin: "all" is none of them; allowed: initial, none, or whole numbers from 0 to 256'),
+        ({"pin": "all"}, 'pin: "all" is not an option; allowed: initial, none, or whole numbers from 0 to 256'),
         ({"pin": 257}, "pin: 257 is too large; allowed: initial, none, or whole numbers from 0 to 256"),
         ({"context": [{"text": 5}]}, "context[0].text: 5 is a whole number; allowed: a text of 1 to 8,192 characters"),
         ({"output": None}, "output: is null; allowed: a mapping with format, page"),
@@ -155,17 +155,17 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) ->
         ),
         ({"image": {"timestep_shift": float("nan")}}, "image.timestep_shift: nan is not a finite number"),
         ({"image": {"timestep_shift": float("inf")}}, "image.timestep_shift: inf is not a finite number"),
-        ({"seed": 10**100}, "seed: is too large a number"),
+        ({"seed": 10**100}, "seed: is too large"),
         (
             {"context": [{"text": "a\0b"}]},
-            "context[0].text: holds the character '\\x00', which no UTF-8 text can hold safely",
+            "context[0].text: contains the character '\\x00', which is not allowed",
         ),
         (
             {"context": [{"text": "\ud800"}]},
-            "context[0].text: holds the character '\\ud800', which no UTF-8 text can hold safely",
+            "context[0].text: contains the character '\\ud800', which is not allowed",
         ),
-        ({"model": b"x"}, "model: is of the type bytes, which no recipe holds"),
-        ({7: 8}, "the key 7 is not a field name; keys are texts"),
+        ({"model": b"x"}, "model: is of type bytes, which recipes do not support"),
+        ({7: 8}, "the key 7 is not a field name; keys must be texts"),
         ({"na\nme": 8}, "unknown field 'na\\nme'; did you mean 'name'?"),
     ],
 )
@@ -217,7 +217,7 @@ def test_a_fault_in_the_models_defaults_names_the_model_not_the_recipe() -> None
 
 def test_what_a_refused_value_would_have_broken_as_well_is_not_told() -> None:
     assert faults("name: a\ncontext: *gone\n") == [
-        "<recipe>:2:10: context: the alias *gone is not allowed; write the value out"
+        "<recipe>:2:10: context: the alias *gone is not allowed; write the value itself"
     ]
 
 
@@ -238,10 +238,10 @@ def test_data_without_end_is_refused() -> None:
     endless["image"] = endless
     assert faults(endless) == ["image is nested too deep; expected at most 20 levels"]
     assert faults({**MINIMAL, "context": [{"text": "x" * 8000}] * 200}) == [
-        "the recipe's texts are too long; expected 1,048,576 characters in all"
+        "the recipe's texts are too long; expected at most 1,048,576 characters in all"
     ]
     assert faults({**MINIMAL, "refinement_prompts": ["x"] * 20_000}) == [
-        "the recipe holds too many values; expected at most 10,000"
+        "the recipe has too many values; expected at most 10,000"
     ]
 
 
@@ -281,6 +281,28 @@ def test_an_error_stays_readable_however_many_faults_there_are() -> None:
     assert (len(lines), lines[-1]) == (101, "... and 156 more")
 
 
+def test_an_error_is_given_as_data(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: a\ncontext: [{text: b}]\nnum_images: 0\nname: b\n")
+    with pytest.raises(RecipeError) as caught:
+        load(file)
+    at = {"file": str(file), "column": 13}
+    assert caught.value.to_data() == [
+        {
+            **at,
+            "line": 3,
+            "field": "num_images",
+            "message": "0 is too small",
+            "allowed": "whole numbers from 1 to 64",
+        },
+        {**at, "line": 4, "column": 1, "field": None, "message": "the field 'name' is given twice", "allowed": None},
+    ]
+    with pytest.raises(RecipeError) as caught:
+        load({"name": "a", "context": 5})
+    (only,) = caught.value.to_data()
+    assert (only["file"], only["line"], only["column"], only["field"]) == (None, None, None, "context")
+
+
 def test_an_error_crosses_processes_whole() -> None:
     with pytest.raises(RecipeError) as caught:
         load("name: 5")
@@ -292,7 +314,5 @@ def test_an_error_crosses_processes_whole() -> None:
 def test_an_image_whose_name_no_file_can_have_is_a_fault(tmp_path: Path) -> None:
     file = tmp_path / "long.yaml"
     file.write_text(f"name: test\ncontext:\n- image: {'a' * 5000}.png\n")
-    with pytest.raises(
-        RecipeError, match=r":3:10: context\[0\]\.image: a{80}: can't be looked for: File name too long"
-    ):
+    with pytest.raises(RecipeError, match=r":3:10: context\[0\]\.image: a{80}: can't be accessed: File name too long"):
         load(file)

@@ -34,7 +34,9 @@ def test_names_of_lower_case_letters_digits_and_dashes_are_allowed(name: str) ->
 @pytest.mark.parametrize("name", ["", "A", "-a", "a b", "a_b", "a.b", "a" * 65, "é", "a\n", "../a"])
 def test_other_names_are_refused(name: str) -> None:
     (line,) = faults(name=name)
-    assert line.endswith("is not a name; allowed: 1 to 64 lower-case letters, digits and dashes, the first no dash")
+    assert line.endswith(
+        "is not a name; allowed: 1 to 64 lower-case letters, digits and dashes, not starting with a dash"
+    )
 
 
 @pytest.mark.parametrize("model", [None, "tiny-bagel", "bagel_7b.mot", "7b"])
@@ -61,8 +63,8 @@ def test_without_auto_refine_every_refinement_must_be_given() -> None:
     assert faults(auto_refine=False) == []
     assert faults(auto_refine=False, num_images=3, refinement_prompts=["Warmer", "Larger"]) == []
     assert faults(auto_refine=False, num_images=3, refinement_prompts=["Warmer"]) == [
-        "refinement_prompts: 3 images need 2 refinement texts and 1 are given; allowed: auto_refine: true, where the "
-        "model writes the others, or 2 refinement_prompts"
+        "refinement_prompts: 3 images need 2 refinement texts and 1 are given; allowed: auto_refine: true, so that "
+        "the model writes the others, or 2 refinement_prompts"
     ]
 
 
@@ -74,10 +76,10 @@ def test_a_context_that_ends_with_an_image_needs_one_refinement_more() -> None:
 
 def test_width_and_height_go_together() -> None:
     both = "allowed: both width and height, or neither"
-    assert faults(image={"width": 64}) == [f"image.width: is given alone; {both}"]
-    assert faults(image={"height": 64}) == [f"image.height: is given alone; {both}"]
+    assert faults(image={"width": 64}) == [f"image.width: is given without the other side; {both}"]
+    assert faults(image={"height": 64}) == [f"image.height: is given without the other side; {both}"]
     assert faults(PHOTO, TEXT, image={"width": None, "height": 64}) == [
-        "image.width: is null alone; allowed: both width and height null, or neither"
+        "image.width: is null, but the other side is not; allowed: both width and height null, or neither"
     ]
 
 
@@ -85,7 +87,7 @@ def test_only_editing_may_take_the_size_of_the_last_image() -> None:
     null = {"width": None, "height": None}
     assert faults(PHOTO, TEXT, image=null) == []
     (line,) = faults(image=null)
-    assert line.startswith("image.width: null takes the size of the last image, and this context begins with none")
+    assert line.startswith("image.width: null uses the size of the last image, but the initial context has no image")
 
 
 def test_sizes_are_on_the_models_grid() -> None:
@@ -100,7 +102,7 @@ def test_sizes_are_on_the_models_grid() -> None:
 def test_the_guidance_interval_does_not_run_backwards() -> None:
     assert faults(image={"cfg_interval": [0.5, 0.5]}) == []
     assert faults(image={"cfg_interval": [0.9, 0.1]}) == [
-        "image.cfg_interval: begins at 0.9 and ends at 0.1; allowed: [low, high] with low not above high"
+        "image.cfg_interval: starts at 0.9 and ends at 0.1; allowed: [low, high] with low not above high"
     ]
 
 
@@ -108,8 +110,8 @@ def test_the_context_has_room_for_more_than_what_is_pinned() -> None:
     assert faults(TEXT, TEXT, max_context_items=3) == []
     assert faults(TEXT, TEXT, max_context_items=1, pin="none") == []
     assert faults(TEXT, TEXT, max_context_items=2) == [
-        "max_context_items: 2 leaves no room beside the pinned part of the context (items: 2); allowed: 3 or more, or "
-        "pin: none"
+        "max_context_items: 2 leaves no room besides the pinned items of the context (2); "
+        "allowed: 3 or more, or pin: none"
     ]
 
 
@@ -117,11 +119,11 @@ def test_so_many_items_can_be_pinned_as_there_are() -> None:
     assert faults(TEXT, TEXT, max_context_items=2, pin=1) == []
     assert faults(TEXT, TEXT, max_context_items=1, pin=0) == []
     assert faults(TEXT, TEXT, max_context_items=2, pin=2) == [
-        "max_context_items: 2 leaves no room beside the pinned part of the context (items: 2); allowed: 3 or more, or "
-        "pin: none"
+        "max_context_items: 2 leaves no room besides the pinned items of the context (2); "
+        "allowed: 3 or more, or pin: none"
     ]
     assert faults(TEXT, TEXT, pin=3) == [
-        "pin: 3 is more than the items of the context; allowed: initial, none, or a number up to 2"
+        "pin: 3 is more than the 2 items of the context; allowed: initial, none, or 0 to 2"
     ]
 
 
@@ -137,21 +139,21 @@ def test_a_question_to_the_judge_holds_the_instruction() -> None:
     assert faults(judge={"question": "Is it so: {instruction}?"}) == []
     assert faults(judge={"question": "What is it?", "answer": "{instruction}"}) == []
     (line,) = faults(judge={"question": "Is it nice?"})
-    assert line.startswith("judge.question: asks the same of every image")
+    assert line.startswith("judge.question: does not depend on the instruction")
 
 
 def test_a_null_among_the_refinements_needs_the_model_to_write() -> None:
     assert faults(num_images=3, refinement_prompts=[None, "Red"]) == []
     assert faults(num_images=3, refinement_prompts=[None, "Red"], auto_refine=False) == [
-        "refinement_prompts: 3 images need 2 refinement texts and 1 are given; allowed: auto_refine: true, where the "
-        "model writes the others, or 2 refinement_prompts"
+        "refinement_prompts: 3 images need 2 refinement texts and 1 are given; allowed: auto_refine: true, so that "
+        "the model writes the others, or 2 refinement_prompts"
     ]
 
 
 def test_a_parent_is_a_step_of_a_run() -> None:
     assert faults(parent="run-1@4") == []
     assert faults(parent="run-1") == [
-        "parent: 'run-1' is no place in a run; allowed: RUN@STEP, a run's id and the number of a step"
+        "parent: 'run-1' is not a step of a run; allowed: RUN@STEP, a run id and a step number"
     ]
 
 

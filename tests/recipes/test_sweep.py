@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from recipes.faults import RecipeError
-from recipes.sweep import combinations, parse_sweep, told
+from recipes.sweep import combinations, parse_sweep, values_text
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_values_are_written_as_a_list_or_a_range(text: str, field: str, values: 
         ("seed", "'seed' is not a sweep; expected field=value,value,..."),
         ("=1,2", "is not a sweep"),
         ("seed=", "is not a sweep"),
-        ("seed=4..1", "the range 4..1 must go up"),
-        ("seed=1..4..0", "by a step above 0"),
+        ("seed=4..1", "the range 4..1 must increase"),
+        ("seed=1..4..0", "with a step above 0"),
         ("seed=1..1000000000", "has more than 256 values"),
         ("seed=[1", "override seed"),
     ],
@@ -49,7 +49,7 @@ def test_what_is_no_sweep_is_refused(text: str, why: str) -> None:
 
 def test_the_last_field_changes_fastest() -> None:
     runs = combinations({"seed": [1, 2], "think": [True, False]})
-    assert [told(values) for values in runs] == [
+    assert [values_text(values) for values in runs] == [
         "seed=1, think=true",
         "seed=1, think=false",
         "seed=2, think=true",
@@ -59,7 +59,7 @@ def test_the_last_field_changes_fastest() -> None:
 
 def test_a_sweep_has_its_limit() -> None:
     assert len(combinations({"seed": range(16), "top_k": range(16)})) == 256
-    with pytest.raises(RecipeError, match=r"sweep: these are 1,000,000 runs; at most 256 are allowed"):
+    with pytest.raises(RecipeError, match=r"sweep: 1,000,000 runs are too many; allowed: at most 256"):
         combinations({"seed": range(1000), "top_k": range(1000)})
 
 
@@ -71,12 +71,12 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "sweep: cfg_text_scale has 2 more than once",
         "sweep: seed has no values",
     ]
-    with pytest.raises(RecipeError, match="nothing to sweep over"):
+    with pytest.raises(RecipeError, match="no field is given"):
         combinations({})
 
 
 def test_values_are_told_as_they_are_given() -> None:
     assert (
-        told({"name": "a-cat", "seed": None, "cfg_interval": [0, 1.5]})
+        values_text({"name": "a-cat", "seed": None, "cfg_interval": [0, 1.5]})
         == "name=a-cat, seed=null, cfg_interval=[0, 1.5]"
     )

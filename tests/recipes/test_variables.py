@@ -15,7 +15,7 @@ from recipes.recipe import Recipe, TextItem
 from recipes.variables import escaped, parse_variable
 
 NAMES = "a lower-case letter, then lower-case letters, digits and underscores, at most 32 in all"
-ESCAPE = "$${ for the characters ${"
+ESCAPE = "write $${ for a literal ${"
 
 
 def prompted(text: str, **variables: Any) -> Recipe:
@@ -142,7 +142,7 @@ def test_a_recipe_without_variables_says_so() -> None:
 
 def test_a_value_of_the_wrong_type_tells_the_variable() -> None:
     assert faults(recipe("${size}")) == [
-        "<recipe>:4:11: context[0].text: 3 is a whole number; allowed: a text of 1 to 8,192 characters (from ${size})"
+        "<recipe>:4:11: context[0].text: 3 is a whole number (from ${size}); allowed: a text of 1 to 8,192 characters"
     ]
 
 
@@ -153,7 +153,7 @@ def test_between_braces_a_variable_wants_quotes() -> None:
 
 def test_null_has_no_place_in_a_text() -> None:
     lines = faults(recipe("A ${animal}, ${animal}"), variables={"animal": None})
-    fault = "'animal' is null, which has no place inside a longer text"
+    fault = "'animal' is null, which can't be part of a longer text"
     assert lines == [f"<recipe>:4:11: context[0].text: {fault}", f"<recipe>:5:21: refine_instruction: {fault}"]
 
 
@@ -169,19 +169,19 @@ def test_every_fault_of_a_text_is_told_once() -> None:
 @pytest.mark.parametrize(
     ("declared", "fault"),
     [
-        ("{Size: 3}", f"2:8: vars: 'Size' is not a variable's name; allowed: {NAMES}"),
+        ("{Size: 3}", f"2:8: vars: 'Size' is not a variable name; allowed: {NAMES}"),
         ("{size: [1]}", "2:14: vars.size: is a list; allowed: a text, a number, true, false or null"),
         ("{size: .nan}", "2:14: vars.size: nan is not a finite number"),
         (
             "{size: '${size}'}",
-            "2:14: vars.size: '${size}' holds a variable; variables are not put into variables; allowed: " + ESCAPE,
+            "2:14: vars.size: '${size}' contains a variable; variables can't be nested; " + ESCAPE,
         ),
         (
             "[size]",
             "2:7: vars: is a list; allowed: a mapping of up to 256 names to values, each a text, a number, true, false "
             "or null",
         ),
-        ("*size", "2:7: vars: the alias *size is not allowed; write the value out"),
+        ("*size", "2:7: vars: the alias *size is not allowed; write the value itself"),
     ],
 )
 def test_variables_that_can_not_be_are_told_once(declared: str, fault: str) -> None:
@@ -192,7 +192,7 @@ def test_variables_that_can_not_be_are_told_once(declared: str, fault: str) -> N
 def test_variables_are_counted() -> None:
     many = {f"x{number}": number for number in range(257)}
     data = {"name": "a", "context": [{"text": "b"}]}
-    assert faults({**data, "vars": many})[0].startswith("vars: holds 257 names; allowed: a mapping of up to 256 names")
+    assert faults({**data, "vars": many})[0].startswith("vars: has 257 names; allowed: a mapping of up to 256 names")
     assert faults(data, variables=many) == ["variable: there are 257 variables; allowed: at most 256"]
 
 
@@ -204,8 +204,8 @@ def test_variables_are_counted() -> None:
         ({"size": 1}, "variable size: the recipe does not use it; it uses animal"),
         ({"animal": [1]}, "variable animal: is a list; allowed: a text, a number, true, false or null"),
         ({"animal": float("inf")}, "variable animal: inf is not a finite number"),
-        ({"animal": b"x"}, "variable animal: is of the type bytes, which no recipe holds"),
-        ({5: 1}, f"variable 5: 5 is not a variable's name; allowed: {NAMES}"),
+        ({"animal": b"x"}, "variable animal: is of type bytes, which recipes do not support"),
+        ({5: 1}, f"variable 5: 5 is not a variable name; allowed: {NAMES}"),
         ([1], "variable: the variables are a list; expected a mapping of names to values"),
     ],
 )
@@ -227,7 +227,7 @@ def test_an_override_mends_what_is_wrong_with_a_variable() -> None:
 
 def test_overrides_leave_variables_and_parents_alone() -> None:
     assert faults(recipe("A"), overrides={"vars.animal": "cat"}) == [
-        "override vars: is not a field that an override changes; variables are given by --var name=value"
+        "override vars: can't be overridden; to set a variable, use --var name=value"
     ]
 
 
@@ -235,8 +235,8 @@ def test_texts_do_not_grow_beyond_the_limit() -> None:
     bomb = "${animal}" * 20_000
     lines = faults(recipe(bomb), variables={"animal": "x" * 100_000})
     assert lines == [
-        f"<recipe>:4:11: context[0].text: the recipe's texts are too long here; expected {MAX_DATA_CHARS:,} characters "
-        "in all"
+        f"<recipe>:4:11: context[0].text: the recipe's texts are too long; "
+        f"expected at most {MAX_DATA_CHARS:,} characters in all"
     ]
     many = [{"text": "${animal}"}] * 200
     assert len(faults({"name": "a", "context": many, "vars": {"animal": "x" * 8000}})) == 1

@@ -8,17 +8,17 @@ from recipes.faults import SourcePosition
 from recipes.yaml_core import MAX_DEPTH, MAX_NODES, UnreadableError, YamlReader, scalar
 
 
-def findings(text: str) -> list[tuple[str, tuple[int, int]]]:
+def issues(text: str) -> list[tuple[str, tuple[int, int]]]:
     """What is not allowed in a text that can be read: the message and its line and column."""
     reader = YamlReader(text)
     reader.read()
-    return [(found.message, (found.mark.line, found.mark.column)) for found in reader.findings if found.mark]
+    return [(found.message, (found.position.line, found.position.column)) for found in reader.issues if found.position]
 
 
 def unreadable(text: str) -> tuple[str, SourcePosition | None]:
     with pytest.raises(UnreadableError) as caught:
         YamlReader(text).read()
-    return caught.value.finding.message, caught.value.finding.mark
+    return caught.value.issue.message, caught.value.issue.position
 
 
 @pytest.mark.parametrize(
@@ -64,22 +64,22 @@ def test_quoted_and_block_scalars_are_texts() -> None:
 def test_values_and_keys_know_their_places_in_characters() -> None:
     reader = YamlReader("é: [ü, {b: 2}]\n\nlist:\n  - x\n")
     reader.read()
-    assert reader.marks["é", 1, "b"] == SourcePosition(line=1, column=12)
-    assert reader.key_marks["é", 1, "b"] == SourcePosition(line=1, column=9)
-    assert reader.marks["list", 0] == SourcePosition(line=4, column=5)
+    assert reader.positions["é", 1, "b"] == SourcePosition(line=1, column=12)
+    assert reader.key_positions["é", 1, "b"] == SourcePosition(line=1, column=9)
+    assert reader.positions["list", 0] == SourcePosition(line=4, column=5)
 
 
 def test_everything_that_is_not_allowed_is_found_at_once() -> None:
     text = "a: &x 1\nb: *x\na: 2\nc: !!str 3\n<<: {d: 4}\n5: 6\n? [7]\n: 8\n---\n{}\n"
-    assert findings(text) == [
+    assert issues(text) == [
         ("the anchor &x is not allowed; write the value where it is used", (1, 4)),
-        ("the alias *x is not allowed; write the value out", (2, 4)),
+        ("the alias *x is not allowed; write the value itself", (2, 4)),
         ("the field 'a' is given twice", (3, 1)),
         ("tags (!...) are not allowed; write the plain value", (4, 4)),
-        ("merge keys (<<) are not allowed; write the fields out", (5, 1)),
-        ("a key must be a field name, a plain text", (6, 1)),
-        ("a key must be a field name, a plain text", (7, 3)),
-        ("a second document begins here; a recipe file holds one", (9, 1)),
+        ("merge keys (<<) are not allowed; write the fields themselves", (5, 1)),
+        ("keys must be field names, which are texts", (6, 1)),
+        ("keys must be field names, which are texts", (7, 3)),
+        ("a second document starts here; allowed: one document", (9, 1)),
     ]
 
 
@@ -94,13 +94,13 @@ def test_an_alias_bomb_stays_small() -> None:
     ]
     reader = YamlReader("\n".join(["a: &a [x, x, x]", *levels]))
     assert reader.read()["i"] == [None] * 9
-    assert len(reader.findings) == 9 + 8 * 9
+    assert len(reader.issues) == 9 + 8 * 9
 
 
 def test_nesting_stops_at_the_limit_however_deep_it_would_go() -> None:
-    message, mark = unreadable("[" * 100_000)
+    message, position = unreadable("[" * 100_000)
     assert message == f"nested deeper than {MAX_DEPTH} levels"
-    assert mark == SourcePosition(line=1, column=MAX_DEPTH + 2)
+    assert position == SourcePosition(line=1, column=MAX_DEPTH + 2)
 
 
 def test_nesting_up_to_the_limit_is_read() -> None:
@@ -122,13 +122,33 @@ def test_values_are_counted() -> None:
     ],
 )
 def test_a_syntax_error_has_its_place(text: str, place: tuple[int, int]) -> None:
-    message, mark = unreadable(text)
+    message, position = unreadable(text)
     assert message.startswith("not valid YAML: ")
-    assert mark == SourcePosition(line=place[0], column=place[1])
+    assert position == SourcePosition(line=place[0], column=place[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a:\n\t- b", (2, 1)),
+        ("a:\n  - b: c\n  \td: e", (3, 3)),
+        ("a: 'é'\n\tb: 2", (2, 1)),
+        ("- a\n-\tb: c", (2, 2)),
+    ],
+)
+def test_a_tab_in_the_indentation_is_named_at_its_place(text: str, place: tuple[int, int]) -> None:
+    assert unreadable(text) == (
+        "not valid YAML: tab character in the indentation; allowed: spaces only",
+        SourcePosition(line=place[0], column=place[1]),
+    )
+
+
+def test_tabs_elsewhere_are_read() -> None:
+    assert YamlReader("a:\tb\nc: {\n\td: 'x\ty'}").read() == {"a": "b", "c": {"d": "x\ty"}}
 
 
 @pytest.mark.parametrize("character", ["\0", "\x07", "\x1b", "\x7f", "\ud800", "\ufffe"])
 def test_characters_that_yaml_does_not_allow_are_refused_at_their_place(character: str) -> None:
-    message, mark = unreadable(f"a: 1\nb: x{character}")
+    message, position = unreadable(f"a: 1\nb: x{character}")
     assert message.startswith(f"the character {character!a} is not allowed")
-    assert mark == SourcePosition(line=2, column=5)
+    assert position == SourcePosition(line=2, column=5)

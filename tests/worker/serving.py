@@ -18,6 +18,7 @@ from core.scripted import ScriptedModel
 from storage.journal import Commit, Journal, Manifest
 from storage.objects import ObjectStore
 from storage.objects.memory import MemoryStore
+from storage.retry import RetryPolicy
 from storage.uploader import UploadLimits
 from worker.app import make_app
 from worker.jobs.inputs import Sources
@@ -100,6 +101,7 @@ class Watched(Unclaimed):
 
     def __init__(self, at_checkpoint: Callable[..., None]) -> None:
         self.checkpoint = at_checkpoint  # type: ignore[method-assign]
+        self.retry = RetryPolicy(DEADLINE_S)  # type: ignore[method-assign,assignment]
 
 
 def model_sha256(model: UnifiedModel) -> str:
@@ -118,12 +120,12 @@ def make_run(
     reporter: Silent | None = None,
     checkpoint: Callable[..., None] = lambda *_: None,
     uploads: UploadLimits = UPLOADS,
+    records_model: bool = True,
 ) -> Manifest:
     """The run that `asked` describes, or its `job`, in this process; on the scripted model unless another is given."""
     journal, model = Journal(objects, prefix, asked.run_id), model or ScriptedModel()
-    job = job or resolve(
-        asked, model.spec, recipes=PROJECT / "recipes", sources=Sources(), model_sha256=model_sha256(model)
-    )
+    sha256 = model_sha256(model) if records_model else None
+    job = job or resolve(asked, model.spec, recipes=PROJECT / "recipes", sources=Sources(), model_sha256=sha256)
     store(job, journal)
     reporter = reporter or Silent()
     return run(job, model=model, journal=journal, reporter=reporter, claim=Watched(checkpoint), uploads=uploads)

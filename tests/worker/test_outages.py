@@ -166,9 +166,9 @@ def test_beyond_the_bound_a_run_fails_in_words_and_goes_on_when_asked(
         committed = len([name for name in objects_of(stage.objects, run_id) if name.startswith("commits/")])
         shell = Shell(tmp_path, monkeypatch)
         shell.use(env)
-        assert said(shell("resume", run_id)) == "queued\n"
+        assert said(shell("resume", run_id)) == f"Queued run {run_id} again.\n"
         assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
-        assert said(shell("resume", run_id)) == "nothing to resume: the run has succeeded\n"
+        assert said(shell("resume", run_id)) == f"Nothing to resume: run {run_id} has already succeeded.\n"
         assert stage.is_whole(run_id)
         starts = [event.done for event in client.watch(run_id) if isinstance(event, Started)]
         assert starts == [0, committed]

@@ -6,14 +6,13 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from recipes.faults import Fault, RecipeError
 from recipes.load import given
 from recipes.recipe import ContextItem
-from recipes.sweep import Values, combinations, told
+from recipes.sweep import Values, combinations, values_text
 from storage import keys
 from storage.errors import CommitConflictError, RunNotFoundError
 from storage.redis.runs import Runs
@@ -119,7 +118,7 @@ def _named(fault: Fault, at: Sequence[Values], *, of: int) -> Fault:
     shared = {field: value for field, value in at[0].items() if all(other[field] == value for other in at)}
     if len(at) == of or not shared:
         return fault
-    return replace(fault, message=f"{fault.message} (with {told(shared)})")
+    return fault.with_note(f"with {values_text(shared)}")
 
 
 def _record(connections: Connections, sweep: Sweep) -> None:

@@ -117,5 +117,5 @@ def test_a_preview_shows_the_images_under_way_side_by_side() -> None:
 
 
 def test_no_image_at_once_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_batch is 0; at least 1 image is drawn at once"):
+    with pytest.raises(ValueError, match="max_batch is 0; allowed: 1 or more"):
         Bagel.load(MODELS["random"], device="cpu", max_batch=0)

@@ -27,13 +27,13 @@ def numbers(keys: Tensor) -> list[int]:
 
 def test_a_block_lies_in_the_rows_that_the_worked_example_names() -> None:
     layer = LayerKV()
-    layer.put(block(0, 0, 0, 0), block(0, 0, 0, 0), 0, kept=False)  # makes a front of 4 rows
+    layer.put(block(0, 0, 0, 0), block(0, 0, 0, 0), 0, kept=False)  # reserves a scratch area of 4 rows
     layer.put(block(10, 11), block(10, 11), 0, kept=True)
     layer.put(block(20, 21, 22), block(20, 21, 22), 2, kept=True)
 
     noised = block(91, 92, 93)
     full, _ = layer.put(noised, noised, 5, kept=False)
-    assert layer.front == 4
+    assert layer.scratch == 4
     assert numbers(full) == [91, 92, 93, 10, 11, 20, 21, 22]
     assert full.storage_offset() == 1 * full.stride(0)
 
@@ -53,11 +53,11 @@ def test_a_cache_that_grows_keeps_what_it_holds() -> None:
         layer.put(block(*[-1] * token), block(*[-1] * token), token, kept=False)
     assert numbers(seen) == list(range(100))
     assert layer.keys is not None
-    assert layer.keys.shape[0] <= layer.front + 150
+    assert layer.keys.shape[0] <= layer.scratch + 150
 
 
 def test_a_cache_that_has_read_nothing_has_nothing_to_show() -> None:
-    with pytest.raises(LookupError, match="nothing has been read"):
+    with pytest.raises(LookupError, match="the cache is empty"):
         Cache(1).stacked(0)
 
 
@@ -109,7 +109,7 @@ def test_only_guidance_by_images_reads_the_texts_again() -> None:
     image_free = model.branches(context, SETTINGS).image_free
     assert image_free is not None
     assert model.tokens_read == without + image_free.at.tokens
-    texts = [held.item for held in image_free.cache.held]
+    texts = [entry.item for entry in image_free.cache.entries]
     assert texts == [Text("Think first"), Text("A magical forest"), Text("Make it warmer")]
 
 
@@ -125,8 +125,8 @@ def test_a_reading_that_fails_leaves_the_cache_usable() -> None:
 def test_packed_branches_equal_one_by_one() -> None:
     model = load("random")
     branches = model.branches(a_long_context(), SETTINGS)
-    windows = [window for window in (branches.full, branches.text_free, branches.image_free) if window is not None]
-    assert len({(window.cache, window.at) for window in windows}) == 3
+    views = [view for view in (branches.full, branches.text_free, branches.image_free) if view is not None]
+    assert len({(view.cache, view.at) for view in views}) == 3
     network, reader = model.network, model.reader
     noise, grid = gaussian_noise(9, network.config.latent_width, 5), reader.grid(3, 3, network.config.latent_side)
 
@@ -134,9 +134,9 @@ def test_packed_branches_equal_one_by_one() -> None:
         with torch.inference_mode():
             return network.velocities(noise[None], 0.7, grid, reader.markers, network.pack(packed, images=1))[:, 0]
 
-    packed = velocities(*windows)
-    for window, found in zip(windows, packed, strict=True):
-        torch.testing.assert_close(velocities(window)[0], found, rtol=1e-5, atol=1e-5)
+    packed = velocities(*views)
+    for view, found in zip(views, packed, strict=True):
+        torch.testing.assert_close(velocities(view)[0], found, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(packed[0], packed[1], rtol=1e-3)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.bagel import Bagel
 from core.bagel.context import Cache, CacheOffset, CacheView, LayerKV
-from core.bagel.judge import Verdicts
+from core.bagel.judge import YesNoTokens
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings
 from tests.core.bagel.golden import SETS, load
@@ -40,26 +40,26 @@ def photo() -> Image.Image:
 
 def test_no_token_begins_both_a_yes_and_a_no() -> None:
     # In this vocabulary " Yes", " no" and " No" all begin with a space as a token of its own, 220.
-    assert Verdicts.of(load("tiny").reader.tokenizer) == Verdicts(yes=(56, 341, 675), no=(45, 673))
+    assert YesNoTokens.of(load("tiny").reader.tokenizer) == YesNoTokens(yes=(56, 341, 675), no=(45, 673))
 
 
-def test_it_is_the_share_of_yes_in_the_distribution_of_the_next_token(model: Bagel) -> None:
+def test_it_is_the_probability_of_yes_in_the_distribution_of_the_next_token(model: Bagel) -> None:
     cache = Cache(model.network.config.decoder.num_layers, latents=False)
     model.reader.sync(cache, (Picture(photo()), Text(QUESTION)))
-    verdicts = Verdicts.of(model.reader.tokenizer)
+    tokens = YesNoTokens.of(model.reader.tokenizer)
     with torch.inference_mode():
         start = model.reader.tokenizer.text_start
         hidden = model.network.read_text([start], CacheView(cache, cache.end, kept=True))
         probabilities = model.network.logits(hidden[-1]).softmax(dim=0)
-    yes, no = (probabilities[list(ids)].sum().item() for ids in (verdicts.yes, verdicts.no))
+    yes, no = (probabilities[list(ids)].sum().item() for ids in (tokens.yes, tokens.no))
     assert model.judge(photo(), QUESTION) == pytest.approx(yes / (yes + no), rel=1e-4)
 
 
 def test_certain_logits_give_0_or_1() -> None:
-    verdicts = Verdicts(yes=(0, 2), no=(1,))
-    assert verdicts.share_of_yes(torch.tensor([3.0, -200.0, 3.0])) == 1
-    assert verdicts.share_of_yes(torch.tensor([-200.0, 3.0, -200.0])) == pytest.approx(0, abs=1e-80)
-    assert verdicts.share_of_yes(torch.tensor([1.0, 1.0, 1.0])) == pytest.approx(2 / 3)
+    tokens = YesNoTokens(yes=(0, 2), no=(1,))
+    assert tokens.probability_of_yes(torch.tensor([3.0, -200.0, 3.0])) == 1
+    assert tokens.probability_of_yes(torch.tensor([-200.0, 3.0, -200.0])) == pytest.approx(0, abs=1e-80)
+    assert tokens.probability_of_yes(torch.tensor([1.0, 1.0, 1.0])) == pytest.approx(2 / 3)
 
 
 def test_the_same_question_gives_the_same_bits_whatever_came_before(model: Bagel) -> None:

@@ -105,10 +105,10 @@ def test_without_a_size_the_last_image_gives_it(model: Bagel) -> None:
 @pytest.mark.parametrize(
     ("width", "height", "said"),
     [
-        (None, None, "no width and height given, and no image in the context"),
-        (64, None, "only one of width and height given"),
-        (60, 64, "can't draw 60x64: its sides are multiples of 16 up to 256 pixels"),
-        (64, 272, "can't draw 64x272: its sides are multiples of 16 up to 256 pixels"),
+        (None, None, "no width and height are given, and the context has no image"),
+        (64, None, "only one of width and height is given"),
+        (60, 64, "can't draw 60x64: sides are multiples of 16 up to 256 pixels"),
+        (64, 272, "can't draw 64x272: sides are multiples of 16 up to 256 pixels"),
     ],
 )
 def test_a_size_that_can_not_be_drawn_is_refused(

@@ -83,8 +83,8 @@ def test_tensors_that_do_not_fit_are_counted_and_named(folder: Path) -> None:
     assert str(folder) in message
     assert "8 missing (language_model.model.layers.0." in message
     assert "…" in message
-    assert "1 left over (lora.weight)" in message
-    assert "1 misshapen (vae2llm.weight [64, 17], expected [64, 16])" in message
+    assert "1 unexpected (lora.weight)" in message
+    assert "1 with the wrong shape (vae2llm.weight [64, 17], expected [64, 16])" in message
 
 
 @pytest.mark.parametrize("file", [MODEL_FILE, AUTOENCODER_FILE, "llm_config.json", "vit_config.json", "tokenizer.json"])
@@ -101,8 +101,8 @@ def test_a_missing_file_is_named(folder: Path, file: str) -> None:
         (AUTOENCODER_FILE, "not safetensors", f"{AUTOENCODER_FILE}: can't be read as safetensors"),
         ("llm_config.json", "{", "can't be read as JSON"),
         ("vit_config.json", "[]", "holds list, expected a JSON object"),
-        ("vit_config.json", "{}", "lacks the key 'hidden_size'"),
-        ("config.json", '{"vae_config": {"ch_mult": 3}}', "a value in its JSON files has the wrong type"),
+        ("vit_config.json", "{}", "has no key 'hidden_size'"),
+        ("config.json", '{"vae_config": {"ch_mult": 3}}', "a value in a JSON file has the wrong type"),
         ("tokenizer.json", "{}", "not a tokenizer"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder: Path) ->
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "id": 405, "content": "<|more|>"})
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(ModelFolderError, match="has 406 tokens, the model's vocabulary 405"):
+    with pytest.raises(ModelFolderError, match="has 406 tokens, but the vocabulary of the model 405"):
         Bagel.load(folder, device="cpu")
 
 
@@ -164,7 +164,7 @@ def test_images_too_large_for_the_weights_are_refused(folder: Path, change: dict
 
 @pytest.mark.parametrize("place", [{"device": "tpu"}, {"device": "cuda:99"}, {"gpus": [99]}, {"gpus": [98, 99]}])
 def test_a_device_that_is_not_here_is_refused(place: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"there is no device '(tpu|cuda:9\d)' here; there is cpu"):
+    with pytest.raises(ValueError, match=r"there is no device '(tpu|cuda:9\d)'; allowed: cpu"):
         Bagel.load(MODELS["random"], **place)
 
 

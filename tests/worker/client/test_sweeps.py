@@ -76,8 +76,8 @@ def test_every_fault_of_every_combination_is_told_before_anything_is_queued(idle
     with pytest.raises(RecipeError) as raised:
         idle_client.sweep(recipe(), {"cfg_text_scale": [4, 200], "num_images": [1, 99], "seed": [1, 2]}, sweep_id="bad")
     assert str(raised.value).splitlines() == [
-        "override num_images: 99 is too large; allowed: whole numbers from 1 to 64 (with num_images=99)",
-        "override image.cfg_text_scale: 200 is too large; allowed: numbers from 0 to 100 (with cfg_text_scale=200)",
+        "override num_images: 99 is too large (with num_images=99); allowed: whole numbers from 1 to 64",
+        "override image.cfg_text_scale: 200 is too large (with cfg_text_scale=200); allowed: numbers from 0 to 100",
     ]
     with pytest.raises(RecipeError, match="unknown field 'num_imges'") as raised:
         idle_client.sweep(recipe(num_imges=3), {"seed": [1, 2]})
@@ -122,7 +122,7 @@ def test_a_sweep_that_is_not_followed_says_how_to_come_back(shell: Shell, client
     shell.recipe(SHORT)
     result = shell("submit", "mine.yaml", "--sweep", "seed=1..2", "--run-id", "queued-sweep")
     assert said(result) == "queued-sweep\n"
-    assert result.stderr == "2 runs are queued; autoseq sweep queued-sweep --watch shows how they go\n"
+    assert result.stderr == "2 runs queued. Use `autoseq sweep queued-sweep --watch` to follow them.\n"
     *_, last = follow_sweep(client, client.sweeps.get("queued-sweep"))
     assert len(last) == 2
 
@@ -154,7 +154,7 @@ def test_a_sweep_ends_with_one_picture_of_all_its_runs(shell: Shell, client: Cli
     made = sheet.read_bytes()
     sheet.unlink()
     shown = said(shell("sweep", "pictured"))
-    assert "pictured-006  6               2     succeeded in" in shown
+    assert "pictured-006\t6\t2\tsucceeded in" in shown
     assert sheet.read_bytes() == made, "made again, the same"
     data = json.loads(said(shell("sweep", "pictured", "--json")))
     assert data["runs"][5]["values"] == {"cfg_text_scale": 6, "seed": 2}
@@ -179,7 +179,7 @@ def test_ctrl_c_leaves_the_runs_running_and_says_how_to_come_back(shell: Shell, 
     process.send_signal(signal.SIGINT)
     code, output = end_of(process)
     assert code == 130
-    assert "autoseq sweep left --watch shows them again" in output
+    assert "Use `autoseq sweep left --watch` to watch them again." in output
     eventually(lambda: client.state("left-001").state == "running", "a run that goes on")
     unfinished = said(shell("sweep", "left"))
     assert "contact sheet" not in unfinished

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from recipes.sweep import told
+from recipes.sweep import values_text
 from storage.figures import figures
 from storage.journal import Journal
 from storage.sheet import Tile, tiled_sheet
@@ -28,7 +28,7 @@ def sweep_sheet(sweep: Sweep, states: States, journal: Callable[[str], Journal])
     tiles = []
     for number, run in enumerate(sweep.runs):
         image, state = last_image(journal(run.run_id), side_px), states[run.run_id]
-        label = "" if fields else told({last: run.values[last]})
+        label = "" if fields else values_text({last: run.values[last]})
         why = "" if image else state.state if state else "unknown"
         caption = "\n".join(filter(None, (label, why)))
         tiles.append(Tile(image=image, caption=caption, row=number // across, column=number % across))
@@ -36,9 +36,9 @@ def sweep_sheet(sweep: Sweep, states: States, journal: Callable[[str], Journal])
     sheet = tiled_sheet(
         tiles,
         side_px=side_px,
-        title=", ".join(filter(None, (f"{sweep.name}: {sweep.sweep_id}", told(fixed)))),
-        row_labels=[told({field: values[field] for field in fields}) for values in firsts] if fields else [],
-        column_labels=[told({last: value}) for value in sweep.fields[last]] if fields else [],
+        title=", ".join(filter(None, (f"{sweep.name}: {sweep.sweep_id}", values_text(fixed)))),
+        row_labels=[values_text({field: values[field] for field in fields}) for values in firsts] if fields else [],
+        column_labels=[values_text({last: value}) for value in sweep.fields[last]] if fields else [],
     )
     data = io.BytesIO()
     sheet.save(data, "PNG")

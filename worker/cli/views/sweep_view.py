@@ -5,7 +5,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from recipes.sweep import told, value_text
+from recipes.sweep import value_text, values_text
 from storage.redis.state import RunState
 from storage.sweeps import Sweep
 from worker.cli.views.console import BAR_COLUMNS, STATE_STYLES, clean, duration
@@ -33,7 +33,7 @@ class SweepView(LiveView):
         for number, run in enumerate(self._sweep.runs, 1):
             state, earlier = states[run.run_id], before.get(run.run_id)
             if _word(state) != (_word(earlier) if run.run_id in before else "queued"):
-                line = f"[{number}/{len(self._sweep.runs)}] {told(run.values)}: {_outcome(state)}"
+                line = f"[{number}/{len(self._sweep.runs)}] {values_text(run.values)}: {_outcome(state)}"
                 self._console.print(Text(clean(line)))
 
     def picture(self) -> RenderableType:
@@ -45,7 +45,7 @@ class SweepView(LiveView):
         for run in sorted(runs[:rows], key=self._sweep.runs.index):
             state = self._states.get(run.run_id)
             bar = ProgressBar(total=1.0, completed=state.fraction if state else 0.0, width=BAR_COLUMNS)
-            table.add_row(Text(clean(told(run.values))), bar, Text(_outcome(state), style=_style(state)))
+            table.add_row(Text(clean(values_text(run.values))), bar, Text(_outcome(state), style=_style(state)))
         more = len(runs) - rows
         return Group(table, Text(summary(self._states) + (f"; {more} more not shown" if more > 0 else "")))
 
