@@ -85,6 +85,6 @@ def test_an_error_that_stays_ends_the_run_within_the_bound(
     config = config_of(env_of(services, DATABASE, s3_endpoint=proxy.endpoint, outage_timeout_s=0.5))
     impatient = WorkerRuntime.connect(config)
     proxy.refusal = Refusal(status=503, code="SlowDown", path="/commits/003", times=10**9)
-    with pytest.raises(RunFailed, match=r"S3 was away for more than 0\.5 s \(outage_timeout_s\): .*SlowDown"):
+    with pytest.raises(RunFailed, match=r"S3 was unavailable for more than 0\.5 s \(outage_timeout_s\): .*SlowDown"):
         serve(impatient, request(run_id))
     impatient.close()
