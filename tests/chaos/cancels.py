@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from storage.redis.state import FINAL
-from tests.chaos.ground import PREFIX, Ground, Report, moments, names
-from tests.chaos.load import undisturbed
+from tests.chaos.ground import Ground, Report, moments, names
+from tests.chaos.load import undisturbed_run
 from tests.chaos.victims import Place
 from tests.faults.proxy import FaultProxy
+from tests.worker.serving import PREFIX
 
 LATEST_S = 8.0
 """Some are cancelled only after their end."""
@@ -94,7 +95,7 @@ def _looked_at(on: Ground, run_id: str) -> list[str]:
     state = on.client.state(run_id).state
     if ends != [state] or events[-1]["type"] != state or state not in {"cancelled", "succeeded"}:
         faults.append(f"{run_id}: is {state}, told {ends}")
-    expected = undisturbed(run_id, on.engine)
+    expected = undisturbed_run(run_id, on.engine)
     folder = f"{PREFIX}/{run_id}/"
     found = {key.removeprefix(folder): on.client.objects.get(key) for key in on.client.objects.list(folder)}
     faults += [f"{run_id}: {name} is different" for name in found if found[name] != expected.get(name)]

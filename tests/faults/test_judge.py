@@ -10,7 +10,7 @@ from redis import Redis
 
 from storage import keys
 from storage.objects.s3 import S3Store
-from tests.chaos.load import recipe_of, undisturbed
+from tests.chaos.load import recipe_of, undisturbed_run
 from tests.faults.judge import Judge, Verdict, order_of_steps
 from tests.worker.serving import PREFIX, config_of, env_of, request
 from worker.local.services import LocalServices
@@ -44,8 +44,11 @@ class Served:
         return f"{PREFIX}/{self.run_id}/{name}"
 
     def judged(self) -> Verdict:
-        judge = Judge(self.redis, self.store, PREFIX, lambda run_id: undisturbed(run_id, self.host.engine), settle_s=0)
-        return judge.judge([self.run_id], alone=False)
+        return self.judge().judge([self.run_id], alone=False)
+
+    def judge(self) -> Judge:
+        engine = self.host.engine
+        return Judge(self.redis, self.store, PREFIX, lambda run_id: undisturbed_run(run_id, engine), settle_s=0)
 
 
 @pytest.fixture
@@ -117,10 +120,7 @@ def test_what_is_wrong_is_seen(served: Served, wrong: Callable[[Served], None], 
 
 
 def test_a_run_that_never_was_is_lost(served: Served) -> None:
-    judge = Judge(
-        served.redis, served.store, PREFIX, lambda run_id: undisturbed(run_id, served.host.engine), settle_s=0
-    )
-    assert any("unknown" in line for line in judge.judge(["no-such-run"], alone=False).lost)
+    assert any("unknown" in line for line in served.judge().judge(["no-such-run"], alone=False).lost)
 
 
 def told(*events: str) -> list[dict[str, Any]]:

@@ -11,14 +11,14 @@ from typing import Any, Final
 import pytest
 
 from core.plan import plan
-from core.scripted import SPEC
+from core.scripted import SPEC, ScriptedModel
 from storage import keys
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
 from storage.sweeps import Sweeps
 from tests.releases.old_worker import OldRelease
 from tests.releases.restore import BUCKET, PREFIX, REDIS, restore_bucket
-from tests.worker.serving import make_run, objects_of
+from tests.worker.serving import job_of, make_run, objects_of
 from worker.history.branch import branched
 from worker.history.diff import compare
 from worker.history.history import PlaceError, read_history
@@ -209,7 +209,8 @@ def test_a_started_run_ends_in_the_expected_bytes(run_id: str) -> None:
 @pytest.mark.parametrize("run_id", WAITING)
 def test_a_waiting_run_ends_in_the_expected_bytes(run_id: str) -> None:
     store = MemoryStore()
-    make_run(submitted(run_id), store, prefix=PREFIX, records_model=False)
+    asked = submitted(run_id)
+    make_run(asked, store, prefix=PREFIX, job=job_of(asked, ScriptedModel(), records_model=False))
     assert hashes_of(store, run_id) == expected_of(run_id)
 
 
