@@ -71,6 +71,8 @@ class ModelSpec:
     kv_values_per_token: int
     """Numbers in the KV cache per token (keys and values of all layers)."""
     limits: TrainingLimits = TrainingLimits()
+    sha256: str | None = None
+    """The fingerprint of the model's files; None where nobody computed it."""
 
     @property
     def stride_px(self) -> int:
@@ -87,7 +89,8 @@ class ModelSpec:
 
     def to_json_0_1(self) -> str:
         """The spec as release 0.1.0 reads it, which rejects fields that it does not know."""
-        return json.dumps({name: value for name, value in asdict(self).items() if name != "limits"})
+        later = ("limits", "sha256")
+        return json.dumps({name: value for name, value in asdict(self).items() if name not in later})
 
     @staticmethod
     def from_json(text: str) -> "ModelSpec":

@@ -76,7 +76,12 @@ def _model(draft: Draft) -> Iterator[RecipeIssue]:
 
 
 def _model_sha256(draft: Draft) -> Iterator[RecipeIssue]:
-    yield from _sha256(("model_sha256",), draft.filled["model_sha256"])
+    pin = draft.filled["model_sha256"]
+    yield from _sha256(("model_sha256",), pin)
+    spec = draft.spec
+    if pin is not None and spec and spec.sha256 not in (None, pin) and re.fullmatch(SHA256, pin):
+        message = f"pins {pin}, and the fingerprint of the model {spec.name!r} is {spec.sha256}"
+        yield RecipeIssue(path=("model_sha256",), message=f"{message}; allowed: that fingerprint, or no pin")
 
 
 def _sha256(path: FieldPath, pin: object) -> Iterator[RecipeIssue]:

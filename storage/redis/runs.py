@@ -149,16 +149,21 @@ class Runs:
     def _progress(self, run_id: str) -> Progress:
         return Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock)
 
-    def announce(self, name: str, spec: str) -> None:
-        """Announce that a worker serves the model `name`; `spec` is its ModelSpec as JSON."""
+    def announce(self, name: str, spec: str, spec_0_1: str) -> None:
+        """Announce that a worker serves the model `name`: its ModelSpec as JSON, and as release 0.1.0 reads it."""
         with self._redis.pipeline() as together:
-            together.hset(keys.MODELS, name, spec)
-            together.expire(keys.MODELS, keys.MODELS_TTL_S)
+            for key, announced in ((keys.SPECS, spec), (keys.MODELS, spec_0_1)):
+                together.hset(key, name, announced)
+                together.expire(key, keys.MODELS_TTL_S)
             together.execute()
 
     def models(self) -> dict[str, str]:
         """The models that workers announced: name -> ModelSpec as JSON."""
-        return cast("dict[str, str]", self._redis.hgetall(keys.MODELS))
+        with self._redis.pipeline(transaction=False) as together:
+            together.hgetall(keys.MODELS)
+            together.hgetall(keys.SPECS)
+            by_0_1, ours = together.execute()
+        return {**by_0_1, **ours}
 
     def states(self, run_ids: Sequence[str]) -> list[RunState]:
         """The states of these runs; a run that Redis does not know, or whose state is corrupt, is left out."""

@@ -85,7 +85,7 @@ class World:
             self.redis, self._publish, patience_s=LEASE_S, broker_list=broker_list, clock=self.lookout
         )
         self.redis.flushdb()
-        self.client.runs.announce(SPEC.name, SPEC.to_json())
+        self.client.runs.announce(SPEC.name, SPEC.to_json(), SPEC.to_json_0_1())
 
     def close(self) -> None:
         for attempt in self.attempts:

@@ -11,14 +11,14 @@ from typing import Any, Final
 import pytest
 
 from core.plan import plan
-from core.scripted import SPEC, ScriptedModel
+from core.scripted import SPEC
 from storage import keys
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
 from storage.sweeps import Sweeps
 from tests.releases.old_worker import OldRelease
 from tests.releases.restore import BUCKET, PREFIX, REDIS, restore_bucket
-from tests.worker.serving import job_of, make_run, objects_of
+from tests.worker.serving import make_run, objects_of
 from worker.history.branch import branched
 from worker.history.diff import compare
 from worker.history.history import PlaceError, read_history
@@ -210,7 +210,8 @@ def test_a_started_run_ends_in_the_expected_bytes(run_id: str) -> None:
 def test_a_waiting_run_ends_in_the_expected_bytes(run_id: str) -> None:
     store = MemoryStore()
     asked = submitted(run_id)
-    make_run(asked, store, prefix=PREFIX, job=job_of(asked, ScriptedModel(), records_model=False))
+    unidentified = resolve(asked, SPEC, recipes=PROJECT / "recipes", sources=Sources())  # 0.1.0 knew no fingerprints
+    make_run(asked, store, prefix=PREFIX, job=unidentified)
     assert hashes_of(store, run_id) == expected_of(run_id)
 
 

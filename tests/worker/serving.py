@@ -20,6 +20,7 @@ from core.events import Event
 from core.plan import Step
 from core.protocol import UnifiedModel
 from core.scripted import ScriptedModel
+from recipes.model_spec import ModelSpec
 from storage.journal import Commit, Journal, Manifest
 from storage.objects import ObjectStore
 from storage.objects.memory import MemoryStore
@@ -117,16 +118,10 @@ class Watched(Unclaimed):
         self.retry = RetryPolicy(DEADLINE_S)  # type: ignore[method-assign]
 
 
-def model_sha256(model: UnifiedModel) -> str:
-    """The fingerprint that a worker with this model records."""
+def spec_of(model: UnifiedModel) -> ModelSpec:
+    """The spec that a worker with this model announces."""
     name = "scripted" if isinstance(model, ScriptedModel) else str(PROJECT / "models" / model.spec.name)
-    return Engine(config_of({"AUTOSEQ_MODEL": name})).fingerprint()
-
-
-def job_of(asked: RunRequest, model: UnifiedModel, *, records_model: bool = True) -> Job:
-    """What a worker with `model` resolves; one of release 0.1.0 records no model."""
-    sha256 = model_sha256(model) if records_model else None
-    return resolve(asked, model.spec, recipes=PROJECT / "recipes", sources=Sources(), model_sha256=sha256)
+    return Engine(config_of({"AUTOSEQ_MODEL": name})).identified_spec()
 
 
 def make_run(
@@ -142,7 +137,7 @@ def make_run(
 ) -> Manifest:
     """The run that `asked` describes, or its `job`, in this process; on the scripted model unless another is given."""
     journal, model = Journal(objects, prefix, asked.run_id), model or ScriptedModel()
-    job = job or job_of(asked, model)
+    job = job or resolve(asked, spec_of(model), recipes=PROJECT / "recipes", sources=Sources())
     store(job, journal)
     reporter = reporter or Silent()
     return run(job, model=model, journal=journal, reporter=reporter, claim=Watched(checkpoint), uploads=uploads)

@@ -38,8 +38,8 @@ def queue_of_call(**kwargs: object) -> dict[str, object] | None:
 
 def test_a_run_goes_to_the_queue_of_the_model_it_names(runs: Runs) -> None:
     assert queue_of_call(recipe=recipe(model="bagel")) == {"queue": "model.bagel", "priority": PRIORITIES["normal"]}
-    runs.announce("bagel", SPEC.to_json())
-    runs.announce("scripted", SPEC.to_json())
+    runs.announce("bagel", SPEC.to_json(), SPEC.to_json_0_1())
+    runs.announce("scripted", SPEC.to_json(), SPEC.to_json_0_1())
     assert queue_of_call(recipe=recipe(model="bagel"), priority="high") == {"queue": "model.bagel", "priority": 0}
     assert queue_of_call(recipe=recipe(), overrides={"model": "bagel"}) == {"queue": "model.bagel", "priority": 3}
     assert queue_of_call(recipe=recipe(model="${m}"), variables={"m": "bagel"}) == {
@@ -50,7 +50,7 @@ def test_a_run_goes_to_the_queue_of_the_model_it_names(runs: Runs) -> None:
 
 
 def test_what_no_worker_could_take_goes_to_one_that_says_why(runs: Runs) -> None:
-    runs.announce("scripted", SPEC.to_json())
+    runs.announce("scripted", SPEC.to_json(), SPEC.to_json_0_1())
     for wrong in ({"recipe": recipe(model="other")}, {"recipe": "no-such-recipe"}, {"recipe": 7}, {}):
         found = queue_of_call(**wrong)
         assert found is not None

@@ -57,7 +57,9 @@ def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[RunEv
         OSError, StorageError: the folder can't be written.
     """
     engine = Engine(config)
-    job = _named(prepare(given, spec=engine.spec(), sources=Sources(folder=given.document.folder), run_id=""))
+    job = _named(
+        prepare(given, spec=engine.identified_spec(), sources=Sources(folder=given.document.folder), run_id="")
+    )
     journal = Journal(FolderStore(out), "", job.run_id)
     out.mkdir(parents=True, exist_ok=True)
     sink = ScreenSink(show)

@@ -1,7 +1,7 @@
 """`autoseq plan`."""
 
 from worker.cli.arguments import Json, Model, Overrides, RecipeArgument, Variables, given_recipe, settings_for
-from worker.cli.boundary import print_json
+from worker.cli.boundary import print_json, print_note
 
 # ruff: noqa: PLC0415 - imported when the command runs, so that --help and completion are quick
 
@@ -24,3 +24,5 @@ def plan(
         print_json(found.to_data())
     else:
         print_all(screen(), [cost_table(found), "", cost_note(found)])
+        for warning in found.warnings:
+            print_note(f"warning: {warning}")

@@ -11,6 +11,7 @@ from core.model_folder import ModelFolderError
 from core.plan import Draw, Evict, Read, Step, Write, plan
 from recipes.load import Given
 from recipes.recipe import TextItem
+from recipes.warnings import RecipeWarning, warnings
 from worker.jobs.artifacts import dotted
 from worker.jobs.inputs import Sources
 from worker.jobs.job import prepare
@@ -32,6 +33,7 @@ class PlanCosts:
     exact: bool
     """Whether the model's own tokenizer counted the given texts; generated texts count with their limit."""
     costs: tuple[StepCost, ...]
+    warnings: tuple[RecipeWarning, ...] = ()
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data."""
@@ -47,7 +49,13 @@ class PlanCosts:
             }
             for cost in self.costs
         ]
-        return {"recipe": self.recipe, "model": self.model, "exact_tokens": self.exact, "steps": steps}
+        return {
+            "recipe": self.recipe,
+            "model": self.model,
+            "exact_tokens": self.exact,
+            "steps": steps,
+            "warnings": [warning.to_data() for warning in self.warnings],
+        }
 
 
 def plan_costs(given: Given, config: Settings) -> PlanCosts:
@@ -65,7 +73,9 @@ def plan_costs(given: Given, config: Settings) -> PlanCosts:
         count_tokens=count,
         input_sizes=[image.decode().size for image in job.inputs],
     )
-    return PlanCosts(recipe=job.recipe.name, model=spec.name, exact=exact, costs=found)
+    return PlanCosts(
+        recipe=job.recipe.name, model=spec.name, exact=exact, costs=found, warnings=warnings(job.recipe, spec)
+    )
 
 
 def token_counter(model: Path) -> tuple[Callable[[str], int], bool]:

@@ -9,6 +9,7 @@ from recipes.faults import Fault, RecipeError
 from recipes.load import load
 from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageItem
+from recipes.warnings import RecipeWarning, warnings
 from worker.cli.arguments import recipe_file
 from worker.jobs.inputs import InputError, Sources
 from worker.serve.engine import Engine
@@ -21,6 +22,7 @@ class RecipeCheck:
 
     recipe: str
     faults: tuple[Fault, ...] = ()
+    warnings: tuple[RecipeWarning, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -28,7 +30,12 @@ class RecipeCheck:
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data."""
-        return {"recipe": self.recipe, "ok": self.ok, "faults": [fault.to_data() for fault in self.faults]}
+        return {
+            "recipe": self.recipe,
+            "ok": self.ok,
+            "faults": [fault.to_data() for fault in self.faults],
+            "warnings": [warning.to_data() for warning in self.warnings],
+        }
 
 
 def check_recipe(
@@ -50,7 +57,7 @@ def check_recipe(
         return RecipeCheck(recipe=text, faults=error.faults)
     except InputError as error:
         return RecipeCheck(recipe=text, faults=(Fault(path=(), message=str(error), source=text),))
-    return RecipeCheck(recipe=text)
+    return RecipeCheck(recipe=text, warnings=warnings(recipe, spec) if spec else ())
 
 
 def known_spec(config: Settings, *, required: bool) -> ModelSpec | None:

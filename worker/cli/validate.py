@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.arguments import Json, Model, Overrides, Variables, parsed, settings_for, values_of
-from worker.cli.boundary import ExitCode, print_error, print_json
+from worker.cli.boundary import ExitCode, print_error, print_json, print_note
 from worker.cli.completion import recipes as recipe_names
 
 # ruff: noqa: PLC0415 - imported when the command runs, so that --help and completion are quick
@@ -38,5 +38,7 @@ def validate(
                 typer.echo(f"{check.recipe}: ok")
             for fault in check.faults:
                 print_error(str(fault))
+            for warning in check.warnings:
+                print_note(f"{check.recipe}: warning: {warning}")
     if not all(check.ok for check in checks):
         raise typer.Exit(ExitCode.BAD_INPUT)

@@ -47,19 +47,14 @@ class Job:
         return f"at step {number} with {items} context items and {size}{together}"
 
 
-def resolve(
-    request: RunRequest, spec: ModelSpec, *, recipes: Path, sources: Sources, model_sha256: str | None = None
-) -> Job:
-    """What `request` asks for, on the model of `spec`, whose fingerprint is `model_sha256` where that is known.
-
-    Raises RecipeError or InputError.
-    """
+def resolve(request: RunRequest, spec: ModelSpec, *, recipes: Path, sources: Sources) -> Job:
+    """What `request` asks for, on the model of `spec`. Raises RecipeError or InputError."""
     source = find(request.recipe, recipes) if isinstance(request.recipe, str) else request.recipe
     given = read(source, overrides=request.overrides, variables=request.variables)
-    return prepare(given, spec=spec, sources=sources, run_id=request.run_id, model_sha256=model_sha256)
+    return prepare(given, spec=spec, sources=sources, run_id=request.run_id)
 
 
-def prepare(given: Given, *, spec: ModelSpec, sources: Sources, run_id: str, model_sha256: str | None = None) -> Job:
+def prepare(given: Given, *, spec: ModelSpec, sources: Sources, run_id: str) -> Job:
     """The job of a recipe on the model of `spec`. Raises RecipeError or InputError."""
     recipe = given.resolve(spec)
     if recipe.model not in (None, spec.name):
@@ -70,7 +65,7 @@ def prepare(given: Given, *, spec: ModelSpec, sources: Sources, run_id: str, mod
     references = [keys.input_image(index, image.extension) for index, image in enumerate(images)]
     recipe = with_references(recipe, images, references)
     document = to_document(recipe)
-    return Job(run_id=run_id, recipe=recipe, document=document, inputs=images, model_sha256=model_sha256)
+    return Job(run_id=run_id, recipe=recipe, document=document, inputs=images, model_sha256=spec.sha256)
 
 
 def store(job: Job, journal: Journal) -> None:

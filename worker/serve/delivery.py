@@ -119,7 +119,7 @@ class Delivery:
 
     def _stored_job(self) -> Job | None:
         job = restore(self.request.run_id, self.journal)
-        ours = self.runtime.engine.fingerprint()
+        ours = self.runtime.engine.identified_spec().sha256
         if job and job.model_sha256 not in (None, ours):
             raise RunNotServable(
                 f"run {job.run_id} was begun with the model {job.recipe.model!r} of fingerprint {job.model_sha256}; "
@@ -134,14 +134,8 @@ class Delivery:
             store=self.runtime.objects,
             buckets=[config.s3_bucket, *config.s3_input_buckets],
         )
-        engine = self.runtime.engine
-        job = resolve(
-            self.request,
-            engine.spec(),
-            recipes=config.recipes,
-            sources=sources,
-            model_sha256=engine.fingerprint(),
-        )
+        spec = self.runtime.engine.identified_spec()
+        job = resolve(self.request, spec, recipes=config.recipes, sources=sources)
         store(job, self.journal)
         return job
 

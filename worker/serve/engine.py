@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ class Engine:
     def __init__(self, settings: Settings, model: UnifiedModel | None = None) -> None:
         self._settings = settings
         self._model = model
-        self._fingerprint: str | None = None
+        self._identified: ModelSpec | None = None
 
     @property
     def loaded(self) -> bool:
@@ -38,13 +39,16 @@ class Engine:
             return SPEC
         return read_spec(Path(self._settings.model), self._settings.served_model)
 
-    def fingerprint(self) -> str:
-        """What the model computes with, as a SHA-256 (hexadecimal). Raises ModelFolderError."""
+    def identified_spec(self) -> ModelSpec:
+        """The spec with the model's fingerprint; the first call may read all weights. Raises ModelFolderError."""
+        if self._identified is None:
+            self._identified = replace(self.spec(), sha256=self._fingerprint())
+        return self._identified
+
+    def _fingerprint(self) -> str:
         if self._settings.model == SCRIPTED:
             return SCRIPTED_SHA256
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(Path(self._settings.model), self._settings.cache_dir / "model-hashes.json")
-        return self._fingerprint
+        return fingerprint(Path(self._settings.model), self._settings.cache_dir / "model-hashes.json")
 
     def model(self, on_progress: Callable[[int, int], None] | None = None) -> UnifiedModel:
         """The model, loaded when this is the first call.

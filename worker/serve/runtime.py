@@ -70,9 +70,9 @@ class WorkerRuntime:
         self.journal("any")
         with connect_redis(self.config) as impatient:
             check_redis(impatient)
-        spec = self.engine.spec()
+        spec = self.engine.identified_spec()
         retry = RetryPolicy(START_TIMEOUT_S, on_wait=lambda error, _pause_s: log.warning("waiting for S3: %s", error))
         with explain_s3_errors("S3 can't be used"):
             retry(self.objects.ensure_bucket)
             retry(lambda: probe(self.objects))
-        self.runs.announce(spec.name, spec.to_json())
+        self.runs.announce(spec.name, spec.to_json(), spec.to_json_0_1())

@@ -157,7 +157,13 @@ def test_an_unknown_run_is_unknown(runs: Runs, run_id: str) -> None:
 
 def test_models_are_announced(runs: Runs) -> None:
     name = f"tiny-{secrets.token_hex(4)}"
-    runs.announce(name, '{"stride_px": 16}')
+    runs.announce(name, '{"sha256": "cafe"}', "{}")
+    assert runs.models()[name] == '{"sha256": "cafe"}'
+
+
+def test_a_model_that_only_workers_of_0_1_announced_is_known(runs: Runs, redis_client: redis.Redis) -> None:
+    name = f"tiny-{secrets.token_hex(4)}"
+    redis_client.hset(keys.MODELS, name, '{"stride_px": 16}')
     assert runs.models()[name] == '{"stride_px": 16}'
 
 

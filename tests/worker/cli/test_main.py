@@ -135,6 +135,17 @@ def test_a_plan_without_the_tokenizer_is_marked_as_an_estimate(shell: Shell) -> 
     assert "~" in text
 
 
+def test_plan_and_validate_warn_of_what_the_model_was_not_trained_on(shell: Shell) -> None:
+    given = "night-sky", "--model", str(PROJECT / "models" / "tiny-bagel")
+    small = "--set", "image.width=32", "--set", "image.height=64"
+    for command in ("plan", "validate"):
+        warned = shell(command, *given, *small)
+        assert warned.exit_code == 0
+        assert "warning: image.width: 32 px; tiny-bagel was trained on images with sides of 64 px" in warned.stderr
+        assert "warning" not in shell(command, *given).stderr
+    assert json.loads(said(shell("plan", *given, *small, "--json")))["warnings"][0]["field"] == "image.width"
+
+
 def test_a_plan_comes_as_json(shell: Shell) -> None:
     plan = json.loads(said(shell("plan", "edit-photo", "--set", "max_context_items=3", "--json")))
     kinds = [step["kind"] for step in plan["steps"]]

@@ -59,5 +59,5 @@ def test_a_celery_call_takes_variables(scripted_worker: WorkerProcess, s3_store:
 
 def test_what_comes_over_the_network_extends_nothing(scripted_worker: WorkerProcess, client: Client) -> None:
     run_id = celery_call(scripted_worker.env, recipe=recipe(extends="magical-forest"))
-    with pytest.raises(RunFailed, match="extends: is for recipe files alone"):
+    with pytest.raises(RunFailed, match="extends: is not supported in a recipe given as data"):
         client.result(run_id, timeout_s=DEADLINE_S)

@@ -17,7 +17,7 @@ from worker.client import Client
 @pytest.fixture
 def announced(idle_client: Client) -> Client:
     """Of a Redis that knows the model."""
-    idle_client.runs.announce(SPEC.name, SPEC.to_json())
+    idle_client.runs.announce(SPEC.name, SPEC.to_json(), SPEC.to_json_0_1())
     return idle_client
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from core.events import Event
 from recipes.canonical import canonical_json, fingerprint_of
+from recipes.faults import RecipeError
 from storage import keys
 from storage.errors import CorruptRecordError, NewerRecordError
 from storage.journal import Journal
@@ -20,6 +21,7 @@ from worker.history.history import read_history
 from worker.history.provenance import provenance_of_run
 from worker.history.verify import verify
 from worker.jobs.job import Job, restore, store
+from worker.serve.engine import SCRIPTED_SHA256
 
 RUN = "run-1"
 SHA256 = "0123456789abcdef" * 4
@@ -150,8 +152,17 @@ def test_another_model_than_the_recorded_one_is_a_flaw() -> None:
 
 def test_a_recipe_that_pins_its_model_says_so_in_the_bucket() -> None:
     objects = MemoryStore()
-    make_run(request(RUN, recipe(model_sha256=SHA256)), objects)
+    make_run(request(RUN, recipe(model_sha256=SCRIPTED_SHA256)), objects)
     journal = Journal(objects, PREFIX, RUN)
-    assert restored(journal).recipe.model_sha256 == SHA256
+    assert restored(journal).recipe.model_sha256 == SCRIPTED_SHA256
     journal.put(keys.MODEL, json.dumps({"name": "scripted", "sha256": "0" * 64}).encode(), content_type="")
-    assert f"model.json: has the fingerprint {'0' * 64}, the recipe has {SHA256}" in map(str, verify(journal).flaws)
+    assert f"model.json: has the fingerprint {'0' * 64}, the recipe has {SCRIPTED_SHA256}" in map(
+        str, verify(journal).flaws
+    )
+
+
+def test_a_recipe_that_pins_another_model_is_refused() -> None:
+    objects = MemoryStore()
+    with pytest.raises(RecipeError, match=f"model_sha256: pins {SHA256}, .*'scripted' is {SCRIPTED_SHA256}; allowed"):
+        make_run(request(RUN, recipe(model_sha256=SHA256)), objects)
+    assert objects_of(objects, RUN) == {}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core.scripted import SPEC
+from recipes.model_spec import ModelSpec
 from storage import keys
 from storage.events import Started
 from storage.journal import Journal
@@ -20,6 +21,7 @@ from worker.errors import ClaimLost, RunCancelled, RunFailed
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
 from worker.serve.delivery import Delivery, Message
+from worker.serve.engine import SCRIPTED_SHA256
 from worker.serve.runtime import WorkerRuntime
 
 DATABASE = 4
@@ -44,7 +46,9 @@ def serve(
 
 def test_opening_checks_the_services_and_announces_the_model(runtime: WorkerRuntime) -> None:
     runtime.start()
-    assert runtime.runs.models()["scripted"] == SPEC.to_json()
+    announced = ModelSpec.from_json(runtime.runs.models()["scripted"])
+    assert announced == replace(SPEC, sha256=SCRIPTED_SHA256)
+    assert runtime.redis.hget(keys.MODELS, "scripted") == SPEC.to_json_0_1()
 
 
 def test_a_served_run_has_a_manifest_and_an_end(runtime: WorkerRuntime, s3_store: S3Store, run_id: str) -> None:
