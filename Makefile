@@ -4,10 +4,10 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo dev test chaos scale properties check clean
+.PHONY: help setup demo dev test test-fast chaos scale properties check clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/'
 
 setup: $(VENV)/.installed  ## the virtual environment with everything in it
 
@@ -27,6 +27,9 @@ demo: setup  ## Redis, S3, a worker and a recipe on this machine; ends with link
 
 dev: setup  ## Redis, S3 and a worker on loopback, until Ctrl-C
 	$(BIN)/autoseq dev
+
+test-fast: setup  ## the tests that need neither services nor a model: under a minute
+	$(BIN)/python -m pytest -q -m "not services and not model"
 
 test: setup  ## every test, with the coverage gate
 	$(BIN)/coverage erase
