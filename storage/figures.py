@@ -1,4 +1,4 @@
-"""What a run drew, place by place: which images went on, which stood beside them, and which tries were dropped."""
+"""The images of a run, grouped by place: the selected ones, the other variations and the dropped attempts."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,31 +6,31 @@ from dataclasses import dataclass
 from storage.journal import Artifact, selected_images
 
 SCORE_DIGITS = 3
-"""As many as people read; the records have more."""
+"""Digits of a score as shown to people; records have more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """All that was drawn at one place of the sequence, from one context."""
+    """All images that were drawn at one place of the sequence, from one context."""
 
     step: int
-    """That of the first try."""
+    """The number of the step of the first attempt."""
     index: int
-    """Which of the images of its branch this is, from 0."""
+    """The position of the image in its branch, from 0."""
     branch: str
-    """The branch of a tree that it continues, such as 0.1; empty on the trunk, and without a tree."""
+    """The branch of a tree that it continues, such as 0.1; empty on the trunk and without a tree."""
     forks: bool
-    """Whether each of the variations goes on, as a branch of its own."""
+    """Whether each variation is continued, as a branch of its own."""
     selected: tuple[Artifact, ...]
-    """One, or where it forks one for each branch."""
+    """One image, or one for each branch where the figure forks."""
     others: tuple[Artifact, ...]
-    """Drawn together with the one that went on."""
+    """The other variations of the attempt that the selected image is from."""
     dropped: tuple[Artifact, ...]
-    """Of the tries that came to nothing, in order."""
+    """The images of the other attempts, in order."""
 
     @property
     def variations(self) -> int:
-        """How many were drawn at once."""
+        """How many images one attempt drew."""
         return 1 + max(one.variation for one in (*self.selected, *self.others, *self.dropped))
 
     @property
@@ -39,11 +39,11 @@ class Figure:
 
     @property
     def is_single(self) -> bool:
-        """Whether there was nothing to choose from."""
+        """Whether there was only one image."""
         return len(self.selected) == 1 and not self.others and not self.dropped and not self.forks
 
     def leads_to(self, other: "Figure") -> Artifact | None:
-        """Which of the images here the figure `other` of a tree goes on from; None when it does so from none."""
+        """The selected image that the figure `other` of a tree continues; None when it continues none of them."""
         return next((one for one in self.selected if self.forks and one.path == other.branch), None)
 
 

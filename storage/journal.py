@@ -1,8 +1,8 @@
-"""What a run has done, for good: a commit record for each step, then the manifest.
+"""The durable records of a run in the bucket: a commit for each step, then the manifest.
 
-The put that creates a record is the moment it counts, and the fence between two workers. Nothing here depends on when
-or where a run is done (no times, hosts or signed addresses): a step done again gives the same bytes, so a record that
-is there already, byte for byte, is as good as one's own.
+A step counts once its record is created, and a record can be created only once: that fences two workers of one run.
+Records have no times, hosts or presigned URLs, so a repeated step gives the same bytes, and a record that already
+exists with the same bytes is as good as one's own.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ READERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A text or image of the sequence, as it lies in the store."""
+    """A text or image of the sequence, as stored."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
@@ -49,21 +49,21 @@ class Artifact:
     """Bytes."""
     sha256: str = ""
     path: str = ""
-    """The branch of a tree that it is on, an image's own variation included, such as 0.1; empty without a tree."""
+    """Its branch of a tree, such as 0.1; that of an image ends with its own variation. Empty without a tree."""
     index: int | None = None
-    """Which of the images of its branch this is, from 0; None for a text."""
+    """The position of an image among the images of its branch, from 0; None for a text."""
     variation: int = 0
-    """Which of the images that were drawn together."""
+    """The number of an image among those that its step drew from one context, from 0."""
     attempt: int = 0
-    """0 for the first try, then which further one."""
+    """0 for the first attempt at an image, then the number of the further one."""
     score: float | None = None
-    """How well the model finds that an image shows what it is to show, from 0 to 1; None when it was not asked."""
+    """The model's score of an image, from 0 to 1; None when the recipe asks for none."""
     selected: Annotated[bool, Field(validation_alias="chosen")] = True
     """Whether the sequence continued from it; a later attempt may have replaced it (see Manifest.images)."""
     given: bool = False
     """Whether the recipe gave this text, rather than the model."""
     seed: int | None = None
-    """What an image's noise was drawn from."""
+    """The seed of an image's noise."""
     width: int | None = None
     height: int | None = None
 
@@ -74,7 +74,7 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """A step happened, and its objects are stored."""
+    """The record that a step is done and its objects are stored."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
@@ -92,7 +92,7 @@ class Commit:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A run is complete: what it was and all it made, in order."""
+    """The record that a run is complete, with all its artifacts."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
@@ -106,7 +106,7 @@ class Manifest:
     parent: str | None = None
     """The run and the step that this one branched off, RUN@STEP."""
     artifacts: tuple[Artifact, ...]
-    """All that was made, in order."""
+    """In the order of their steps."""
     images: tuple[str, ...] = ()
     """The keys of the selected images, in order; the others are other variations and replaced attempts."""
     model_sha256: str | None = None
@@ -147,12 +147,14 @@ class Journal:
         self.folder = keys.run_folder(prefix, run_id)
 
     def commits(self) -> tuple[Commit, ...]:
-        """The steps that happened, from 1 without a gap. Raises CorruptRecordError, NewerRecordError."""
+        """The records of the committed steps, from 1 without a gap. Raises CorruptRecordError, NewerRecordError."""
         found = list(self.store.list(self.folder + keys.COMMITS))
         expected = [self.folder + keys.commit(step) for step in range(1, len(found) + 1)]
         if sorted(found) != sorted(expected):
-            strange = sorted(set(found) ^ set(expected))
-            raise CorruptRecordError(f"{self.store.address(strange[0])}: commit records must run from 1 without a gap")
+            unexpected = sorted(set(found) ^ set(expected))
+            raise CorruptRecordError(
+                f"{self.store.address(unexpected[0])}: commit records must run from 1 without a gap"
+            )
         with ThreadPoolExecutor(READERS, thread_name_prefix="journal") as readers:
             commits = tuple(readers.map(self.read_commit, range(1, len(found) + 1)))
         for step, commit in enumerate(commits, 1):
@@ -181,7 +183,7 @@ class Journal:
             return None
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Complete the run; its last write. Raises CommitConflictError when another worker wrote it differently.
+        """Complete the run. Raises CommitConflictError when another worker wrote the manifest differently.
 
         A worker of release 0.1.0 may have written the same without `model_sha256`; then that stays.
         """
@@ -213,8 +215,8 @@ class Journal:
     def put_of_step(self, step: int, name: str, data: bytes, *, content_type: str) -> None:
         """Store an object of an uncommitted step. Raises CommitConflictError when another worker committed it.
 
-        What an interrupted worker left is replaced; what is committed is not, even where this machine computes other
-        bytes than the one that committed.
+        An object that an interrupted worker left is replaced; one that is committed is not, even where this machine
+        computes other bytes than the one that committed it.
         """
         if self._create(name, data, content_type):
             return
@@ -225,7 +227,7 @@ class Journal:
         self.put(name, data, content_type=content_type)
 
     def put(self, name: str, data: bytes, *, content_type: str) -> None:
-        """Store the object `name` of this run, over what may be there."""
+        """Store the object `name` of this run, in place of an earlier one."""
         self.store.put(self.folder + name, data, content_type=content_type)
 
     def get(self, name: str) -> bytes:
@@ -233,27 +235,27 @@ class Journal:
         return self.store.get(self.folder + name)
 
     def made(self, artifact: Artifact) -> bytes:
-        """The bytes of a committed artifact. Raises CorruptRecordError when they are gone, or others by now."""
+        """The bytes of a committed artifact. Raises CorruptRecordError when they are missing or have changed."""
         try:
             data = self.get(artifact.key)
         except ObjectNotFoundError:
             raise CorruptRecordError(
-                f"{self.address(artifact.key)}: is gone, and step {artifact.step} has it"
+                f"{self.address(artifact.key)}: is missing, and step {artifact.step} is committed"
             ) from None
         if hashlib.sha256(data).hexdigest() != artifact.sha256:
             raise CorruptRecordError(f"{self.address(artifact.key)}: is not what step {artifact.step} committed")
         return data
 
     def address(self, name: str) -> str:
-        """The lasting name of the object `name` of this run, s3://bucket/key."""
+        """The address of the object `name` of this run, s3://bucket/key."""
         return self.store.address(self.folder + name)
 
     def url(self, name: str) -> str:
-        """Where a browser gets the object `name` of this run."""
+        """The URL of the object `name` of this run for browsers."""
         return self.store.url(self.folder + name)
 
     def _create(self, name: str, data: bytes, content_type: str) -> bool:
-        """Create an object; whether these bytes are there now. It may be there from our own put, its answer lost."""
+        """Create an object. Returns whether it has these bytes now, be it from an earlier put without an answer."""
         try:
             self.store.put(self.folder + name, data, content_type=content_type, only_if_absent=True)
         except ObjectExistsError:

@@ -1,4 +1,4 @@
-"""Every S3 key, Redis key and time to live; the one place where names become keys."""
+"""Every object name, Redis key and time to live: the only place where names become keys."""
 
 import re
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ MAX_RECENT = 1_000
 RUNS = "autoseq:runs"
 """Sorted set: run ids by the time of their submission."""
 OPEN_RUNS = "autoseq:runs:open"
-"""Sorted set: the run ids that have no final state yet, by the time of their submission."""
+"""Sorted set: the ids of the runs without a final state, by the time of their submission."""
 LEASES = "autoseq:leases"
-"""Sorted set: the run ids that some worker runs, by when its lease lapses (milliseconds of the server's clock)."""
+"""Sorted set: the ids of the runs that have a lease, by when it expires (milliseconds of the server's clock)."""
 QUEUE_SLOTS = "autoseq:lines"
 """Set: every queue slot in which runs have waited (see `queue_slot`). Release 0.1 reads this name."""
 STARTED = "autoseq:started"
-"""Hash: queue slot -> when the latest run that was started from it had joined it (ms of the server's clock)."""
+"""Hash: queue slot -> when the run that was last started from it had joined it (ms of the server's clock)."""
 RECONCILER = "autoseq:reconciler"
-"""Which worker looks after runs that lost their worker or their message."""
+"""The worker that requeues runs which lost their worker or their message."""
 BROKER_CLAIMS = "autoseq:unacked_index"
-"""Sorted set of the broker (its global_keyprefix is autoseq:): the messages under way, by their last sign of life."""
+"""Sorted set of the broker (its global_keyprefix is autoseq:): unacknowledged messages by their last heartbeat."""
 SPECS = "autoseq:specs"
 """Hash: model name -> its spec as JSON."""
 MODELS = "autoseq:models"
@@ -67,22 +67,22 @@ def run_state(run_id: str) -> str:
 
 
 def run_events(run_id: str) -> str:
-    """Stream: what happens in the run."""
+    """Stream: the events of the run."""
     return f"{run_state(run_id)}:events"
 
 
 def run_cancel(run_id: str) -> str:
-    """Flag: the run is to stop."""
+    """Flag: cancel the run."""
     return f"{run_state(run_id)}:cancel"
 
 
 def run_record(run_id: str) -> str:
-    """JSON: what was asked for, written before the run's message."""
+    """JSON: the request, written before the run's message."""
     return f"{run_state(run_id)}:record"
 
 
 def run_preview(run_id: str) -> str:
-    """The last preview of an image under way, behind the number of its event and a space."""
+    """The number of an event, a space, and the latest preview of the image being drawn."""
     return f"{run_state(run_id)}:preview"
 
 
@@ -92,7 +92,7 @@ def run_alias(run_id: str) -> str:
 
 
 def run_lease(run_id: str) -> str:
-    """Who may write the run."""
+    """The token of the worker that may write the run."""
     return f"{run_state(run_id)}:lease"
 
 
@@ -143,12 +143,12 @@ def run_of_sweep(sweep_id: str, number: int) -> str:
 
 
 def sweep(prefix: str, sweep_id: str) -> str:
-    """What a sweep is: <prefix>/sweeps/<sweep id>/sweep.json."""
+    """The record of a sweep: <prefix>/sweeps/<sweep id>/sweep.json."""
     return f"{_sweep_folder(prefix, sweep_id)}sweep.json"
 
 
 def sweep_sheet(prefix: str, sweep_id: str) -> str:
-    """All that came of a sweep on one picture: <prefix>/sweeps/<sweep id>/contact-sheet.png."""
+    """The contact sheet of a sweep: <prefix>/sweeps/<sweep id>/contact-sheet.png."""
     return f"{_sweep_folder(prefix, sweep_id)}{CONTACT_SHEET}"
 
 
@@ -168,7 +168,7 @@ def step_image(step: int, branch: Sequence[int] = ()) -> str:
 
 
 def commit(step: int) -> str:
-    """The record that a step happened: commits/003.json."""
+    """The record that a step is done: commits/003.json."""
     return f"{COMMITS}{step:03d}.json"
 
 

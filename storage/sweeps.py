@@ -1,4 +1,4 @@
-"""What is kept of a sweep: which runs it has and what each of them changed, beside the runs in the bucket."""
+"""The record of a sweep in the bucket: its runs and what each of them changes in the recipe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ class SweepRun:
 
     run_id: str
     values: Mapping[str, Any]
-    """What it changed, by field."""
+    """The values that it changes, by field."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Sweep:
     name: str
     """The recipe's."""
     document: Mapping[str, Any]
-    """The recipe as it was given, without what the runs change."""
+    """The recipe as submitted, without the values of the runs."""
     fields: Mapping[str, Sequence[Any]]
     """The values of each field that is swept, in order."""
     runs: tuple[SweepRun, ...]

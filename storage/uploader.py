@@ -1,7 +1,7 @@
 """Uploads in the background: while one step is generated, the steps before it are encoded, stored and committed.
 
 Two threads, a step at a time each: one encodes, one stores and commits. What is encoded and not yet stored waits in a
-spool, so that the work goes on while the store is away.
+spool, so that generation continues while the store is unavailable.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ class PendingObject:
     """An object of a step, encoded when its turn comes."""
 
     about: Artifact
-    """What it is to be known as, but for the size and the SHA-256."""
+    """The artifact that it becomes, without size and SHA-256."""
     encode: Callable[[], bytes]
     """Called once, in one of the uploader's threads; equal for equal steps, to the byte."""
     size_estimate: int
     """Bytes held in memory until it is encoded."""
 
     def artifact(self, data: bytes) -> Artifact:
-        """What `data`, this object's encoding, is to be known as."""
+        """The artifact whose bytes are `data`, this object's encoding."""
         return replace(self.about, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
@@ -52,33 +52,35 @@ class PendingStep:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadLimits:
-    """How far uploads may lag behind the work."""
+    """How far uploads may lag behind generation."""
 
     pending_bytes: int = 256 * 2**20
-    """In memory, encoded or not, beside the step being stored; a single larger step passes alone."""
+    """In memory, encoded or not, beside the step being stored; a larger step is accepted when nothing else waits."""
     spool_bytes: int = 2 * 2**30
     """Encoded, in files."""
     spool_dir: Path | None = None
-    """Where the files are; the system's folder for temporary files by default."""
+    """The folder of the files; by default the system's folder for temporary files."""
     outage_timeout_s: float = 600.0
-    """How long the store may be away."""
+    """How long the store may be unavailable."""
     last_uploads_s: float = 10.0
-    """How long a run that is stopped waits for what it has made to be stored."""
+    """How long a run that is stopped waits for its last uploads."""
 
 
 class Uploader:
     """Commits steps strictly in their order, in the background.
 
     For each step its objects are put, then its commit record, then `on_commit` is called, in the thread that stores.
-    While the store is away everything waits, up to `outage_timeout_s`; any other error ends it, and is raised by the
-    next `submit` or `close`. What is repeated is idempotent: objects have their final bytes, records are created once.
+    While the store is unavailable everything waits, up to `outage_timeout_s`. Any other error ends the uploads and is
+    raised by the next `submit` or `close`. Repeated writes are idempotent: objects have their final bytes, and records
+    are created once.
 
     Args:
         journal: the run's folder.
         recipe_sha256: goes into every commit record.
-        on_commit: told of each step that counts.
+        on_commit: called with each record, once it is stored.
         limits: how much may wait, and for how long.
-        on_wait: told, in the thread that stores, of each failed try and the pause after it, in seconds.
+        on_wait: called in the thread that stores, with the error of each failed attempt and the pause after it in
+            seconds.
         while_waiting: called every WAKE_S in the thread that waits in `submit` or `close`; what it raises ends the
             waiting.
     """
@@ -103,7 +105,7 @@ class Uploader:
             memory_bytes=limits.pending_bytes // 2, disk_bytes=limits.spool_bytes, folder=limits.spool_dir
         )
         self._stopped = threading.Event()
-        self._patience = RetryPolicy(limits.outage_timeout_s, stop=self._stopped, on_wait=on_wait)
+        self._retry = RetryPolicy(limits.outage_timeout_s, stop=self._stopped, on_wait=on_wait)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._storer = ThreadPoolExecutor(1, thread_name_prefix="uploader")
         self._room = threading.Condition()
@@ -112,16 +114,16 @@ class Uploader:
 
     @property
     def pending_bytes(self) -> int:
-        """What waits in memory."""
+        """Bytes that wait in memory."""
         return self._raw_bytes + self._spool.in_memory
 
     @property
     def spooled_bytes(self) -> int:
-        """What waits on disk."""
+        """Bytes that wait on disk."""
         return self._spool.on_disk
 
     def submit(self, step: PendingStep) -> None:
-        """Have `step` stored after those before it. Blocks while too much waits; raises what ended the uploader."""
+        """Store `step` after the steps before it. Blocks while too much waits; raises what ended the uploads."""
         size = step.size_estimate
         while not self._has_room_for(size):
             self._while_waiting()
@@ -130,9 +132,9 @@ class Uploader:
         self._pending.append(self._storer.submit(self._run, step, encoded))
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Wait until everything is committed. Raises what ended the uploader, or what `while_waiting` raises.
+        """Wait until everything is committed. Raises what ended the uploads, or what `while_waiting` raises.
 
-        What is not committed after `timeout_s` is dropped, and nothing is called meanwhile.
+        With `timeout_s`, steps that are not committed by then are dropped, and `while_waiting` is not called.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while wait(self._pending, timeout=WAKE_S).not_done:
@@ -146,14 +148,14 @@ class Uploader:
             self.abort()
 
     def abort(self) -> None:
-        """Drop what waits, and return once the threads have ended; a step under way is committed or not."""
+        """Drop what waits and return once the threads have ended; a step in progress may be committed or not."""
         self._stop()
         self._encoder.shutdown(wait=True, cancel_futures=True)
         self._storer.shutdown(wait=True, cancel_futures=True)
         self._spool.drop()
 
     def _has_room_for(self, size: int) -> bool:
-        """Whether `size` bytes more may wait; they do from now on. Waits a little for the room."""
+        """Reserve room for `size` bytes if there is any within WAKE_S; returns whether there was."""
         with self._room:
             fits = self._room.wait_for(lambda: self._stopped.is_set() or self._fits(size), WAKE_S)
             if fits:
@@ -173,14 +175,14 @@ class Uploader:
         self._pending = waiting
 
     def _stop(self) -> None:
-        """Nothing counts after what is under way."""
+        """Commit nothing after the step in progress."""
         with self._room:
             self._stopped.set()
             self._room.notify_all()
         self._spool.close()
 
     def _encode(self, step: PendingStep) -> list[tuple[Artifact, SpooledBytes]]:
-        """Each object of `step` as it is to be known and stored."""
+        """Each object of `step` as an artifact and its bytes."""
         encoded = []
         try:
             for pending in () if self._stopped.is_set() else step.objects:
@@ -193,7 +195,7 @@ class Uploader:
         return encoded
 
     def _run(self, step: PendingStep, encoded: "Future[list[tuple[Artifact, SpooledBytes]]]") -> None:
-        """Commit `step`, unless one before it failed: then nothing after it may count."""
+        """Commit `step`, unless a step before it failed."""
         if self._stopped.is_set():
             return
         committed = False
@@ -204,15 +206,15 @@ class Uploader:
             pass  # it was dropped before it was encoded
         finally:
             with self._room:
-                self._room.notify_all()  # what was taken from the spool makes room
+                self._room.notify_all()  # taking from the spool made room
             if not committed:
                 self._stop()
 
     def _commit(self, step: PendingStep, encoded: Sequence[tuple[Artifact, SpooledBytes]]) -> None:
         if self._stopped.is_set():  # while it was being encoded, and so it may not be whole
             return
-        for artifact, held in encoded:
-            self._store(artifact, held.take())
+        for artifact, spooled in encoded:
+            self._store(artifact, spooled.take())
         commit = Commit(
             run_id=self._journal.run_id,
             step=step.step,
@@ -220,10 +222,10 @@ class Uploader:
             artifacts=tuple(artifact for artifact, _ in encoded),
             recipe_sha256=self._recipe_sha256,
         )
-        self._patience(lambda: self._journal.commit(commit))
+        self._retry(lambda: self._journal.commit(commit))
         self._on_commit(commit)
 
     def _store(self, artifact: Artifact, data: bytes) -> None:
-        self._patience(
+        self._retry(
             lambda: self._journal.put_of_step(artifact.step, artifact.key, data, content_type=artifact.content_type)
         )

@@ -71,6 +71,7 @@ def test_all_python_compiles(text: str) -> None:
     compile(text, "<docs>", "exec")
 
 
+@pytest.mark.model
 def test_the_python_api_does_what_the_guide_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     monkeypatch.chdir(tmp_path)

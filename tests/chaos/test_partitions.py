@@ -8,6 +8,8 @@ import pytest
 from tests.chaos.hosts import best_form
 from tests.chaos.partitions import play
 
+pytestmark = pytest.mark.services
+
 
 def test_a_worker_that_is_cut_off_loses_its_run_to_one_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

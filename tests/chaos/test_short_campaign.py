@@ -27,6 +27,7 @@ SHORT = Scale(
 )
 
 
+@pytest.mark.services
 def test_nothing_is_lost_or_doubled_whatever_befalls_workers_and_services(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from core import bench
 
+pytestmark = pytest.mark.model
+
 TINY = Path(__file__).parents[2] / "models" / "tiny-bagel"
 
 

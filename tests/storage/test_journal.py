@@ -230,7 +230,7 @@ def test_a_field_of_the_wrong_type_is_named(journal: Journal) -> None:
 
 
 def test_what_was_committed_is_gone_or_changed(journal: Journal) -> None:
-    with pytest.raises(CorruptRecordError, match=r"002-image\.png: is gone, and step 2 has it"):
+    with pytest.raises(CorruptRecordError, match=r"002-image\.png: is missing, and step 2 is committed"):
         journal.made(PICTURE)
     journal.put(PICTURE.key, b"abc", content_type="image/png")
     with pytest.raises(CorruptRecordError, match="is not what step 2 committed"):

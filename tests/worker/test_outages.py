@@ -29,6 +29,8 @@ from worker.errors import RunFailed
 from worker.local.services import LocalServices
 from worker.settings import settings
 
+pytestmark = pytest.mark.services
+
 STEPS = 12
 """Of `some_steps_recipe`."""
 

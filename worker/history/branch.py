@@ -1,4 +1,4 @@
-"""A branch: a recipe that goes on from a step of a run, with what was then before the model as its initial context."""
+"""A branch: a recipe that continues a run after one of its steps; its initial context is the run's context there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,18 +19,18 @@ class ForkPoint:
     history: History
     step: Step
     path: Path
-    """The branch of a tree that goes on, its variation of the last image included."""
+    """The branch of a tree that is continued, with the variation of the last image."""
     drawn: Artifact | None
-    """The image that goes on, when the step drew some."""
+    """The image to continue from, when the step drew some."""
 
     @property
     def images(self) -> int:
-        """How many images the sequence has there."""
+        """How many images the sequence has up to there."""
         return sum(isinstance(step, Draw) and not step.attempt for step in self._before)
 
     @property
     def refinements(self) -> int:
-        """How many refinement texts it has there."""
+        """How many refinement texts it has up to there."""
         return sum(isinstance(step, Read | Write) and step.role == "refinement" for step in self._before)
 
     @property
@@ -38,11 +38,11 @@ class ForkPoint:
         return self.history.before(self.step.number, self.path)
 
     def context(self) -> tuple[ContextItem, ...]:
-        """What is before the model there. Raises PlaceError, CorruptRecordError."""
+        """The context there. Raises PlaceError, CorruptRecordError."""
         return self.history.items(self.step, self.path, self.drawn)
 
     def recipe(self) -> Recipe:
-        """What goes on from there as the run itself would; it may have no images left, which no recipe may.
+        """The recipe that continues from there as the run itself does. It may have no images left, which is invalid.
 
         Raises PlaceError, CorruptRecordError.
         """
@@ -59,12 +59,12 @@ class ForkPoint:
 
 
 def fork_at(history: History, at: int, variation: int | None = None) -> ForkPoint:
-    """The place behind the step `at`.
+    """The fork point after the step `at`.
 
     Args:
         history: of the run.
         at: the number of a step that is done.
-        variation: which of the images that it drew goes on; by default the one that did.
+        variation: which of the images that it drew to continue from; by default the selected one.
 
     Raises PlaceError.
     """
@@ -84,12 +84,12 @@ def fork_at(history: History, at: int, variation: int | None = None) -> ForkPoin
 def branched(
     journal: Journal, *, at: int, variation: int | None = None, overrides: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The recipe, as data, that goes on behind the step `at` of a run; `overrides` are yet to be put in.
+    """The recipe, as data, that continues a run after the step `at`, without the values of `overrides`.
 
     Raises:
         RunNotFoundError: the run is not in the bucket.
-        PlaceError: it can't be branched off there.
-        CorruptRecordError, StoreUnavailableError, StoreRefusedError: the bucket can't be read or is damaged.
+        PlaceError: the run can't be branched there.
+        CorruptRecordError, NewerRecordError, StoreUnavailableError, StoreRefusedError: the run can't be read.
     """
     history = read_history(journal, last=at)
     recipe = fork_at(history, at, variation).recipe()

@@ -27,16 +27,16 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What two runs have at one place of the sequence."""
+    """The items of two runs at one place of the sequence."""
 
     place: Place
     one: LineageItem | None
-    """None where the run has nothing, or not yet."""
+    """None where the run has no item, or not yet."""
     other: LineageItem | None
     same: bool
-    """The same bytes of a text, the same pixels of an image; and both go on from it, or neither."""
+    """Whether the text or the pixels are equal, and both or neither of the items is selected."""
     distance: float | None = None
-    """Of two images of one size: the mean absolute difference of their pixels and channels, 0 to 255."""
+    """The mean absolute difference of two images of equal size, over pixels and channels, 0 to 255."""
 
     @property
     def is_image(self) -> bool:
@@ -91,7 +91,7 @@ def compare(one: str, other: str, journal_of: JournalOf) -> Difference:
 
     Raises:
         RunNotFoundError: one of them is not in the bucket.
-        CorruptRecordError, StoreUnavailableError, StoreRefusedError: the bucket can't be read or is damaged.
+        CorruptRecordError, NewerRecordError, StoreUnavailableError, StoreRefusedError: a run can't be read.
     """
     first, second = (read_lineage(read_history(journal_of(run_id)), journal_of) for run_id in (one, other))
     deeper = max(first.path, second.path, key=len)
@@ -126,7 +126,7 @@ def _item_data(item: LineageItem) -> dict[str, Any]:
 
 
 def _comparable(one: Lineage, other: Lineage) -> tuple[Recipe, Recipe]:
-    """The recipes of two runs; of one that the other branched off, what is left of its recipe there."""
+    """The recipes of two runs; for the parent of a branch, the rest of its recipe after the fork point."""
     return _rest(one, other), _rest(other, one)
 
 
@@ -141,7 +141,7 @@ def _changes(one: Recipe, other: Recipe) -> Iterator[Change]:
 
 
 def _content(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as data, its images by what they hold; where it is from does not count."""
+    """A recipe as data, without its parent, its images by their hashes."""
     document = to_document(recipe)
     del document["parent"]
     document["context"] = [
@@ -170,7 +170,7 @@ def _pairs(one: Lineage, other: Lineage) -> Iterator[Pair]:
 
 
 def _merged(one: list[Place], other: list[Place]) -> list[Place]:
-    """All places, in the order of the sequence: those of `other` alone behind what they come after there."""
+    """All places, in the order of the sequence: those that only `other` has come after their predecessor there."""
     merged = list(one)
     known = set(one)
     behind = 0

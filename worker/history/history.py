@@ -1,24 +1,23 @@
-"""What a run has done so far, from the bucket alone: which items are before the model at any step of it."""
+"""The history of a run, from the bucket alone: the context that the model has at each committed step."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.plan import Draw, Evict, Path, Read, Step, Write, plan
 from recipes.recipe import MAX_TEXT_CHARS, ContextItem, ImageItem, Recipe, TextItem
 from storage import keys
-from storage.errors import CorruptRecordError, ObjectNotFoundError, RunNotFoundError
+from storage.errors import ObjectNotFoundError, RunNotFoundError
 from storage.journal import Artifact, Commit, Journal
 from worker.jobs.stored_recipe import StoredRecipe, read_stored_recipe
 
 
 class PlaceError(ValueError):
-    """A place in a run can't be used: says which, why, and what is allowed."""
+    """A step or variation can't be used: the message says which, why, and what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """A run as far as it is committed; it may be under way, or have failed."""
+    """A run as far as it is committed; it may still run, or have failed."""
 
     journal: Journal
     recipe: Recipe
@@ -50,12 +49,12 @@ class History:
         return tuple(step for step in self.steps[:number] if is_on(step.path, path))
 
     def candidates(self, step: Draw) -> dict[int, Artifact]:
-        """The images that `step` drew, by their variation; where it had nothing to draw again, those that it left."""
-        made = self.commits[step.number - 1].artifacts
-        return {one.variation: one for one in made} if made else self.kept(step)
+        """The images that `step` drew, by variation; when it was skipped, those that were kept."""
+        artifacts = self.commits[step.number - 1].artifacts
+        return {one.variation: one for one in artifacts} if artifacts else self.kept(step)
 
     def kept(self, last: Draw) -> dict[int, Artifact]:
-        """What goes on of an image after its try `last`, by variation: one of them, or in a tree each."""
+        """The images that are selected after the attempt `last`, by variation: one, or in a tree one a branch."""
         kept: dict[Path, Artifact] = {}
         for number in range(last.item, last.number + 1):
             for one in self.commits[number - 1].artifacts:
@@ -64,12 +63,12 @@ class History:
         return {one.variation: one for one in kept.values()}
 
     def items(self, step: Step, path: Path, drawn: Artifact | None = None) -> tuple[ContextItem, ...]:
-        """What is before the model once `step` is done and the sequence goes on on `path`, as items of a recipe.
+        """The context once `step` is done and the sequence continues on `path`, as items of a recipe.
 
         Args:
             step: a step that is done.
-            path: the branch, the variation that goes on included.
-            drawn: the image that goes on, when `step` drew some.
+            path: the branch, with the selected variation.
+            drawn: the image to continue from, when `step` drew some.
         """
         dropped = step.dropped if isinstance(step, Evict) else ()
         before = tuple(self._item(number, path) for number in step.context if number not in dropped)
@@ -97,8 +96,8 @@ class History:
         return ImageItem(image=self.journal.address(drawn.key), sha256=drawn.sha256)
 
     def _text(self, number: int) -> str:
-        (made,) = self.commits[number - 1].artifacts
-        text = read_text(self.journal, made)
+        (artifact,) = self.commits[number - 1].artifacts
+        text = read_text(self.journal, artifact)
         if not 1 <= len(text) <= MAX_TEXT_CHARS:
             raise PlaceError(
                 f"{self.place(number)}: its text has {len(text):,} characters, and it would be in the context; "
@@ -112,8 +111,8 @@ def read_history(journal: Journal, *, last: int | None = None) -> History:
 
     Raises:
         RunNotFoundError: there is no such run in the bucket, or no worker has begun it.
-        CorruptRecordError: what is there was not left by a worker.
-        NewerRecordError: what is there is for a newer release to read.
+        CorruptRecordError: a record is not one that a worker writes.
+        NewerRecordError: a record is for a newer release to read.
         StoreUnavailableError, StoreRefusedError: the bucket can't be read.
     """
     recipe = read_recipe(journal)
@@ -137,24 +136,13 @@ def find_recipe(journal: Journal) -> StoredRecipe:
         ) from None
 
 
-def read_text(journal: Journal, made: Artifact) -> str:
-    """The words of a text artifact. Raises CorruptRecordError."""
-    return read_object(journal, made).decode()
-
-
-def read_object(journal: Journal, made: Artifact) -> bytes:
-    """The bytes of an artifact, which are those that were committed. Raises CorruptRecordError."""
-    try:
-        data = journal.get(made.key)
-    except ObjectNotFoundError:
-        raise CorruptRecordError(f"{journal.address(made.key)}: is missing, and its step is committed") from None
-    if hashlib.sha256(data).hexdigest() != made.sha256:
-        raise CorruptRecordError(f"{journal.address(made.key)}: is not what was committed: its SHA-256 differs")
-    return data
+def read_text(journal: Journal, artifact: Artifact) -> str:
+    """The text of an artifact. Raises CorruptRecordError."""
+    return journal.made(artifact).decode()
 
 
 def is_on(path: Path, branch: Path) -> bool:
-    """Whether what lies on `path` is part of what leads to `branch`."""
+    """Whether `path` leads to `branch`, or is it."""
     return branch[: len(path)] == path
 
 

@@ -1,4 +1,4 @@
-"""The whole sequence that a run is part of: its own steps, behind those of the runs that it branched off."""
+"""The lineage of a run: its own texts and images, after those of the runs that it branched off."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ ROLES: tuple[Role, ...] = ("given", "refinement", "thinking", "image")
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Place:
-    """Where in a sequence something stands, whatever the number of its step is."""
+    """A position in a sequence, independent of step numbers."""
 
     path: Path = ()
     """The branch of a tree; of an image, that of its step."""
@@ -62,20 +62,20 @@ class LineageItem:
     """Of an image: its object within the run's folder."""
     sha256: str = ""
     selected: bool = True
-    """Whether the sequence goes on from it; other variations and dropped tries do not."""
+    """Whether the sequence continues from it; not so other variations and dropped attempts."""
     journal: Journal = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """A run as a sequence from its very beginning, as far as it is done."""
+    """The sequence of a run from its very beginning, as far as it is done."""
 
     history: History
     fork_point: ForkPoint | None
     """Where the run branched off; None for one that did not, or whose parent is not in this bucket."""
     items: tuple[LineageItem, ...]
     path: Path = ()
-    """What the run's own branches begin with."""
+    """The prefix of the run's own branches."""
     images: int = 0
     """How many images came before the run's own."""
 
@@ -88,12 +88,12 @@ class Lineage:
         return len(self.history.commits) == len(self.history.steps)
 
     def along(self, path: Path) -> "Lineage":
-        """Of a tree, what leads to `path` and what follows from there."""
+        """Of a tree, the items that lead to `path` and those that follow it."""
         return replace(self, items=tuple(one for one in self.items if _is_along(one.place, path)))
 
 
 def read_lineage(history: History, journal_of: JournalOf) -> Lineage:
-    """The sequence of a run, with what came before it in others. Raises CorruptRecordError and what S3 raises."""
+    """The lineage of a run. Raises CorruptRecordError, NewerRecordError and what S3 raises."""
     fork = _fork_point(history, journal_of)
     if fork is None:
         items = tuple(_given(history))
@@ -114,7 +114,7 @@ def _is_along(place: Place, path: Path) -> bool:
 
 
 def _fork_point(history: History, journal_of: JournalOf) -> ForkPoint | None:
-    """The place in another run that this one's initial context is from."""
+    """The place in another run where this one's initial context is from."""
     if history.recipe.parent is None:
         return None
     run_id, _, number = history.recipe.parent.rpartition("@")
@@ -168,24 +168,24 @@ def _item(history: History, number: int) -> int | None:
 
 
 def _own(lineage: Lineage) -> Iterator[LineageItem]:
-    """What the steps of the run itself made."""
+    """The texts and images of the run itself."""
     history = lineage.history
     kept = {one.key for one in _selected(history)}
     for step, commit in zip(history.steps, history.commits, strict=False):
-        for made in commit.artifacts:
+        for artifact in commit.artifacts:
             yield LineageItem(
-                place=_place(lineage, step, made),
+                place=_place(lineage, step, artifact),
                 run_id=history.run_id,
                 step=step.number,
-                text=read_text(history.journal, made) if made.kind == "text" else None,
-                key=made.key,
-                sha256=made.sha256,
-                selected=made.kind == "text" or made.key in kept,
+                text=read_text(history.journal, artifact) if artifact.kind == "text" else None,
+                key=artifact.key,
+                sha256=artifact.sha256,
+                selected=artifact.kind == "text" or artifact.key in kept,
                 journal=history.journal,
             )
 
 
-def _place(lineage: Lineage, step: Step, made: Artifact) -> Place:
+def _place(lineage: Lineage, step: Step, artifact: Artifact) -> Place:
     if isinstance(step, Draw):
         images = step.index
     else:
@@ -194,9 +194,9 @@ def _place(lineage: Lineage, step: Step, made: Artifact) -> Place:
     return Place(
         path=lineage.path + step.path,
         images=lineage.images + images,
-        rank=ROLES.index(made.role),
-        attempt=made.attempt,
-        variation=made.variation,
+        rank=ROLES.index(artifact.role),
+        attempt=artifact.attempt,
+        variation=artifact.variation,
     )
 
 

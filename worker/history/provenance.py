@@ -1,4 +1,4 @@
-"""The recipe that something came from: of a run, or of the run that a picture says it is from."""
+"""The provenance of a run or of an image file: the recipe that it was made from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from worker.jobs.stored_recipe import StoredRecipe
 
 
 class ProvenanceError(ValueError):
-    """A picture does not lead to a recipe: says which, and why."""
+    """The recipe of an image file can't be found: the message says which, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ _SHOWN_CHARS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Flaw:
-    """One thing that is not as a worker leaves it."""
+    """One thing that is not as a worker writes it."""
 
     name: str
     """Of the object, within the run's folder."""
@@ -35,7 +35,7 @@ class Flaw:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found of a run."""
+    """The result of a check."""
 
     run_id: str
     folder: str
@@ -55,7 +55,7 @@ class Inspection:
 
 
 def verify(journal: Journal) -> Inspection:
-    """Read everything in the run's folder, one object at a time, and say all that is wrong with it.
+    """Read every object in the run's folder, one at a time, and report everything that is wrong.
 
     Raises:
         RunNotFoundError: the folder is empty.
@@ -77,7 +77,7 @@ def verify(journal: Journal) -> Inspection:
 
 
 class _Inspector:
-    """Goes through a run as it was made: recipe, inputs, steps, manifest, page; what is left over is too much."""
+    """Checks recipe, inputs, model, steps, manifest and page, in this order; other objects do not belong to a run."""
 
     def __init__(self, journal: Journal, found: set[str]) -> None:
         self.journal = journal
@@ -105,13 +105,13 @@ class _Inspector:
         self.flaws.append(Flaw(name=name, problem=problem))
 
     def _get(self, name: str) -> bytes | None:
-        """An object that must be there."""
+        """A required object."""
         self.accounted.add(name)
         if name in self.found:
             try:
                 return self.journal.get(name)
             except ObjectNotFoundError:
-                pass  # it went between the render_yaml and now
+                pass  # it was deleted after the listing
         self._flaw(name, "is missing")
         return None
 
@@ -150,7 +150,7 @@ class _Inspector:
                     self._flaw(keys.MODEL, f"has the {what} {found}, the recipe has {wanted}")
 
     def _step(self, number: int, step: Step | None) -> None:
-        """The record of a step, whether it is that of the plan's step, and what it says there is."""
+        """The record of a step: whether it is that of the plan's step, and whether its objects are there."""
         name = keys.commit(number)
         self.accounted.add(name)
         try:
@@ -185,7 +185,7 @@ class _Inspector:
             self._picture(artifact, data, commit)
 
     def _picture(self, artifact: Artifact, data: bytes, commit: Commit) -> None:
-        """Whether an image whose bytes are those of its commit can be seen and says where it comes from."""
+        """Whether an image whose bytes are those of its commit can be decoded and names its provenance."""
         try:
             with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
                 image.load()

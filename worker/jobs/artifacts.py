@@ -69,7 +69,7 @@ def _as_drawn(expected: Artifact, found: Artifact) -> Artifact:
 
 
 def pending_step(job: Job, ended: StepEnded) -> PendingStep:
-    """The step that just ended, as what is to be stored of it."""
+    """The objects to store for the step that just ended."""
     step = ended.step
     expected = expected_artifacts(step, job.recipe)
     match ended:
@@ -117,9 +117,9 @@ def _can_continue(step: Step, commit: Commit) -> bool:
 
 
 def restored(commit: Commit, journal: Journal) -> StepOutput:
-    """What a committed step made, as the sequence goes on from it.
+    """The output of a committed step, from which the sequence continues.
 
-    Raises CorruptRecordError when the store no longer holds what was committed.
+    Raises CorruptRecordError when the store no longer has what was committed.
     """
     if commit.kind == "draw":
         return tuple(_variation(artifact, journal) for artifact in commit.artifacts if artifact.selected)

@@ -1,4 +1,4 @@
-"""A run that is ready: what was asked for, resolved to a recipe and input images that are stored with the run."""
+"""A job: a request resolved to a recipe and its input images, which are stored with the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from worker.jobs.stored_recipe import read_stored_recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run with everything it is made from."""
+    """Everything that the output of a run follows from."""
 
     run_id: str
     recipe: Recipe
@@ -39,7 +39,7 @@ class Job:
         return fingerprint_of(self.document, [image.sha256 for image in self.inputs])
 
     def sizes_at(self, number: int) -> str:
-        """What decides how much memory the step `number` takes, in words."""
+        """What decides how much memory the step `number` takes, for an error message."""
         items = len(plan(self.recipe)[max(number, 1) - 1].context)
         image = self.recipe.image
         size = f"{image.width} x {image.height} pixels" if image.width else "images of the size of the last"
@@ -48,7 +48,7 @@ class Job:
 
 
 def resolve(request: RunRequest, spec: ModelSpec, *, recipes: Path, sources: Sources) -> Job:
-    """What `request` asks for, on the model of `spec`. Raises RecipeError or InputError."""
+    """The job of `request` on the model of `spec`. Raises RecipeError or InputError."""
     source = find(request.recipe, recipes) if isinstance(request.recipe, str) else request.recipe
     given = read(source, overrides=request.overrides, variables=request.variables)
     return prepare(given, spec=spec, sources=sources, run_id=request.run_id)

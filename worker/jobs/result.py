@@ -28,7 +28,7 @@ def manifest_of(
 
 
 def result_of(manifest: Manifest, journal: Journal) -> dict[str, Any]:
-    """JSON data: the manifest's address, and each artifact with where it is."""
+    """As JSON data: the addresses of the manifest and the page, and each artifact with its key and URL."""
     artifacts = [
         {**one.to_data(), "key": journal.folder + one.key, "url": journal.url(one.key)} for one in manifest.artifacts
     ]

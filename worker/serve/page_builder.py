@@ -7,6 +7,7 @@ from PIL import Image
 
 from core.events import Event, ImageReady, TextReady
 from core.sequence import StepOutput
+from recipes.canonical import to_document
 from storage import keys
 from storage.journal import Artifact, Commit, Journal, Manifest
 from storage.page import render_page
@@ -48,7 +49,7 @@ class PageBuilder:
         for artifact in manifest.artifacts:
             if artifact.kind == "image" and artifact.key not in self._thumbnails:
                 self._read(artifact, journal)
-        return render_page(manifest, self._job.document, self._texts, self._thumbnails)
+        return render_page(manifest, to_document(self._job.recipe), self._texts, self._thumbnails)
 
     def _read(self, artifact: Artifact, journal: Journal) -> None:
         with Image.open(io.BytesIO(journal.made(artifact))) as image:

@@ -78,7 +78,7 @@ def test_faults_come_as_json(shell: Shell) -> None:
     shell.recipe(SHORT)
     shell.recipe("name: bad\ncontext:\n  - text: A cat\nselect: best\n", "bad.yaml")
     first, second, third = json.loads(said(shell("validate", "mine.yaml", "none.yaml", "bad.yaml", "--json"), code=2))
-    assert first == {"recipe": "mine.yaml", "ok": True, "faults": []}
+    assert first == {"recipe": "mine.yaml", "ok": True, "faults": [], "warnings": []}
     assert second["faults"] == [
         {
             "file": "none.yaml",
@@ -269,6 +269,7 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(shell: Shell) -> None:
     assert "image 2  " in said(again)
 
 
+@pytest.mark.model
 def test_a_run_on_real_weights(shell: Shell) -> None:
     shell.recipe("name: mine\ncontext:\n  - text: A large red circle at the center\nimage:\n  num_timesteps: 6\n")
     result = shell("run", "mine.yaml", "--model", str(PROJECT / "models" / "tiny-bagel"), "--json")

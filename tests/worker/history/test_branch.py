@@ -325,10 +325,10 @@ def test_a_text_that_is_not_what_was_committed_is_refused(bucket: Bucket) -> Non
     history = read_history(journal)
     (text,) = history.commits[2].artifacts
     journal.put(text.key, b"other words", content_type="")
-    with pytest.raises(CorruptRecordError, match="is not what was committed"):
+    with pytest.raises(CorruptRecordError, match="is not what step 3 committed"):
         bucket.branched(3)
     journal.store.delete(journal.folder + text.key)
-    with pytest.raises(CorruptRecordError, match="is missing, and its step is committed"):
+    with pytest.raises(CorruptRecordError, match="is missing, and step 3 is committed"):
         bucket.branched(3)
 
 

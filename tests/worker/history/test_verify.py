@@ -178,7 +178,7 @@ def shell(services: LocalServices, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_command_reads_the_bucket_alone_and_tells_the_shell(shell: Shell, s3_store: S3Store, run_id: str) -> None:
     make_run(request(run_id), s3_store)
-    assert said(shell("verify", run_id)) == f"whole: 6 steps, 14 objects in s3://autosequence/served/{run_id}/\n"
+    assert said(shell("verify", run_id)) == f"OK: 6 steps, 15 objects in s3://autosequence/served/{run_id}/\n"
     assert json.loads(said(shell("verify", run_id, "--json")))["whole"] is True
     s3_store.put(f"{PREFIX}/{run_id}/steps/003-image.png", b"damaged", content_type="image/png")
     result = shell("verify", run_id)
