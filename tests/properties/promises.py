@@ -120,7 +120,7 @@ class Watched:
             promised(keys.MANIFEST in self.seen, f"{where} without a manifest")
             promised(self._told == len(self._artifacts), f"{where}, and {self._told} artifacts are told")
         if state.state == "failed":  # nothing here is wrong with the recipe, and nothing stays away
-            promised(state.error and state.error.startswith("parked: "), f"{where}: {state.error}")
+            promised(state.error and state.error.startswith("giving up after "), f"{where}: {state.error}")
 
 
 def look_at_rest(redis: Redis) -> None:
