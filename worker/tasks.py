@@ -16,7 +16,7 @@ from storage.events import Failed
 from storage.redis.progress import Progress
 from worker.app import TASK, app, write_record
 from worker.connections import ServiceUnavailableError
-from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack
+from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
 from worker.jobs.request import RequestError, RunRequest
 from worker.serve.delivery import Delivery, Message
 from worker.serve.parent import Parent
@@ -55,6 +55,11 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
         raise _refused(str(self.request.id), error) from error
     try:
         return _serve(self, request)
+    except RunNotServable as error:
+        # This worker stays busy until the reconciler has queued the run again, so that another one gets it next.
+        log.warning("%s; the run is given back", error)
+        runtime().drain.wait(2 * runtime().config.reconcile_interval_s)
+        raise Ignore(str(error)) from error
     except (ClaimLost, RunHandedBack) as error:
         # Another worker answers for the run; a state written here would be taken for the run's own.
         raise Ignore(str(error)) from error

@@ -55,11 +55,9 @@ class Lease:
             self._redis.zadd(keys.BROKER_CLAIMS, {self._tag: time.time()}, xx=True)
         return taken != _FORGOTTEN
 
-    def release(self, *, delay_s: float = 0.0) -> None:
-        """Release the lease, if it is still ours. A run that has not ended is queued again after `delay_s`."""
-        self._release_lease(
-            keys=self._keys, args={"token": self.token, "run_id": self.run_id, "delay_ms": int(delay_s * 1000)}
-        )
+    def release(self) -> None:
+        """Release the lease, if it is still ours. A run that has not ended is then free for the next worker."""
+        self._release_lease(keys=self._keys, args={"token": self.token, "run_id": self.run_id})
 
     def _take(self, *, renew: bool) -> int:
         args: Arguments = {

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from core.bagel import Bagel
-from core.growth import stretches, whole
+from core.bench.rows import readings, stretch_rows, whole
+from core.bench.usage import Meter
 from core.protocol import Context, Denoising, Drawn
 from core.sequence import run_sequence
 from recipes.recipe import ImageSettings, Recipe, TextItem, TextSettings
@@ -32,25 +33,27 @@ def model() -> Bagel:
 
 
 def test_the_memory_and_the_tokens_of_an_image_stay_as_they_are(model: Bagel) -> None:
-    first, *later = stretches(model, LONG, images=6)
-    assert [found.upto for found in later] == [12, 18, 24]
-    assert {found.kv_bytes for found in later} == {later[0].kv_bytes}
+    first, *later = stretch_rows(Meter(model), LONG, images=6)
+    assert [row.name for row in later] == ["7 to 12", "13 to 18", "19 to 24"]
+    assert {row.median("kv_bytes") for row in later} == {later[0].median("kv_bytes")}
     # An image brings three items: itself, a refinement and a thought. Each is read once, and once more at most, since
     # what is forgotten at once is half of the items.
     items = sum(model.spec.image_tokens(64, 64)) + 2 * (2 + LONG.text.max_new_tokens)
-    assert all(found.tokens_read <= 2 * found.images * items for found in (first, *later))
+    assert all(row.median("tokens_read") <= 2 * items for row in (first, *later))  # per image
 
 
 def test_one_that_keeps_all_grows_without_end(model: Bagel) -> None:
-    first, *_, last = stretches(model, replace(LONG, max_context_items=None), images=6)
-    assert last.kv_bytes > 2 * first.kv_bytes
+    first, *_, last = stretch_rows(Meter(model), replace(LONG, max_context_items=None), images=6)
+    assert last.median("kv_bytes") > 2 * first.median("kv_bytes")
 
 
 def test_a_tree_takes_the_memory_of_one_path(model: Bagel) -> None:
     path = replace(LONG, num_images=3, max_context_items=None)
     tree = replace(path, variations_per_image=2, select="tree")
-    assert whole(model, tree).images == 2 + 4 + 8
-    assert whole(model, tree).kv_bytes <= whole(model, path).kv_bytes
+    meter = Meter(model)
+    *_, (images, _) = readings(meter, tree)
+    assert images == 2 + 4 + 8
+    assert whole(meter, tree).kv_bytes <= whole(meter, path).kv_bytes
 
 
 class Checked:

@@ -56,7 +56,7 @@ class RunFigures:
 
 
 def recipe_of(number: int) -> dict[str, Any]:
-    """Two steps and six objects: the smallest run that draws."""
+    """Two steps: the smallest run that draws."""
     return {
         "name": "scale",
         "seed": number,
@@ -192,7 +192,10 @@ TOLD = [
     ("artifact", 2),
     ("succeeded", None),
 ]
-OBJECTS = {"recipe.json", "commits/001.json", "commits/002.json", "steps/002-image.png", "manifest.json"}
+OBJECTS = {
+    *("recipe.json", "model.json", "manifest.json"),
+    *("commits/001.json", "commits/002.json", "steps/002-image.png"),
+}
 
 
 def _objects(client: Client, run_ids: Sequence[str]) -> list[str]:

@@ -52,10 +52,7 @@ def test_a_run_that_other_weights_began_is_given_back_unchanged(
     state = runtime.runs.state(run_id)
     assert state is not None
     assert state.state == "queued"
-    _seconds, micros = runtime.redis.time()
-    due_ms = runtime.redis.zscore(keys.LEASES, run_id)
-    assert due_ms is not None
-    assert float(due_ms) > 1000 * _seconds + micros / 1000, "another worker has time to be the next"
+    assert runtime.redis.zscore(keys.LEASES, run_id) == 0, "it is queued again at once"
     assert runtime.runs.count_attempt(run_id, 0) == 1, "the run is charged no attempt"
     runtime.redis.delete(*(key(run_id) for key in (keys.run_state, keys.run_events)))
     runtime.redis.zrem(keys.LEASES, run_id)

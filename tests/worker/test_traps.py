@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -132,10 +131,13 @@ def test_a_message_without_a_sign_of_life_comes_again_within_a_sweep(
 
 def test_no_message_is_taken_before_its_turn(scripted_worker: WorkerProcess, client: Client) -> None:
     del scripted_worker
-    with under_way(client):
+    with under_way(client) as run_id:
         waiting = [client.submit(recipe()) for _ in range(4)]
         assert client.count_open() == 5
-        time.sleep(1)  # a worker that takes too much does so at once
+        at = client.state(run_id).fraction
+        eventually(
+            lambda: client.state(run_id).fraction > at, "progress; a worker that takes too much has done so by then"
+        )
         assert (client.redis.llen(LINE), client.redis.hlen("autoseq:unacked")) == (4, 1)
     for run_id in waiting:
         client.result(run_id, timeout_s=DEADLINE_S)

@@ -1,6 +1,5 @@
 """The claim on a run: held while the work makes progress, and told by it what is to end the work."""
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from core.events import Event, StepStarted
 from storage.redis.lease import Lease, LeaseLost
 from storage.redis.runs import Runs
 from storage.retry import RetryPolicy
-from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
+from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack
 from worker.serve.drain import DrainFlag
 from worker.settings import Settings
 
@@ -95,9 +94,7 @@ class Claim:
     ) -> None:
         self._left.set()
         self._store_calls.shutdown(wait=False)
-        # A run that this worker can't continue waits for a random time, so that another worker is likely to be next.
-        delay_s = self._config.lease_s * random.uniform(0.5, 1.5) if isinstance(error, RunNotServable) else 0.0  # noqa: S311
-        self.lease.release(delay_s=delay_s)
+        self.lease.release()
 
     def checkpoint(self, event: Event | None = None) -> None:
         """Renew what keeps the run ours when it is time to, and raise what is to end it here.

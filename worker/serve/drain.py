@@ -2,9 +2,11 @@
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 DRAIN_VARIABLE = "AUTOSEQ_DRAIN_FLAG"
+POLL_S = 0.1
 
 
 class DrainFlag:
@@ -36,6 +38,12 @@ class DrainFlag:
         """From now on the child hands its run back."""
         if self._path:
             self._path.touch()
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when the flag is raised, or after `timeout_s`."""
+        until = time.monotonic() + timeout_s
+        while not self.is_raised and time.monotonic() < until:
+            time.sleep(POLL_S)
 
     def remove(self) -> None:
         """Lower the flag and remove its folder."""

@@ -201,18 +201,10 @@ def test_release_lease_leaves_a_run_that_has_not_ended_among_the_lapsed(
 ) -> None:
     room.set_state(state)
     take(room, "a")
-    assert room.run("release_lease", "lease leases state", token="b", run_id="r1", delay_ms=0) == 0
-    assert room.run("release_lease", "lease leases state", token="a", run_id="r1", delay_ms=0) == 1
-    assert room.run("release_lease", "lease leases state", token="a", run_id="r1", delay_ms=0) == 0
+    assert room.run("release_lease", "lease leases state", token="b", run_id="r1") == 0
+    assert room.run("release_lease", "lease leases state", token="a", run_id="r1") == 1
+    assert room.run("release_lease", "lease leases state", token="a", run_id="r1") == 0
     assert room.run("find_lapsed", "leases", limit=5) == room.members("leases") == lapsed
-
-
-def test_release_lease_with_a_delay_lets_the_run_be_found_later(room: Room) -> None:
-    room.set_state("queued")
-    take(room, "a")
-    assert room.run("release_lease", "lease leases state", token="a", run_id="r1", delay_ms=60_000) == 1
-    assert room.run("find_lapsed", "leases", limit=5) == []
-    assert room.members("leases") == ["r1"]
 
 
 def test_elect_reconciler_elects_one_at_a_time(room: Room) -> None:
