@@ -15,6 +15,8 @@ from tests.chaos.readers import readers
 from tests.chaos.submits import one_key
 from worker.local.services import LocalServices
 
+pytestmark = pytest.mark.services
+
 WORKERS = 2
 
 

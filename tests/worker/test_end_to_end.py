@@ -40,13 +40,14 @@ def tiny_client(tiny_worker: WorkerProcess) -> Iterator[Client]:
 def test_tiny_bagel_draws_the_same_in_a_worker_and_in_this_process(
     tiny_worker: WorkerProcess, tiny_client: Client, s3_store: S3Store
 ) -> None:
-    run_id = tiny_client.submit("magical-forest", overrides={"num_images": 2})
+    overrides = {"num_images": 2, "image.num_timesteps": 10}
+    run_id = tiny_client.submit("magical-forest", overrides=overrides)
     result = tiny_client.result(run_id, timeout_s=DEADLINE_S)
     left = objects_of(s3_store, run_id)
     made = [left[f"steps/{artifact['key'].rpartition('/')[2]}"] for artifact in result["artifacts"]]
 
     folder = PROJECT / "models" / "tiny-bagel"
-    asked = load(find("magical-forest"), overrides={"num_images": 2}, spec=read_spec(folder))
+    asked = load(find("magical-forest"), overrides=overrides, spec=read_spec(folder))
     expected = [
         event.text if isinstance(event, TextReady) else event.image.tobytes()
         for event in run_sequence(asked, Bagel.load(folder, device="cpu"))
