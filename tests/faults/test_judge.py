@@ -127,7 +127,7 @@ def test_a_run_that_never_was_is_lost(served: Served) -> None:
 def faults_of(*events: str) -> list[StreamFault]:
     """Of a run of 3 steps without artifacts, whose events are given as started2 or step3; it succeeds."""
     check = StreamCheck([], 3)
-    found = []
+    found: list[StreamFault] = []
     for n, word in enumerate([*events, "succeeded0"], start=1):
         number = int(word[-1])
         found += check.follow({"type": word[:-1], "step": number, "done": number, "n": n, "fraction": n / 10})
