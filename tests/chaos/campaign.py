@@ -22,7 +22,7 @@ from tests.chaos.ground import SETTINGS
 from tests.chaos.load import recipe_of, undisturbed_run
 from tests.chaos.recovery import recoveries
 from tests.chaos.victims import Fleet, Struck
-from tests.faults.judge import Judge, Verdict
+from tests.faults.judge import Judge, Verdict, kept
 from tests.faults.proxy import FaultProxy
 from tests.worker.serving import PREFIX, config_of, env_of, request
 from worker.app import make_app, publish
@@ -83,7 +83,7 @@ class Campaign:
     # What befalls the workers: in a thread of its own, so that it goes on while a service is away.
 
     def storm(self) -> None:
-        """Every fault of the workers, with the fleet tended and busy; then until all runs have ended."""
+        """Every fault of the workers, with the fleet tended and busy; then until nothing is left of any run."""
         for fault in faults.worker_faults(self.scale):
             if self.stop.is_set():
                 break
@@ -95,8 +95,8 @@ class Campaign:
         while not self.is_over.is_set() and not self.stop.is_set():
             self._pass(TICK_S)
         deadline = time.monotonic() + self.scale.longest_end_s
-        while self._unfinished() and time.monotonic() < deadline:
-            self.fleet.tend()
+        while self._unsettled() and time.monotonic() < deadline:
+            self.fleet.tend()  # also once all have ended: what a killed worker left unacknowledged needs a living one
             time.sleep(TICK_S)
 
     def _pass(self, seconds: float) -> None:
@@ -164,9 +164,10 @@ class Campaign:
         with contextlib.suppress(ServiceUnavailableError, RedisError, OperationalError, StoreUnavailableError, OSError):
             yield
 
-    def _unfinished(self) -> bool:
+    def _unsettled(self) -> bool:
+        """Whether a run is open, or anything is left of one that has ended."""
         with self._away():
-            return self.client.redis.zcard("autoseq:runs:open") > 0
+            return bool(kept(self.client.redis))
         return True
 
     # What befalls the services: in the main thread, with which they live.

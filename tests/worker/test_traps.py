@@ -136,9 +136,7 @@ def test_no_message_is_taken_before_its_turn(scripted_worker: WorkerProcess, cli
         waiting = [client.submit(recipe()) for _ in range(4)]
         assert client.count_open() == 5
         at = client.state(run_id).fraction
-        eventually(
-            lambda: client.state(run_id).fraction > at, "progress; a worker that takes too much has done so by then"
-        )
+        eventually(lambda: client.state(run_id).fraction > at, "progress; a greedy worker takes more at once")
         assert (client.redis.llen(LINE), client.redis.hlen("autoseq:unacked")) == (4, 1)
     for run_id in waiting:
         client.result(run_id, timeout_s=DEADLINE_S)
