@@ -5,7 +5,7 @@ from worker.errors import RunFailed
 
 
 def poison(on: Ground, *, seed: int, good: int, workers: int) -> Report:
-    """The deadly run is parked in words, and all others succeed once."""
+    """The deadly run fails with the reason, and all others succeed once."""
     fleet = on.have_workers(workers)
     fresh, deadly = names("good", seed), next(names("poison", seed, images=2))
     asked = [next(fresh) for _ in range(good)]

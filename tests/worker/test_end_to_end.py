@@ -28,6 +28,7 @@ from tests.worker.serving import (
     undisturbed,
 )
 from worker.client import Client
+from worker.serve.engine import SCRIPTED_SHA256
 from worker.settings import PROJECT
 
 
@@ -73,6 +74,7 @@ def test_a_run_leaves_these_objects_and_no_others(client: Client, s3_store: S3St
         *(f"commits/00{step}.json" for step in range(1, 7)),
         "index.html",
         "manifest.json",
+        "model.json",
         "recipe.json",
         "steps/002-thinking.txt",
         "steps/003-image.png",
@@ -120,6 +122,7 @@ def test_a_picture_says_where_it_comes_from(client: Client, s3_store: S3Store) -
                 "autosequence:step": str(artifact["step"]),
                 "autosequence:seed": str(artifact["seed"]),
                 "autosequence:recipe-sha256": result["recipe_sha256"],
+                "autosequence:model-sha256": SCRIPTED_SHA256,
             }
             assert image.size == (artifact["width"], artifact["height"])
 
@@ -188,9 +191,12 @@ def test_the_page_links_to_pictures_that_are_there(client: Client, s3_store: S3S
     run_id = client.submit(recipe())
     client.result(run_id, timeout_s=DEADLINE_S)
     left = objects_of(s3_store, run_id)
-    shown = re.findall(r'<img[^>]* src="([^"]+)"', left["index.html"].decode())
-    assert shown
-    assert set(shown) == {name for name in left if name.endswith(".png")}
+    page = left["index.html"].decode()
+    images = {name for name in left if name.endswith(".png")}
+    assert images <= set(re.findall(r'<a[^>]* href="([^"]+)"', page))
+    assert len(re.findall(r'<img[^>]* src="data:image/webp;base64,[^"]+"', page)) == len(images), (
+        "seen without its folder"
+    )
 
 
 def test_a_recipe_may_do_without_a_page(client: Client, s3_store: S3Store) -> None:
