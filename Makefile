@@ -4,16 +4,16 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo dev test chaos scale properties check clean
+.PHONY: help setup demo dev test test-fast chaos scale properties check clean
 
-help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/'
 
 setup: $(VENV)/.installed  ## the virtual environment with everything in it
 
 # torch first and by its exact version: another version's wheel may bring gigabytes of GPU libraries along.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@echo "Setting up $(VENV): 350 MB to download, some GB more with an NVIDIA GPU. This takes a few minutes, once."
+	@echo "Setting up $(VENV): 360 MB to download, some GB more with an NVIDIA GPU. This takes a few minutes, once."
 	@echo "1/3 Creating the virtual environment"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "2/3 Installing $(TORCH)"
@@ -27,6 +27,9 @@ demo: setup  ## Redis, S3, a worker and a recipe on this machine; ends with link
 
 dev: setup  ## Redis, S3 and a worker on loopback, until Ctrl-C
 	$(BIN)/autoseq dev
+
+test-fast: setup  ## the tests that need neither services nor a model: under a minute
+	$(BIN)/python -m pytest -q -m "not services and not model"
 
 test: setup  ## every test, with the coverage gate
 	$(BIN)/coverage erase

@@ -32,7 +32,7 @@ class RunEvent:
     type: str = ""
     """The type of the event."""
     id: str = ""
-    """The position in the run's stream; pass it as `after` or `Last-Event-ID` to resume behind this event."""
+    """The position in the run's stream; pass it as `after` or `Last-Event-ID` to resume after this event."""
     n: int = 0
     """The number of the event in its run, from 1; 0 in an event that the reader derived from the run's state."""
     at: float = 0.0

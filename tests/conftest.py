@@ -1,7 +1,9 @@
-"""Real servers for the whole test session, and fresh names in them for each test."""
+"""Real servers for the whole test session, fresh names in them for each test, and the marks of what a test needs."""
 
+import re
 import secrets
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,28 @@ import redis
 
 from storage.objects.s3 import S3Store
 from worker.local.services import LocalServices
+
+IMPORTS_TORCH = re.compile(r"^ *(?:from|import) (?:torch|core\.bagel|tests\.core\.bagel)\b", re.MULTILINE)
+
+
+@cache
+def imports_torch(module: Path) -> bool:
+    return bool(IMPORTS_TORCH.search(module.read_text()))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Don't import what imports torch for a run without a model: that alone takes seconds."""
+    without_model = "not model" in config.getoption("markexpr")
+    return (without_model and collection_path.suffix == ".py" and imports_torch(collection_path)) or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the session's servers or imports torch; other tests that need either carry the mark themselves."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "services" in item.fixturenames:
+            item.add_marker("services")
+        if imports_torch(item.path):
+            item.add_marker("model")
 
 
 @pytest.fixture(scope="session")

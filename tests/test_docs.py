@@ -20,8 +20,8 @@ from recipes.defaults import image_defaults
 from recipes.fields import allowed
 from recipes.load import load
 from recipes.recipe import ImageSettings, JudgeSettings, OutputSettings, Recipe, Retry, TextSettings
-from storage import event_schema
 from storage.events import EVENTS
+from tools import event_schema
 from worker import settings as worker_settings
 from worker.cli.main import app
 from worker.settings import PROJECT, Settings
@@ -80,6 +80,7 @@ def test_all_python_compiles(text: str) -> None:
     compile(text, "<docs>", "exec")
 
 
+@pytest.mark.model
 def test_the_python_api_does_what_the_guide_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     monkeypatch.chdir(tmp_path)
@@ -168,7 +169,7 @@ def test_the_guide_has_the_defaults_of_editing() -> None:
 
 def test_the_page_of_events_is_current() -> None:
     stored = (ROOT / "docs" / "events.md").read_text()
-    assert stored == event_schema.docs_text(), "run: python -m storage.event_schema --docs > docs/events.md"
+    assert stored == event_schema.docs_text(), "run: python -m tools.event_schema --docs > docs/events.md"
 
 
 def test_the_guide_names_every_event_of_a_run() -> None:

@@ -23,7 +23,9 @@ these keys, so their names and contents stay. All begin with `autoseq:`.
 |                        |            | run had joined it                       |                                     |
 | reconciler             | string     | the token of the elected reconciler     | elect_reconciler                    |
 | idempotency:<key>      | string     | the run that owns the key               | claim_key                           |
-| models                 | hash       | model name -> ModelSpec                 | Runs.announce                       |
+| run:<id>:alias         | string     | the run that a repeated call asked for  | Runs.add_alias                      |
+| specs                  | hash       | model name -> ModelSpec                 | Runs.announce                       |
+| models                 | hash       | model name -> ModelSpec as 0.1.0 has it | Runs.announce                       |
 | unacked_index          | sorted set | the broker's unacknowledged messages    | Celery; Lease.renew                 |
 
 A run has a state, in its hash, and a place, in the indexes:

@@ -18,20 +18,20 @@ from redis.exceptions import RedisError
 from storage.errors import StoreUnavailableError
 from tests.chaos import faults
 from tests.chaos.faults import Fault, Scale
-from tests.chaos.judge import Judge, Verdict
-from tests.chaos.load import recipe_of, undisturbed
-from tests.chaos.proxy import FaultProxy
+from tests.chaos.ground import SETTINGS
+from tests.chaos.load import recipe_of, undisturbed_run
 from tests.chaos.recovery import recoveries
 from tests.chaos.victims import Fleet, Struck
-from tests.worker.serving import config_of
+from tests.faults.judge import Judge, Verdict, kept
+from tests.faults.proxy import FaultProxy
+from tests.worker.serving import PREFIX, config_of, env_of, request
 from worker.app import make_app, publish
 from worker.client import Client
 from worker.connections import ServiceUnavailableError
-from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
 from worker.serve.engine import Engine
+from worker.settings import queue_of
 
-PREFIX = "chaos"
 TICK_S = 0.05
 ORDERS_AT_ONCE = 3
 LONGEST_WAIT_S = 60.0
@@ -62,20 +62,12 @@ class Campaign:
         self.services = services
         self.proxy = proxy
         self.rng = random.Random(f"victims/{scale.seed}")
-        env = {
-            **services.env(),
-            "AUTOSEQ_MODEL": scale.model,
-            "AUTOSEQ_S3_PREFIX": PREFIX,
-            "AUTOSEQ_SCRIPTED_DELAY_S": str(scale.scripted_delay_s),
-            "AUTOSEQ_LEASE_S": str(scale.lease_s),
-            "AUTOSEQ_RECONCILE_INTERVAL_S": "0.5",
-            "AUTOSEQ_VISIBILITY_TIMEOUT_S": "5",
-            "AUTOSEQ_MAX_ATTEMPTS": "100000",  # no run here is poison, however often it is struck
-            "AUTOSEQ_OUTAGE_TIMEOUT_S": "300",
-        }
+        of_scale = {"model": scale.model, "scripted_delay_s": scale.scripted_delay_s, "lease_s": scale.lease_s}
+        max_attempts = 100_000  # no run here is poison, however often it is struck
+        env = env_of(services, 0, **{**SETTINGS, **of_scale, "max_attempts": max_attempts})
         self.client = Client(config_of(env))
         self.engine = Engine(config_of({**env, "AUTOSEQ_SCRIPTED_DELAY_S": "0"}))
-        self.fleet = Fleet(scale.workers, {**env, "AUTOSEQ_S3_ENDPOINT": f"http://127.0.0.1:{proxy.port}"}, folder)
+        self.fleet = Fleet(scale.workers, {**env, "AUTOSEQ_S3_ENDPOINT": proxy.endpoint}, folder)
         self.struck: list[Struck] = []
         self.unmet = 0
         self.runs: list[str] = []
@@ -91,7 +83,7 @@ class Campaign:
     # What befalls the workers: in a thread of its own, so that it goes on while a service is away.
 
     def storm(self) -> None:
-        """Every fault of the workers, with the fleet tended and busy; then until all runs have ended."""
+        """Every fault of the workers, with the fleet tended and busy; then until nothing is left of any run."""
         for fault in faults.worker_faults(self.scale):
             if self.stop.is_set():
                 break
@@ -103,8 +95,8 @@ class Campaign:
         while not self.is_over.is_set() and not self.stop.is_set():
             self._pass(TICK_S)
         deadline = time.monotonic() + self.scale.longest_end_s
-        while self._unfinished() and time.monotonic() < deadline:
-            self.fleet.tend()
+        while self._unsettled() and time.monotonic() < deadline:
+            self.fleet.tend()  # also once all have ended: what a killed worker left unacknowledged needs a living one
             time.sleep(TICK_S)
 
     def _pass(self, seconds: float) -> None:
@@ -151,9 +143,9 @@ class Campaign:
     def _duplicate(self) -> None:
         """Publish the message of one of the last runs once more: one that waits, runs, or has ended."""
         run_id = self.rng.choice(self.runs[-10:])
-        request = RunRequest(run_id=run_id, recipe=recipe_of(run_id), overrides={})
+        queue = queue_of(self.client.config.served_model)
         with self._away(), make_app(self.client.config, reads_results=False).connection_for_write() as connection:
-            publish(self.client.app, request, f"model.{self.client.config.served_model}", connection)
+            publish(self.client.app, request(run_id, recipe_of(run_id)), queue, connection)
             self.note(faults.DUPLICATE, run_id)
 
     def _load(self) -> None:
@@ -172,9 +164,10 @@ class Campaign:
         with contextlib.suppress(ServiceUnavailableError, RedisError, OperationalError, StoreUnavailableError, OSError):
             yield
 
-    def _unfinished(self) -> bool:
+    def _unsettled(self) -> bool:
+        """Whether a run is open, or anything is left of one that has ended."""
         with self._away():
-            return self.client.redis.zcard("autoseq:runs:open") > 0
+            return bool(kept(self.client.redis))
         return True
 
     # What befalls the services: in the main thread, with which they live.
@@ -227,7 +220,7 @@ def run_campaign(scale: Scale, folder: Path) -> Outcome:
                     campaign.client.redis,
                     campaign.client.objects,
                     PREFIX,
-                    lambda run_id: undisturbed(run_id, campaign.engine),
+                    lambda run_id: undisturbed_run(run_id, campaign.engine),
                 )
                 verdict = judge.judge(campaign.runs)
             finally:

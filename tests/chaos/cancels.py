@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from storage.redis.state import FINAL
-from tests.chaos.ground import PREFIX, Ground, Report, moments, names
-from tests.chaos.load import undisturbed
-from tests.chaos.proxy import FaultProxy
+from tests.chaos.ground import Ground, Report, moments, names
+from tests.chaos.load import undisturbed_run
 from tests.chaos.victims import Place
+from tests.faults.proxy import FaultProxy
+from tests.worker.serving import PREFIX
 
 LATEST_S = 8.0
 """Some are cancelled only after their end."""
@@ -28,7 +29,7 @@ def cancels(on: Ground, *, seed: int, runs: int, workers: int, unserved: int) ->
     assert port is not None
     with FaultProxy(port, seed=seed) as proxy:
         proxy.mode = "latency"
-        place = Place(env={"AUTOSEQ_S3_ENDPOINT": f"http://127.0.0.1:{proxy.port}"})
+        place = Place(env={"AUTOSEQ_S3_ENDPOINT": proxy.endpoint})
         try:
             return _cancels(on, seed=seed, runs=runs, places=[place] * workers, unserved=unserved)
         finally:
@@ -94,7 +95,7 @@ def _looked_at(on: Ground, run_id: str) -> list[str]:
     state = on.client.state(run_id).state
     if ends != [state] or events[-1]["type"] != state or state not in {"cancelled", "succeeded"}:
         faults.append(f"{run_id}: is {state}, told {ends}")
-    expected = undisturbed(run_id, on.engine)
+    expected = undisturbed_run(run_id, on.engine)
     folder = f"{PREFIX}/{run_id}/"
     found = {key.removeprefix(folder): on.client.objects.get(key) for key in on.client.objects.list(folder)}
     faults += [f"{run_id}: {name} is different" for name in found if found[name] != expected.get(name)]

@@ -19,7 +19,7 @@ def places(folder: Path) -> Sequence[Place]:
     """One for each worker, each with a clock that is right at first."""
     for clock in _clocks(folder):
         clock.write_text("0")
-    return [Place(env={"AUTOSEQ_CLOCK": str(clock)}) for clock in _clocks(folder)]
+    return [Place(env={"CHAOS_CLOCK": str(clock)}) for clock in _clocks(folder)]
 
 
 def jumping_clocks(on: Ground, *, seed: int, jumps: int) -> Report:

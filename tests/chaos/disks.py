@@ -20,8 +20,10 @@ FILE_BYTES = 300
 """Below the size of any image."""
 IMAGES = 12
 """Far more than there is room for, wherever in the run S3 falls silent."""
-STILL_S = 4.0
-"""Far longer than a step takes."""
+STILL_S = 2.0
+"""How long a run is watched that can't go on."""
+FULL = "uploads can't wait on disk"
+"""What a worker logs then."""
 _LIMITED = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
@@ -68,21 +70,21 @@ def full_disk(folder: Path, services: LocalServices, *, seed: int, runs: int, da
         hosts(1, "processes", on.env) as (host,),
     ):
         on.have_workers([replace(host.place, inside=disk.inside)])
+        log = folder / "fleet" / "logs" / "victim0"
         asked = []
         for _ in range(runs):
             run_id = on.submit(next(fresh), recipe)
             asked.append(run_id)
             on.until(lambda one=run_id: on.client.state(one).step >= 3, "its third step")  # type: ignore[misc]
+            seen = log.read_text(errors="replace").count(FULL)
             host.cut("s3")
+            on.until(lambda: log.read_text(errors="replace").count(FULL) > seen, "a full disk")  # noqa: B023
             step, steps = _standing(on.client.state, run_id)
             if step >= steps:
                 faults.append(f"{run_id}: came to its last step, so that the disk was not full")
             stood.append(f"{step} of {steps}")
             host.heal()
             on.until_over([run_id])
-        log = (folder / "fleet" / "logs" / "victim0").read_text(errors="replace")
-        if "uploads can't wait on disk" not in log:
-            faults.append("the log does not say that the disk is full")
         faults += on.faults(asked, recipe=recipe)
         on.dismiss()
     return Report(

@@ -8,21 +8,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tests.chaos.judge import Judge
-from tests.chaos.load import recipe_of, undisturbed
+from tests.chaos.load import recipe_of, undisturbed_run
 from tests.chaos.victims import Fleet, Place, Victim
-from tests.worker.serving import config_of
+from tests.faults.judge import Judge
+from tests.worker.serving import PREFIX, config_of, env_of
 from worker.client import Client
 from worker.history.verify import verify
 from worker.local.services import LocalServices
 from worker.serve.engine import Engine
 
-PREFIX = "chaos"
 LONGEST_WAIT_S = 240.0
 """Far more than anything here takes: only what hangs meets it."""
-LEASE_S = 3.0
+SETTINGS: Final[Mapping[str, object]] = {
+    "scripted_delay_s": 0.01,
+    "lease_s": 3.0,
+    "reconcile_interval_s": 0.5,
+    "visibility_timeout_s": 5,
+    "outage_timeout_s": 300,
+}
+"""Of workers that notice within seconds what takes minutes elsewhere, and wait out every outage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +107,7 @@ class Ground:
         """All that is wrong with these runs, each of which is to have succeeded; of one `recipe`, or their own."""
 
         def expected(run_id: str) -> dict[str, bytes]:
-            return undisturbed(run_id, self.engine, recipe)
+            return undisturbed_run(run_id, self.engine, recipe)
 
         judge = Judge(self.client.redis, self.client.objects, PREFIX, expected)
         found = judge.judge(run_ids, alone=False).faults()
@@ -113,22 +119,9 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(
-    folder: Path, services: LocalServices, *, database: int = 0, model: str = "scripted", **settings: object
-) -> Iterator[Ground]:
+def ground(folder: Path, services: LocalServices, *, database: int = 0, **settings: object) -> Iterator[Ground]:
     """A ground over servers that run, with an empty database of Redis; it ends with its workers."""
-    env = {
-        **services.env(),
-        "AUTOSEQ_REDIS_URL": f"{services.redis_url.rpartition('/')[0]}/{database}",
-        "AUTOSEQ_MODEL": model,
-        "AUTOSEQ_S3_PREFIX": PREFIX,
-        "AUTOSEQ_SCRIPTED_DELAY_S": "0.01",
-        "AUTOSEQ_LEASE_S": str(LEASE_S),
-        "AUTOSEQ_RECONCILE_INTERVAL_S": "0.5",
-        "AUTOSEQ_VISIBILITY_TIMEOUT_S": "5",
-        "AUTOSEQ_OUTAGE_TIMEOUT_S": "300",
-        **{f"AUTOSEQ_{name.upper()}": str(value) for name, value in settings.items()},
-    }
+    env = env_of(services, database, **{**SETTINGS, **settings})
     os.environ["OMP_NUM_THREADS"] = "1"  # as the workers have: the same sums in the same order
     engine = Engine(config_of({**env, "AUTOSEQ_SCRIPTED_DELAY_S": "0"}))
     with Client(config_of(env)) as client:

@@ -1,6 +1,6 @@
 """Workers on separate hosts that can be cut off: network namespaces where they can be made, else processes.
 
-Either way a worker reaches Redis and S3 by forwarders of its own, which listen at the address of its link to them.
+Either way a worker reaches Redis and S3 through fault proxies of its own, one at the address of each link.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from tests.chaos.forwarder import Forwarder
 from tests.chaos.victims import Place
+from tests.faults.proxy import FaultProxy
 
 Link: TypeAlias = Literal["redis", "s3"]
 Form: TypeAlias = Literal["namespaces", "processes"]
@@ -25,7 +25,7 @@ class Host:
     """Where one worker runs, and its links to the services."""
 
     place: Place
-    forwarders: dict[Link, Forwarder]
+    proxies: dict[Link, FaultProxy]
     devices: dict[Link, str]
     """Our end of each link; none where hosts are processes."""
 
@@ -42,7 +42,7 @@ class Host:
         if self.devices:
             _ip("link", "set", self.devices[link], "up" if passing else "down")
         else:
-            self.forwarders[link].silence(on=not passing)
+            self.proxies[link].mode = "clear" if passing else "silent"
 
 
 def best_form() -> Form:
@@ -65,8 +65,8 @@ def hosts(count: int, form: Form, env: Mapping[str, str]) -> Iterator[Sequence[H
 
 
 def _process(_number: int, env: Mapping[str, str], undo: contextlib.ExitStack) -> Host:
-    forwarders = {link: undo.enter_context(Forwarder(_port(env, link))) for link in LINKS}
-    return Host(place=Place(env=_env(env, forwarders)), forwarders=forwarders, devices={})
+    proxies = {link: undo.enter_context(FaultProxy(_port(env, link))) for link in LINKS}
+    return Host(place=Place(env=_env(env, proxies)), proxies=proxies, devices={})
 
 
 def _namespace(number: int, env: Mapping[str, str], undo: contextlib.ExitStack) -> Host:
@@ -76,7 +76,7 @@ def _namespace(number: int, env: Mapping[str, str], undo: contextlib.ExitStack) 
     _ip("netns", "add", name)
     undo.callback(_ip, "netns", "delete", name)  # the devices go with it
     _ip("-n", name, "link", "set", "lo", "up")
-    devices, forwarders = {}, {}
+    devices, proxies = {}, {}
     for index, link in enumerate(LINKS):
         ours, theirs = f"as{tag}{index}", f"as{tag}{index}n"
         net = f"10.{64 + os.getpid() % 128}.{number}."  # of the range that is private, and used by nothing but these
@@ -86,9 +86,9 @@ def _namespace(number: int, env: Mapping[str, str], undo: contextlib.ExitStack) 
         _ip("link", "set", ours, "up")
         _ip("-n", name, "link", "set", theirs, "up")
         devices[link] = ours
-        forwarders[link] = undo.enter_context(Forwarder(_port(env, link), host=f"{net}{4 * index + 1}"))
-    place = Place(env=_env(env, forwarders), inside=("ip", "netns", "exec", name))
-    return Host(place=place, forwarders=forwarders, devices=devices)
+        proxies[link] = undo.enter_context(FaultProxy(_port(env, link), host=f"{net}{4 * index + 1}"))
+    place = Place(env=_env(env, proxies), inside=("ip", "netns", "exec", name))
+    return Host(place=place, proxies=proxies, devices=devices)
 
 
 def _port(env: Mapping[str, str], link: Link) -> int:
@@ -97,13 +97,13 @@ def _port(env: Mapping[str, str], link: Link) -> int:
     return port
 
 
-def _env(env: Mapping[str, str], forwarders: dict[Link, Forwarder]) -> dict[str, str]:
+def _env(env: Mapping[str, str], proxies: dict[Link, FaultProxy]) -> dict[str, str]:
     """The services as they are reached from the host."""
-    redis, s3 = forwarders["redis"], forwarders["s3"]
+    redis, s3 = proxies["redis"], proxies["s3"]
     url = urlsplit(env["AUTOSEQ_REDIS_URL"])
     return {
         "AUTOSEQ_REDIS_URL": url._replace(netloc=f":{url.password}@{redis.host}:{redis.port}").geturl(),
-        "AUTOSEQ_S3_ENDPOINT": f"http://{s3.host}:{s3.port}",
+        "AUTOSEQ_S3_ENDPOINT": s3.endpoint,
     }
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.forwarder import Put
-from tests.chaos.ground import PREFIX, Ground, Report, ground, moments, names
+from tests.chaos.ground import Ground, Report, ground, moments, names
 from tests.chaos.hosts import Form, Host, Link, best_form, hosts
 from tests.chaos.victims import Fleet, Victim
+from tests.faults.proxy import Put
+from tests.worker.serving import PREFIX
 from worker.local.services import LocalServices
 
 CASES: Final[dict[str, tuple[Link, ...]]] = {"redis": ("redis",), "s3": ("s3",), "both": ("redis", "s3")}
@@ -133,7 +134,7 @@ class Partition:
 
 
 def _created(host: Host, folder: str) -> list[Put]:
-    return [put for put in host.forwarders["s3"].puts if folder in f"/{put.key}" and put.status == CREATED]
+    return [put for put in host.proxies["s3"].puts if folder in f"/{put.key}" and put.status == CREATED]
 
 
 @contextlib.contextmanager

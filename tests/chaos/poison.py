@@ -5,7 +5,7 @@ from worker.errors import RunFailed
 
 
 def poison(on: Ground, *, seed: int, good: int, workers: int) -> Report:
-    """The deadly run is parked in words, and all others succeed once."""
+    """The deadly run fails with the reason, and all others succeed once."""
     fleet = on.have_workers(workers)
     fresh, deadly = names("good", seed), next(names("poison", seed, images=2))
     asked = [next(fresh) for _ in range(good)]
@@ -22,7 +22,7 @@ def poison(on: Ground, *, seed: int, good: int, workers: int) -> Report:
         on.client.result(deadly)
         faults.append("the deadly run has a result")
     except RunFailed as error:
-        if "parked: the worker died 3 times in a row after step 2" not in str(error):
+        if "giving up after 3 attempts without progress past step 2" not in str(error):
             faults.append(f"{deadly}: {error}")
     if (state.state, told[-1], told.count("failed")) != ("failed", "failed", 1):
         faults.append(f"{deadly}: {state.state}, told {told}")

@@ -15,6 +15,8 @@ from tests.chaos.readers import readers
 from tests.chaos.submits import one_key
 from worker.local.services import LocalServices
 
+pytestmark = pytest.mark.services
+
 WORKERS = 2
 
 
@@ -49,7 +51,7 @@ def test_fifty_submits_at_once_are_one_run_on_workers_that_wait_for_it(on: Groun
     passes.append(one_key(on, seed=22, threads=50, processes=0, workers=WORKERS))
 
 
-def test_a_poisonous_run_is_parked_and_harms_no_other(on: Ground, passes: list[Report]) -> None:
+def test_a_poisonous_run_fails_and_harms_no_other(on: Ground, passes: list[Report]) -> None:
     passes.append(poison(on, seed=21, good=15, workers=WORKERS))
 
 

@@ -1,17 +1,15 @@
-"""The workers that a campaign kills: real processes, each started again as soon as it has ended."""
+"""The workers of a campaign: real processes, each restarted as soon as it has ended."""
 
-import contextlib
 import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.worker.serving import WorkerProcess
 from worker.settings import PROJECT
 
 INJECT = Path(__file__).parent / "inject"
@@ -39,23 +37,16 @@ class Place:
     """A command that runs another there."""
 
 
-class Victim:
-    """`celery -A worker worker`, as anyone starts it, in a process group of its own."""
+class Victim(WorkerProcess):
+    """A worker that faults are done to."""
 
     def __init__(self, name: str, env: Mapping[str, str], folder: Path, inside: Sequence[str] = ()) -> None:
+        log = folder / "logs" / name.partition(".")[0]
+        super().__init__(env, log, "-n", f"{name}@chaos", "-l", "WARNING", base=_uncovered(), inside=inside)
         self.name = name
         self.drained = False
         self._frozen_until = 0.0
         self._serving = folder / "serving"
-        worker = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{name}@chaos", "-l", "WARNING"]
-        with (folder / "logs" / name.partition(".")[0]).open("ab") as output:
-            self.process = subprocess.Popen(
-                [*inside, *worker], env=dict(env), cwd=PROJECT, stdout=output, stderr=output, start_new_session=True
-            )
-
-    @property
-    def has_ended(self) -> bool:
-        return self.process.poll() is not None
 
     @property
     def run_id(self) -> str:
@@ -65,27 +56,9 @@ class Victim:
         except FileNotFoundError:
             return ""
 
-    def kill(self) -> None:
-        """End it with its child, as a machine that loses its power does."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def kill_child(self) -> bool:
-        """End the process that computes, as the kernel does when memory runs out. False when there is none."""
-        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            for child in listed.read_text().split():
-                # The parent has another child, which keeps its semaphores, and can't live without that one.
-                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    os.kill(int(child), signal.SIGKILL)
-                    return True
-        return False
-
     def freeze(self, seconds: float) -> None:
-        """Let it and its child stand still for a while."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGSTOP)
+        """Stop it and its children for a while."""
+        self.signal_all(signal.SIGSTOP)
         self._frozen_until = time.monotonic() + seconds
 
     @property
@@ -94,8 +67,7 @@ class Victim:
 
     def thaw_when_due(self) -> None:
         if self.is_frozen and time.monotonic() >= self._frozen_until:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGCONT)
+            self.signal_all(signal.SIGCONT)
             self._frozen_until = 0.0
 
     def drain(self) -> None:
@@ -103,10 +75,14 @@ class Victim:
         self.process.terminate()
 
     def forget(self) -> None:
-        """Nothing of it is left once it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """Leave nothing of it once it has ended."""
+        self.signal_all(signal.SIGKILL)
         (self._serving / str(self.process.pid)).unlink(missing_ok=True)
+
+
+def _uncovered() -> dict[str, str]:
+    """The environment of this process without the measurement of coverage, which a kill would cut off."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
 
 
 class Fleet:
@@ -118,9 +94,8 @@ class Fleet:
         self._places = [Place()] * places if isinstance(places, int) else places
         self.folder = folder
         self.drain_exits: list[int] = []
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
         paths = os.pathsep.join([str(INJECT), str(PROJECT)])
-        self._env = {**kept, **env, "PYTHONPATH": paths, "AUTOSEQ_CHAOS": str(folder), "OMP_NUM_THREADS": "1"}
+        self._env = {**env, "PYTHONPATH": paths, "CHAOS_FOLDER": str(folder), "OMP_NUM_THREADS": "1"}
         self._numbers = itertools.count()
         self.victims = [self._start(place) for place in range(len(self._places))]
 

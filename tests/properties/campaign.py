@@ -1,5 +1,6 @@
 """All the properties in one go: lives of runs by their steps, and cases by their kinds; counted, and as a table."""
 
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -79,16 +80,28 @@ def kinds(folder: Path) -> dict[str, Case]:
 def run_lives(services: LocalServices, folder: Path, scale: Scale) -> Outcome:
     """Lives until there were so many steps. Raises what broke: the seed and the steps are told with it."""
     began, number = time.monotonic(), scale.seed
-    logging.getLogger("worker").setLevel(logging.ERROR)  # all that is logged here was meant to happen
     LifeOfRuns.counts.clear()
-    while LifeOfRuns.counts.total() < scale.steps:
-        try:
-            live(services, folder, examples=EXAMPLES_AT_ONCE, number=number)
-        except BaseException as error:
-            error.add_note(f"lives of runs: seed {number}, {EXAMPLES_AT_ONCE} examples")
-            raise
-        number += 1
+    with _without_warnings("worker"):
+        while LifeOfRuns.counts.total() < scale.steps:
+            try:
+                live(services, folder, examples=EXAMPLES_AT_ONCE, number=number)
+            except BaseException as error:
+                error.add_note(f"lives of runs: seed {number}, {EXAMPLES_AT_ONCE} examples")
+                raise
+            number += 1
     return Outcome(scale=scale, steps=Counter(LifeOfRuns.counts), lives_s=time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _without_warnings(logger: str) -> Iterator[None]:
+    """Log errors alone: what would be warned of happens here on purpose."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def run_all_cases(folder: Path, scale: Scale) -> tuple[Tally, ...]:

@@ -9,8 +9,9 @@ from redis import Redis
 from storage import keys
 from storage.objects import ObjectStore
 from storage.redis.runs import Runs
-from storage.redis.state import FINAL, RunState
-from tests.chaos.judge import kept
+from storage.redis.state import RunState
+from tests.faults.judge import kept
+from tests.faults.stream import StreamCheck
 from tests.worker.serving import PREFIX, request, undisturbed
 
 
@@ -41,12 +42,8 @@ class Watched:
         self._folder = f"{PREFIX}/{run_id}/"
         self._end: str | None = None
         self._last_id = "0-0"
-        self._events = 0
-        self._fraction = 0.0
-        self._due = self._done = 0
         self._artifacts = json.loads(self.expected[keys.MANIFEST])["artifacts"]
-        self._told = 0
-        self._ended = False
+        self._check = StreamCheck([(made["step"], made["sha256"]) for made in self._artifacts], self.steps)
 
     def look(self) -> RunState:
         """What is so now. Raises Broken."""
@@ -83,7 +80,6 @@ class Watched:
         self.seen = found
 
     def _look_at_stream(self) -> None:
-        """Counted, its artifacts told once and in order, and its steps one by one from where each start says."""
         entries = cast("Any", self._redis.xrange(keys.run_events(self.run_id), f"({self._last_id}", "+"))
         for event_id, fields in entries:
             self._last_id = event_id
@@ -91,24 +87,8 @@ class Watched:
 
     def follow(self, event: Mapping[str, Any]) -> None:
         """The next event of the stream. Raises Broken."""
-        where = f"{self.run_id}: event {event['n']}, {event['type']}"
-        self._events += 1
-        promised(event["n"] == self._events, f"{where}: is number {self._events}")
-        promised(event["fraction"] >= self._fraction, f"{where}: the fraction falls")
-        promised(not self._ended or event["type"] == "queued", f"{where}: after the end")
-        self._fraction, self._ended = event["fraction"], event["type"] in FINAL
-        match event["type"]:
-            case "started":
-                promised(event["done"] >= self._done, f"{where}: {event['done']} done, {self._done} were before")
-                self._due, self._done = event["done"] + 1, event["done"]
-            case "step":
-                promised(event["step"] == self._due, f"{where}: tells step {event['step']}, {self._due} is due")
-                self._due += 1
-            case "artifact":
-                made = self._artifacts[self._told]
-                told = (event["step"], event["sha256"])
-                promised(told == (made["step"], made["sha256"]), f"{where}: tells {told}, due is {made['step']}")
-                self._told += 1
+        for fault in self._check.follow(event):
+            raise Broken(f"{self.run_id}: {fault.words}")
 
     def _look_at_end(self, state: RunState) -> None:
         """An end stays, unless the run was resumed; that of success is one with the manifest."""
@@ -118,9 +98,9 @@ class Watched:
         self._end, self.may_go_on = (state.state if state.is_final else None), self.may_go_on and not state.is_final
         if state.state == "succeeded":
             promised(keys.MANIFEST in self.seen, f"{where} without a manifest")
-            promised(self._told == len(self._artifacts), f"{where}, and {self._told} artifacts are told")
+            promised(self._check.has_all_artifacts, f"{where}, and not every artifact is in the stream")
         if state.state == "failed":  # nothing here is wrong with the recipe, and nothing stays away
-            promised(state.error and state.error.startswith("parked: "), f"{where}: {state.error}")
+            promised(state.error and state.error.startswith("giving up after "), f"{where}: {state.error}")
 
 
 def look_at_rest(redis: Redis) -> None:

@@ -86,9 +86,9 @@ def test_a_folder_that_is_not_as_promised_is_seen(
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ([("step", {"step": 2})], "tells step 2, 0 is due"),
+        ([("step", {"step": 2})], "is step 2, 0 is due"),
         ([("succeeded", {}), ("log", {})], "after the end"),
-        ([("artifact", {"sha256": "0", "step": 2})], "due is 2"),
+        ([("artifact", {"sha256": "0", "step": 2})], r"due is \[\(2, "),
     ],
 )
 def test_a_stream_that_is_not_as_promised_is_seen(

@@ -1,14 +1,12 @@
 """A client, a broker, a reconciler and workers around the real Redis and S3; time passes when it is told to."""
 
 import base64
-import io
 import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-from PIL import Image
 from redis import Redis
 
 from core.scripted import SPEC
@@ -19,7 +17,7 @@ from storage.redis.record import RunRecord
 from storage.redis.state import RunState
 from tests.properties.attempts import Attempt, Clock, Trouble
 from tests.properties.promises import Watched, promised
-from tests.worker.serving import config_of, env_of
+from tests.worker.serving import config_of, env_of, picture_uri
 from worker.app import publish
 from worker.client import Client
 from worker.jobs.request import RunRequest
@@ -34,9 +32,7 @@ MESSAGES: Final = keys.broker_list(keys.queue_slot(QUEUE, 3))
 
 def documents() -> list[dict[str, Any]]:
     """Short recipes with steps of every kind."""
-    picture = io.BytesIO()
-    Image.new("RGB", (64, 64), (90, 40, 80)).save(picture, "PNG")
-    uri = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
+    given = {"image": picture_uri((90, 40, 80))}
     settings = {
         "image": {"width": 64, "height": 64, "num_timesteps": 3},
         "text": {"max_new_tokens": 3},
@@ -55,7 +51,12 @@ def documents() -> list[dict[str, Any]]:
             **settings,
         },
         {"name": "tree", "num_images": 2, "variations_per_image": 2, "select": "tree", **settings},
-        {"name": "editing", "num_images": 2, **settings, "context": [{"text": "A cat"}, {"image": uri}]},
+        {
+            "name": "editing",
+            "num_images": 2,
+            **settings,
+            "context": [{"text": "A cat"}, given],
+        },
     ]
 
 

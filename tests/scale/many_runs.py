@@ -13,7 +13,7 @@ from redis import Redis
 
 from storage import keys
 from storage.redis.reconcile import Reconciler
-from tests.chaos.judge import Judge, Verdict
+from tests.faults.judge import Judge, Verdict
 from tests.scale.commands import asked
 from tests.scale.fleet import cpu_s, fleet, logged
 from tests.worker.serving import PREFIX, WorkerProcess, config_of, env_of, request, undisturbed
@@ -55,7 +55,7 @@ class RunFigures:
 
 
 def recipe_of(number: int) -> dict[str, Any]:
-    """Two steps and six objects: the smallest run that draws."""
+    """Two steps: the smallest run that draws."""
     return {
         "name": "scale",
         "seed": number,
@@ -191,7 +191,10 @@ TOLD = [
     ("artifact", 2),
     ("succeeded", None),
 ]
-OBJECTS = {"recipe.json", "commits/001.json", "commits/002.json", "steps/002-image.png", "manifest.json"}
+OBJECTS = {
+    *("recipe.json", "model.json", "manifest.json"),
+    *("commits/001.json", "commits/002.json", "steps/002-image.png"),
+}
 
 
 def _objects(client: Client, run_ids: Sequence[str]) -> list[str]:

@@ -13,6 +13,8 @@ from tests.scale.many_leases import cost_among
 from tests.scale.many_runs import many_runs
 from worker.local.services import LocalServices
 
+pytestmark = pytest.mark.services
+
 RUNS, WORKERS, LEASES = 60, 2, 2_000
 BYTES_A_RUN = 20_000
 ROUND_TRIPS_AN_ENQUEUE = 5

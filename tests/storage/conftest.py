@@ -9,15 +9,17 @@ from storage.objects.folder import FolderStore
 from storage.objects.memory import MemoryStore
 from storage.objects.s3 import S3Store
 
+S3 = pytest.param("s3", marks=pytest.mark.services)
 
-@pytest.fixture(params=["memory", "s3", "folder"])
+
+@pytest.fixture(params=["memory", S3, "folder"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return FolderStore(tmp_path)
     return of_a_bucket(request)
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(params=["memory", S3])
 def bucket(request: pytest.FixtureRequest) -> ObjectStore:
     """A store whose objects have s3:// addresses."""
     return of_a_bucket(request)

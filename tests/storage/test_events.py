@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from storage import event_schema
 from storage.errors import CorruptRecordError
 from storage.events import (
     EVENTS,
@@ -25,6 +24,7 @@ from storage.events import (
     UnknownEvent,
     parse,
 )
+from tools import event_schema
 from worker.settings import PROJECT
 
 ID = "1700000000000-0"
@@ -170,7 +170,7 @@ def test_only_the_end_of_a_run_is_final() -> None:
 
 def test_the_stored_schema_is_current() -> None:
     stored = (PROJECT / "storage" / "events.schema.json").read_text(encoding="utf-8")
-    assert stored == event_schema.schema_text(), "run: python -m storage.event_schema > storage/events.schema.json"
+    assert stored == event_schema.schema_text(), "run: python -m tools.event_schema > storage/events.schema.json"
 
 
 @pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)

@@ -113,6 +113,7 @@ def test_an_outage_delays_and_changes_nothing(
     assert [commit.step for commit in committed] == [1, 2]
 
 
+@pytest.mark.services
 def test_a_killed_server_delays_and_loses_nothing(data_dir: Path, committed: list[Commit]) -> None:
     away = threading.Event()
     with LocalServices.start(data_dir) as services:

@@ -1,5 +1,8 @@
 """Builders for the tests of serving: settings, recipes, real worker processes, and runs without any disturbance."""
 
+import base64
+import contextlib
+import io
 import json
 import os
 import signal
@@ -10,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from core.events import Event
 from core.plan import Step
@@ -47,7 +52,8 @@ def env_of(services: LocalServices, database: int, **settings: object) -> dict[s
 
 def config_of(env: Mapping[str, str]) -> Settings:
     """The settings that a process with the environment `env` has."""
-    given: dict[str, Any] = {name.removeprefix("AUTOSEQ_").lower(): value for name, value in env.items()}
+    ours = {name.removeprefix("AUTOSEQ_"): value for name, value in env.items() if name.startswith("AUTOSEQ_")}
+    given: dict[str, Any] = {name.lower(): value for name, value in ours.items()}
     given["_env_file"] = None
     return Settings(**given)
 
@@ -55,6 +61,13 @@ def config_of(env: Mapping[str, str]) -> Settings:
 def recipe(**fields: object) -> dict[str, Any]:
     """A recipe of six steps."""
     return {"name": "test", "context": [{"text": "A cat"}], "num_images": 2, "think": True, "seed": 5, **fields}
+
+
+def picture_uri(color: tuple[int, int, int]) -> str:
+    """A PNG of 64 x 64 pixels, as a recipe holds it."""
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), color).save(data, "PNG")
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
 def long_recipe() -> dict[str, Any]:
@@ -152,43 +165,70 @@ def eventually(holds: Callable[[], object], what: str, *, deadline_s: float = DE
 
 
 class WorkerProcess:
-    """`celery -A worker worker`, as anyone starts it."""
+    """`celery -A worker worker`, as anyone starts it, in a process group of its own.
 
-    def __init__(self, env: Mapping[str, str], log: Path, *options: str) -> None:
-        self.env = {**os.environ, **env}
+    Args:
+        env: added to the environment `base`, which is by default that of this process.
+        log: the file that its output is appended to.
+        options: of the command.
+        inside: a command that runs another one somewhere else.
+    """
+
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        log: Path,
+        *options: str,
+        base: Mapping[str, str] = os.environ,
+        inside: Sequence[str] = (),
+    ) -> None:
+        self.env = {**base, **env}
         self.log = log
         self.config = config_of(env)
-        command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options]
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(command, env=self.env, cwd=PROJECT, stdout=output, stderr=output)
+        command = [*inside, sys.executable, "-m", "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options]
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, env=self.env, cwd=PROJECT, stdout=output, stderr=output, start_new_session=True
+            )
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
 
     @property
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
     def wait_until_ready(self) -> None:
-        eventually(lambda: " ready." in self.output or self.process.poll() is not None, "a worker that is ready")
-        assert self.process.poll() is None, self.output
+        eventually(lambda: " ready." in self.output or self.has_ended, "a worker that is ready")
+        assert not self.has_ended, self.output
 
     def children(self) -> list[int]:
         """The processes that compute; the parent has another, which keeps its semaphores."""
-        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in listed if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        with contextlib.suppress(FileNotFoundError):
+            listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            return [int(child) for child in listed if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return []
 
     def kill_child(self) -> None:
         """End the process that computes, as the kernel does when memory runs out."""
         for child in self.children():
-            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
     def kill(self) -> None:
-        """End it with the process that computes, as a machine does that loses its power."""
-        for process in (self.process.pid, *self.children()):
-            os.kill(process, signal.SIGKILL)
+        """End it with its children, as a machine does that loses its power."""
+        self.signal_all(signal.SIGKILL)
         self.process.wait()
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to the worker and to its children, as far as they live."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     def stop(self) -> int:
         """Let it finish what it does; its exit code."""
-        if self.process.poll() is None:
+        if not self.has_ended:
             self.process.terminate()
         return self.process.wait(DEADLINE_S)
 

@@ -36,7 +36,7 @@ MODEL = PROJECT / "models" / "tiny-bagel"
 SMALL: dict[str, Any] = {
     "think": False,
     "variations_per_image": 2,
-    "image": {"num_timesteps": 30},
+    "image": {"num_timesteps": 16},
     "text": {"max_new_tokens": 8},
 }
 TREE = recipe(**SMALL, select="tree")

@@ -87,6 +87,7 @@ def test_a_model_is_loaded_once_and_on_first_use() -> None:
     assert vars(model)["delay_s"] == 0.5
 
 
+@pytest.mark.model
 def test_loading_a_real_model_tells_how_far_it_is() -> None:
     engine = Engine(given(model=str(PROJECT / "models" / "tiny-bagel"), device="cpu", model_name="mine"))
     told: list[tuple[int, int]] = []

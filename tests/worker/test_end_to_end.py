@@ -28,6 +28,7 @@ from tests.worker.serving import (
     undisturbed,
 )
 from worker.client import Client
+from worker.serve.engine import SCRIPTED_SHA256
 from worker.settings import PROJECT
 
 
@@ -40,13 +41,14 @@ def tiny_client(tiny_worker: WorkerProcess) -> Iterator[Client]:
 def test_tiny_bagel_draws_the_same_in_a_worker_and_in_this_process(
     tiny_worker: WorkerProcess, tiny_client: Client, s3_store: S3Store
 ) -> None:
-    run_id = tiny_client.submit("magical-forest", overrides={"num_images": 2})
+    overrides = {"num_images": 2, "image.num_timesteps": 10}
+    run_id = tiny_client.submit("magical-forest", overrides=overrides)
     result = tiny_client.result(run_id, timeout_s=DEADLINE_S)
     left = objects_of(s3_store, run_id)
     made = [left[f"steps/{artifact['key'].rpartition('/')[2]}"] for artifact in result["artifacts"]]
 
     folder = PROJECT / "models" / "tiny-bagel"
-    asked = load(find("magical-forest"), overrides={"num_images": 2}, spec=read_spec(folder))
+    asked = load(find("magical-forest"), overrides=overrides, spec=read_spec(folder))
     expected = [
         event.text if isinstance(event, TextReady) else event.image.tobytes()
         for event in run_sequence(asked, Bagel.load(folder, device="cpu"))
@@ -72,6 +74,7 @@ def test_a_run_leaves_these_objects_and_no_others(client: Client, s3_store: S3St
         *(f"commits/00{step}.json" for step in range(1, 7)),
         "index.html",
         "manifest.json",
+        "model.json",
         "recipe.json",
         "steps/002-thinking.txt",
         "steps/003-image.png",
@@ -119,6 +122,7 @@ def test_a_picture_says_where_it_comes_from(client: Client, s3_store: S3Store) -
                 "autosequence:step": str(artifact["step"]),
                 "autosequence:seed": str(artifact["seed"]),
                 "autosequence:recipe-sha256": result["recipe_sha256"],
+                "autosequence:model-sha256": SCRIPTED_SHA256,
             }
             assert image.size == (artifact["width"], artifact["height"])
 
@@ -187,9 +191,12 @@ def test_the_page_links_to_pictures_that_are_there(client: Client, s3_store: S3S
     run_id = client.submit(recipe())
     client.result(run_id, timeout_s=DEADLINE_S)
     left = objects_of(s3_store, run_id)
-    shown = re.findall(r'<img[^>]* src="([^"]+)"', left["index.html"].decode())
-    assert shown
-    assert set(shown) == {name for name in left if name.endswith(".png")}
+    page = left["index.html"].decode()
+    images = {name for name in left if name.endswith(".png")}
+    assert images <= set(re.findall(r'<a[^>]* href="([^"]+)"', page))
+    assert len(re.findall(r'<img[^>]* src="data:image/webp;base64,[^"]+"', page)) == len(images), (
+        "seen without its folder"
+    )
 
 
 def test_a_recipe_may_do_without_a_page(client: Client, s3_store: S3Store) -> None:

@@ -44,6 +44,7 @@ def test_the_recipe_language_needs_no_services() -> None:
     assert not packages_behind("recipes.load") & (SERVICES | {"core", "storage", "worker"})
 
 
+@pytest.mark.model
 def test_the_python_api_with_a_real_model_needs_no_services() -> None:
     found = packages_behind("core.bagel")
     assert "torch" in found

@@ -46,7 +46,7 @@ def test_a_run_that_other_weights_began_is_given_back_unchanged(
     store(begun, runtime.journal(run_id))
     before = objects_of(s3_store, run_id)
     delivery = Delivery(asked, Message(), runtime)
-    with pytest.raises(RunNotServable, match=f"fingerprint {OTHERS}; this worker's has"):
+    with pytest.raises(RunNotServable, match=f"fingerprint {OTHERS}; this worker's model has"):
         delivery.run_to_completion()
     assert objects_of(s3_store, run_id) == before
     state = runtime.runs.state(run_id)
@@ -77,7 +77,7 @@ def test_a_worker_with_other_weights_leaves_the_run_to_those_that_began_it(
         assert "commits/006.json" not in objects_of(s3_store, run_id)
         worker = WorkerProcess(first, tmp_path / "again")
         result = client.result(run_id, timeout_s=DEADLINE_S)
-        assert any("was begun with the model" in reason for reason in reasons(client, run_id))
+        assert any("was started with model" in reason for reason in reasons(client, run_id))
     assert result["model"] == "twice-trained"
     manifest = json.loads(s3_store.get(f"{PREFIX}/{run_id}/manifest.json"))
     begun = json.loads(s3_store.get(f"{PREFIX}/{run_id}/model.json"))

@@ -29,6 +29,8 @@ from worker.errors import RunFailed
 from worker.local.services import LocalServices
 from worker.settings import settings
 
+pytestmark = pytest.mark.services
+
 STEPS = 12
 """Of `some_steps_recipe`."""
 
@@ -160,7 +162,7 @@ def test_beyond_the_bound_a_run_fails_in_words_and_goes_on_when_asked(
         run_id = client.submit(some_steps_recipe())
         stage.eventually_committed(run_id, 3)
         stage.services.kill_s3()
-        with pytest.raises(RunFailed, match=r"S3 was away for more than 1 s .*s3://autosequence/.*resume"):
+        with pytest.raises(RunFailed, match=r"S3 was unavailable for more than 1 s .*s3://autosequence/.*resume"):
             client.result(run_id, timeout_s=DEADLINE_S)
         stage.services.restart_s3()
         committed = len([name for name in objects_of(stage.objects, run_id) if name.startswith("commits/")])

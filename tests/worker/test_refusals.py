@@ -1,12 +1,13 @@
 """S3 answers with errors in the middle of a run: what may pass is waited out, what will not ends the run at once."""
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from storage.objects.s3 import S3Store
+from tests.faults.proxy import FaultProxy, Refusal
 from tests.worker.serving import config_of, env_of, objects_of, request, undisturbed
-from tests.worker.trouble import Trouble, troubled
 from worker.errors import RunFailed
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
@@ -17,14 +18,16 @@ DATABASE = 6
 
 
 @pytest.fixture
-def trouble(services: LocalServices) -> Iterator[Trouble]:
-    with troubled(services.s3_settings.endpoint or "") as server:
-        yield server
+def proxy(services: LocalServices) -> Iterator[FaultProxy]:
+    port = urlsplit(services.s3_settings.endpoint or "").port
+    assert port is not None
+    with FaultProxy(port) as started:
+        yield started
 
 
 @pytest.fixture
-def runtime(services: LocalServices, trouble: Trouble) -> Iterator[WorkerRuntime]:
-    opened = WorkerRuntime.connect(config_of(env_of(services, DATABASE, s3_endpoint=trouble.endpoint)))
+def runtime(services: LocalServices, proxy: FaultProxy) -> Iterator[WorkerRuntime]:
+    opened = WorkerRuntime.connect(config_of(env_of(services, DATABASE, s3_endpoint=proxy.endpoint)))
     yield opened
     opened.close()
 
@@ -45,24 +48,24 @@ def serve(runtime: WorkerRuntime, asked: RunRequest) -> dict[str, object]:
     ],
 )
 def test_an_error_that_may_pass_changes_nothing(
-    runtime: WorkerRuntime, trouble: Trouble, s3_store: S3Store, run_id: str, status: int, code: str, place: str
+    runtime: WorkerRuntime, proxy: FaultProxy, s3_store: S3Store, run_id: str, status: int, code: str, place: str
 ) -> None:
-    trouble.status, trouble.code, trouble.place, trouble.times = status, code, place, 2
+    proxy.refusal = Refusal(status=status, code=code, path=place, times=2)
     assert serve(runtime, request(run_id))["state"] == "succeeded"
-    assert len(trouble.answered) == 2
+    assert len(proxy.refused) == 2
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id))
 
 
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"])
 def test_refused_credentials_end_the_run_at_once_and_it_can_go_on_later(
-    runtime: WorkerRuntime, trouble: Trouble, s3_store: S3Store, run_id: str, code: str
+    runtime: WorkerRuntime, proxy: FaultProxy, s3_store: S3Store, run_id: str, code: str
 ) -> None:
-    trouble.status, trouble.code, trouble.place, trouble.times = 403, code, "/steps/003", 10**9
+    proxy.refusal = Refusal(status=403, code=code, path="/steps/003", times=10**9)
     with pytest.raises(
         RunFailed, match=rf"s3://autosequence/served/{run_id}/steps/003-image.png .*{code} \(HTTP 403\)"
     ):
         serve(runtime, request(run_id))
-    assert len(trouble.answered) == 1
+    assert len(proxy.refused) == 1
     assert sorted(name for name in objects_of(s3_store, run_id) if name.startswith("commits/")) == [
         "commits/001.json",
         "commits/002.json",
@@ -70,18 +73,18 @@ def test_refused_credentials_end_the_run_at_once_and_it_can_go_on_later(
     state = runtime.runs.state(run_id)
     assert state is not None
     assert (state.state, code in (state.error or "")) == ("failed", True)
-    trouble.times = 0
+    proxy.refusal = None
     runtime.redis.hset(f"autoseq:run:{run_id}", "state", "queued")  # what `client.resume` does, without a message
     assert serve(runtime, request(run_id))["state"] == "succeeded"
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id))
 
 
 def test_an_error_that_stays_ends_the_run_within_the_bound(
-    services: LocalServices, trouble: Trouble, run_id: str
+    services: LocalServices, proxy: FaultProxy, run_id: str
 ) -> None:
-    config = config_of(env_of(services, DATABASE, s3_endpoint=trouble.endpoint, outage_timeout_s=0.5))
+    config = config_of(env_of(services, DATABASE, s3_endpoint=proxy.endpoint, outage_timeout_s=0.5))
     impatient = WorkerRuntime.connect(config)
-    trouble.place, trouble.times = "/commits/003", 10**9
-    with pytest.raises(RunFailed, match=r"S3 was away for more than 0\.5 s \(outage_timeout_s\): .*SlowDown"):
+    proxy.refusal = Refusal(status=503, code="SlowDown", path="/commits/003", times=10**9)
+    with pytest.raises(RunFailed, match=r"S3 was unavailable for more than 0\.5 s \(outage_timeout_s\): .*SlowDown"):
         serve(impatient, request(run_id))
     impatient.close()

@@ -90,10 +90,10 @@ def _conditional_puts(client: Client) -> str:
 
 def _model(client: Client) -> str:
     try:
-        spec = Engine(client.config).spec()
+        spec = Engine(client.config).identified_spec()
     except ModelFolderError as error:
         raise _Problem(f"{error}; the model is set by AUTOSEQ_MODEL") from error
-    return f"{spec.name}, images up to {spec.max_side_px} px"
+    return f"{spec.name}, fingerprint {spec.sha256}, images up to {spec.max_side_px} px"
 
 
 def _model_here_or_served(client: Client) -> str:

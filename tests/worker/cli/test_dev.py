@@ -62,6 +62,7 @@ def all_is_gone(folder: Path) -> bool:
     return not something_listens(folder) and not workers_in(folder)
 
 
+@pytest.mark.services
 def test_the_demo_ends_with_pictures_and_can_be_kept(shell: Shell) -> None:
     shell.recipe(SHORT)
     process = shell.start("demo", "mine.yaml", "--keep", "--set", "seed=77")
@@ -89,6 +90,7 @@ def test_a_wrong_recipe_starts_nothing(shell: Shell) -> None:
     assert not (shell.folder / ".autoseq").exists()
 
 
+@pytest.mark.services
 def test_ctrl_c_stops_the_demo_and_all_it_started(shell: Shell) -> None:
     shell.recipe(LONG)
     process = shell.start("demo", "mine.yaml")
@@ -98,6 +100,7 @@ def test_ctrl_c_stops_the_demo_and_all_it_started(shell: Shell) -> None:
     assert all_is_gone(shell.folder)
 
 
+@pytest.mark.services
 def test_a_worker_that_dies_is_told_with_its_last_words(shell: Shell) -> None:
     shell.recipe(LONG)
     process = shell.start("demo", "mine.yaml")
@@ -111,6 +114,7 @@ def test_a_worker_that_dies_is_told_with_its_last_words(shell: Shell) -> None:
     assert all_is_gone(shell.folder)
 
 
+@pytest.mark.services
 def test_dev_serves_the_other_commands_in_its_folder(shell: Shell) -> None:
     shell.recipe(SHORT)
     process = shell.start("dev")
@@ -142,6 +146,7 @@ def test_dev_serves_the_other_commands_in_its_folder(shell: Shell) -> None:
     assert all_is_gone(shell.folder)
 
 
+@pytest.mark.services
 def test_a_demo_uses_the_services_of_dev(shell: Shell) -> None:
     shell.recipe(SHORT)
     process = shell.start("dev")
@@ -155,6 +160,7 @@ def test_a_demo_uses_the_services_of_dev(shell: Shell) -> None:
     assert end_of(process)[0] == 0
 
 
+@pytest.mark.services
 def test_nothing_outlives_a_dev_that_is_killed(shell: Shell) -> None:
     shell.recipe(LONG)
     process = shell.start("dev")

@@ -276,6 +276,7 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(shell: Shell) -> None:
     assert "image 2  " in said(again)
 
 
+@pytest.mark.model
 def test_a_run_on_real_weights(shell: Shell) -> None:
     shell.recipe("name: mine\ncontext:\n  - text: A large red circle at the center\nimage:\n  num_timesteps: 6\n")
     result = shell("run", "mine.yaml", "--model", str(PROJECT / "models" / "tiny-bagel"), "--json")

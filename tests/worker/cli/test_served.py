@@ -100,7 +100,7 @@ def test_doctor_says_what_helps(idle: Shell, services: LocalServices) -> None:
 
 
 def test_a_model_folder_of_a_container_is_no_problem_while_a_worker_serves_it(serving: Shell) -> None:
-    assert "model folder: scripted, images up to " in said(serving("doctor"))
+    assert "model folder: scripted, fingerprint " in said(serving("doctor"))
     serving.patch.setenv("AUTOSEQ_MODEL", "/srv/models/scripted")
     settings.cache_clear()
     text = said(serving("doctor"))

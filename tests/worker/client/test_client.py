@@ -76,6 +76,7 @@ def test_one_run_id_and_one_key_are_one_run(idle_client: Client) -> None:
     assert idle_client.submit(recipe(), idempotency_key="order-8") != first
 
 
+@pytest.mark.services
 def test_a_client_that_is_kept_submits_again_after_a_restart_of_redis(tmp_path: Path) -> None:
     with LocalServices.start(tmp_path / "services") as own, Client(config_of(env_of(own, 0))) as kept:
         kept.submit(recipe())

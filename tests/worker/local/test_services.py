@@ -22,6 +22,8 @@ from worker.local.process import LocalServiceError, ServerProcess
 from worker.local.servers import find_redis
 from worker.local.services import LocalServices
 
+pytestmark = pytest.mark.services
+
 LISTENING = "0A"  # in /proc/net/tcp
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 

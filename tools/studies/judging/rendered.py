@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from statistics import mean
 
 from core.protocol import UnifiedModel
-from tests.judging.figures import auc
-from tests.judging.tasks import CAPTION, MATCH_TARGET, Wording
 from tests.toyworld.edits import random_edit
 from tests.toyworld.pictures import picture
 from tests.toyworld.scenes import Scene, random_scene
+from tools.studies.judging.figures import auc
+from tools.studies.judging.tasks import CAPTION, MATCH_TARGET, Wording
 
 THINGS = (1, 2, 3)
 

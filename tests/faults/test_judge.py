@@ -10,8 +10,9 @@ from redis import Redis
 
 from storage import keys
 from storage.objects.s3 import S3Store
-from tests.chaos.judge import Judge, Verdict, order_of_steps
-from tests.chaos.load import recipe_of, undisturbed
+from tests.chaos.load import recipe_of, undisturbed_run
+from tests.faults.judge import Judge, Verdict
+from tests.faults.stream import StreamCheck, StreamFault
 from tests.worker.serving import PREFIX, config_of, env_of, request
 from worker.local.services import LocalServices
 from worker.serve.delivery import Delivery, Message
@@ -44,8 +45,11 @@ class Served:
         return f"{PREFIX}/{self.run_id}/{name}"
 
     def judged(self) -> Verdict:
-        judge = Judge(self.redis, self.store, PREFIX, lambda run_id: undisturbed(run_id, self.host.engine), settle_s=0)
-        return judge.judge([self.run_id], alone=False)
+        return self.judge().judge([self.run_id], alone=False)
+
+    def judge(self) -> Judge:
+        engine = self.host.engine
+        return Judge(self.redis, self.store, PREFIX, lambda run_id: undisturbed_run(run_id, engine), settle_s=0)
 
 
 @pytest.fixture
@@ -117,19 +121,17 @@ def test_what_is_wrong_is_seen(served: Served, wrong: Callable[[Served], None], 
 
 
 def test_a_run_that_never_was_is_lost(served: Served) -> None:
-    judge = Judge(
-        served.redis, served.store, PREFIX, lambda run_id: undisturbed(run_id, served.host.engine), settle_s=0
-    )
-    assert any("unknown" in line for line in judge.judge(["no-such-run"], alone=False).lost)
+    assert any("unknown" in line for line in served.judge().judge(["no-such-run"], alone=False).lost)
 
 
-def told(*events: str) -> list[dict[str, Any]]:
-    """Events from words such as started2 and step3."""
-    return [
-        {"type": word.rstrip("0123456789"), "step": int(word[-1]), "done": int(word[-1])}
-        for word in events
-        if word[-1].isdigit()
-    ]
+def faults_of(*events: str) -> list[StreamFault]:
+    """Of a run of 3 steps without artifacts, whose events are given as started2 or step3; it succeeds."""
+    check = StreamCheck([], 3)
+    found: list[StreamFault] = []
+    for n, word in enumerate([*events, "succeeded0"], start=1):
+        number = int(word[-1])
+        found += check.follow({"type": word[:-1], "step": number, "done": number, "n": n, "fraction": n / 10})
+    return [*found, *check.at_end()]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def told(*events: str) -> list[dict[str, Any]]:
     ],
 )
 def test_steps_may_be_told_again_after_a_start(events: tuple[str, ...]) -> None:
-    assert order_of_steps(told(*events), 3) is None
+    assert faults_of(*events) == []
 
 
 @pytest.mark.parametrize(
@@ -156,4 +158,4 @@ def test_steps_may_be_told_again_after_a_start(events: tuple[str, ...]) -> None:
     ],
 )
 def test_steps_are_told_in_order_and_none_is_left_out(events: tuple[str, ...]) -> None:
-    assert order_of_steps(told(*events), 3) is not None
+    assert {fault.kind for fault in faults_of(*events)} == {"differing"}

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from recipes.recipe import JudgeSettings
-from tests.judging.__main__ import main
-from tests.judging.figures import auc, calibration_error, gain, mcnemar
-from tests.judging.tasks import CAPTION, MATCH, MATCH_TARGET, tasks
-from tests.judging.trial import recorded
+from tools.studies.judging.__main__ import main
+from tools.studies.judging.figures import auc, calibration_error, gain, mcnemar
+from tools.studies.judging.tasks import CAPTION, MATCH, MATCH_TARGET, tasks
+from tools.studies.judging.trial import recorded
 
 
 def test_the_area_is_the_share_of_pairs_in_order_and_ties_are_half() -> None:

@@ -1,4 +1,8 @@
-"""Does judging pay? python -m tests.judging: tasks done with and without a judge, right or wrong by their pixels."""
+"""A study: does judging pay? Tasks done with and without a judge, right or wrong by their pixels.
+
+Run `python -m tools.studies.judging` in the repository; docs/measured.md has its results. The study is not part of the
+test suite; `pytest tools/studies/judging` checks its figures.
+"""
 
 import argparse
 import sys
@@ -6,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.bagel import Bagel
-from tests.judging import rendered
-from tests.judging.report import report
-from tests.judging.tasks import WORDINGS, tasks
-from tests.judging.trial import recorded, trial
+from tools.studies.judging import rendered
+from tools.studies.judging.report import report
+from tools.studies.judging.tasks import WORDINGS, tasks
+from tools.studies.judging.trial import recorded, trial
 
-TINY = Path(__file__).parents[2] / "models" / "tiny-bagel"
+TINY = Path(__file__).parents[3] / "models" / "tiny-bagel"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.judging", description="Does judging pay?")
+    parser = argparse.ArgumentParser(prog="python -m tools.studies.judging", description="Does judging pay?")
     parser.add_argument("--model_path", type=Path, default=TINY, help="tiny-bagel, or one trained on the same world")
     parser.add_argument("--tasks", type=int, default=120, help="how many of each kind: drawing and editing")
     parser.add_argument("--rendered", type=int, default=200, help="how many rendered pictures to ask about")

@@ -11,8 +11,8 @@ from core.events import ImageReady
 from core.protocol import UnifiedModel
 from core.sequence import fill_instruction, run_sequence
 from recipes.recipe import Recipe
-from tests.judging.album import Album
-from tests.judging.tasks import FIRST, POLICIES, WORDINGS, Kind, Policy, Task, Wording, recipe
+from tools.studies.judging.album import Album
+from tools.studies.judging.tasks import FIRST, POLICIES, WORDINGS, Kind, Policy, Task, Wording, recipe
 
 
 @dataclass(frozen=True, kw_only=True)

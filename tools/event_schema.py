@@ -1,7 +1,7 @@
 """The JSON Schema of a run's events, and their table in the documentation, generated from storage/events.py.
 
-python -m storage.event_schema > storage/events.schema.json
-python -m storage.event_schema --docs > docs/events.md
+python -m tools.event_schema > storage/events.schema.json
+python -m tools.event_schema --docs > docs/events.md
 """
 
 import inspect
@@ -26,7 +26,7 @@ as JSON, one per line, and a web backend sends `event.to_json()` to browsers. Th
 Fields without a value are left out of the JSON. A later release may add fields and types of events: ignore those you do
 not know. In Python, an event of a type that this release does not know is an `UnknownEvent`.
 
-This page is generated: `python -m storage.event_schema --docs > docs/events.md`.
+This page is generated: `python -m tools.event_schema --docs > docs/events.md`.
 """
 
 

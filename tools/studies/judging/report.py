@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
-from tests.judging.figures import auc, calibration_error, gain
-from tests.judging.tasks import FIRST, POLICIES, WORDINGS
-from tests.judging.trial import Trial
+from tools.studies.judging.figures import auc, calibration_error, gain
+from tools.studies.judging.tasks import FIRST, POLICIES, WORDINGS
+from tools.studies.judging.trial import Trial
 
 
 def report(trials: Sequence[Trial]) -> str:
