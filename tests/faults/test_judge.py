@@ -48,8 +48,10 @@ class Served:
         return self.judge().judge([self.run_id], alone=False)
 
     def judge(self) -> Judge:
-        engine = self.host.engine
-        return Judge(self.redis, self.store, PREFIX, lambda run_id: undisturbed_run(run_id, engine), settle_s=0)
+        def expected(run_id: str) -> dict[str, bytes]:
+            return undisturbed_run(run_id, self.host.engine, self.store)
+
+        return Judge(self.redis, self.store, PREFIX, expected, settle_s=0)
 
 
 @pytest.fixture
@@ -63,6 +65,10 @@ def served(services: LocalServices, s3_store: S3Store, run_id: str) -> Iterator[
 
 def lose_an_object(run: Served) -> None:
     run.store.delete(run.key("commits/002.json"))
+
+
+def lose_the_model(run: Served) -> None:
+    run.store.delete(run.key("model.json"))
 
 
 def leave_an_object(run: Served) -> None:
@@ -105,6 +111,7 @@ def test_a_good_run_passes(served: Served) -> None:
     ("wrong", "kind"),
     [
         (lose_an_object, "lost"),
+        (lose_the_model, "differing"),
         (leave_an_object, "doubled"),
         (change_an_object, "differing"),
         (lose_an_artifact, "lost"),
