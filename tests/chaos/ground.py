@@ -1,4 +1,4 @@
-"""Servers, workers that can be misled and struck, and a client: what the hostile scenarios are played on."""
+"""Servers, workers that faults can be done to, and a client: what every scenario runs on."""
 
 import contextlib
 import itertools
