@@ -63,7 +63,7 @@ def recipe(**fields: object) -> dict[str, Any]:
     return {"name": "test", "context": [{"text": "A cat"}], "num_images": 2, "think": True, "seed": 5, **fields}
 
 
-def picture_uri(color: tuple[int, int, int]) -> str:
+def picture_uri(color: str | tuple[int, int, int] = "teal") -> str:
     """A PNG of 64 x 64 pixels, as a recipe holds it."""
     data = io.BytesIO()
     Image.new("RGB", (64, 64), color).save(data, "PNG")
