@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,10 +21,18 @@ def imports_torch(module: Path) -> bool:
     return bool(IMPORTS_TORCH.search(module.read_text()))
 
 
+def is_without_model(config: pytest.Config) -> bool:
+    return "not model" in config.getoption("markexpr")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Don't import what imports torch for a run without a model: that alone takes seconds."""
-    without_model = "not model" in config.getoption("markexpr")
-    return (without_model and collection_path.suffix == ".py" and imports_torch(collection_path)) or None
+    """Don't even import what imports torch for a run without a model: that alone takes seconds."""
+    return (is_without_model(config) and collection_path.suffix == ".py" and imports_torch(collection_path)) or None
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    if is_without_model(item.config) and "torch" in sys.modules:
+        pytest.exit(f"{item.nodeid} loads torch: mark it with pytest.mark.model", returncode=1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Runs are cancelled at random moments: while they wait, run, upload, twice, after their end."""
+"""Cancels runs at random moments: while they wait, run or upload, twice, and after their end."""
 
 import random
 import threading
@@ -43,9 +43,9 @@ def _cancels(on: Ground, *, seed: int, runs: int, places: Sequence[Place], unser
         on.client.cancel(run_id)
     on.have_workers(places)
     on.until_over(waiting)
-    told = {run_id: _types(on, run_id) for run_id in waiting[::2]}
+    types_of = {run_id: _types(on, run_id) for run_id in waiting[::2]}
     faults = [
-        f"{run_id}, cancelled before any worker came: {types}" for run_id, types in told.items() if len(types) > 2
+        f"{run_id}, cancelled before any worker came: {types}" for run_id, types in types_of.items() if len(types) > 2
     ]
 
     every = [*waiting, *_cancelled_in_time(on, fresh, moments("cancel", seed), runs)]
@@ -88,21 +88,21 @@ def _types(on: Ground, run_id: str) -> Sequence[object]:
 
 
 def _looked_at(on: Ground, run_id: str) -> list[str]:
-    """One end, which is also the state; what was committed is there as ever, and all of it was told."""
+    """One end, which is also the state; what was committed is unchanged, and all of it is in the stream."""
     faults = []
     events = on.events(run_id)
     ends = [event["type"] for event in events if event["type"] in FINAL]
     state = on.client.state(run_id).state
     if ends != [state] or events[-1]["type"] != state or state not in {"cancelled", "succeeded"}:
-        faults.append(f"{run_id}: is {state}, told {ends}")
-    expected = undisturbed_run(run_id, on.engine)
+        faults.append(f"{run_id}: is {state}, with the events {ends}")
+    expected = undisturbed_run(run_id, on.engine, on.client.objects)
     folder = f"{PREFIX}/{run_id}/"
     found = {key.removeprefix(folder): on.client.objects.get(key) for key in on.client.objects.list(folder)}
     faults += [f"{run_id}: {name} is different" for name in found if found[name] != expected.get(name)]
     made = [artifact for commit in on.client.journal(run_id).commits() for artifact in commit.artifacts]
-    told = [(event["step"], event["sha256"]) for event in events if event["type"] == "artifact"]
-    if told != [(artifact.step, artifact.sha256) for artifact in made]:
-        faults.append(f"{run_id}: {len(made)} artifacts are committed, {len(told)} are told")
+    reported = [(event["step"], event["sha256"]) for event in events if event["type"] == "artifact"]
+    if reported != [(artifact.step, artifact.sha256) for artifact in made]:
+        faults.append(f"{run_id}: {len(made)} artifacts are committed, {len(reported)} are reported")
     if ("manifest.json" in found) != (state == "succeeded"):
         faults.append(f"{run_id}: is {state}, and its manifest is {'' if 'manifest.json' in found else 'not '}there")
     return faults

@@ -1,4 +1,4 @@
-"""Servers, workers that can be misled and struck, and a client: what the hostile scenarios are played on."""
+"""Servers, workers that faults can be done to, and a client: what every scenario runs on."""
 
 import contextlib
 import itertools
@@ -107,7 +107,7 @@ class Ground:
         """All that is wrong with these runs, each of which is to have succeeded; of one `recipe`, or their own."""
 
         def expected(run_id: str) -> dict[str, bytes]:
-            return undisturbed_run(run_id, self.engine, recipe)
+            return undisturbed_run(run_id, self.engine, self.client.objects, recipe)
 
         judge = Judge(self.client.redis, self.client.objects, PREFIX, expected)
         found = judge.judge(run_ids, alone=False).faults()

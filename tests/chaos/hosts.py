@@ -30,7 +30,7 @@ class Host:
     """Our end of each link; none where hosts are processes."""
 
     def cut(self, *links: Link) -> None:
-        """From now on nothing passes, and nobody is told."""
+        """From now on nothing passes, and no connection is closed."""
         for link in links:
             self._set(link, passing=False)
 

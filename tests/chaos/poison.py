@@ -1,11 +1,11 @@
-"""One run always kills who runs it, among many that are good."""
+"""One run kills each worker that serves it, among many good ones."""
 
 from tests.chaos.ground import Ground, Report, names
 from worker.errors import RunFailed
 
 
 def poison(on: Ground, *, seed: int, good: int, workers: int) -> Report:
-    """The deadly run fails with the reason, and all others succeed once."""
+    """The deadly run fails after its attempts, and all others succeed once."""
     fleet = on.have_workers(workers)
     fresh, deadly = names("good", seed), next(names("poison", seed, images=2))
     asked = [next(fresh) for _ in range(good)]
@@ -16,16 +16,16 @@ def poison(on: Ground, *, seed: int, good: int, workers: int) -> Report:
     on.until_over(order)
     faults = []
     state = on.client.state(deadly)
-    told = [event["type"] for event in on.events(deadly)]
-    starts = told.count("started")
+    types = [event["type"] for event in on.events(deadly)]
+    starts = types.count("started")
     try:
         on.client.result(deadly)
         faults.append("the deadly run has a result")
     except RunFailed as error:
         if "giving up after 3 attempts without progress past step 2" not in str(error):
             faults.append(f"{deadly}: {error}")
-    if (state.state, told[-1], told.count("failed")) != ("failed", "failed", 1):
-        faults.append(f"{deadly}: {state.state}, told {told}")
+    if (state.state, types[-1], types.count("failed")) != ("failed", "failed", 1):
+        faults.append(f"{deadly}: {state.state}, with the events {types}")
     return Report(
         name="poison among good runs",
         figures=f"{good} good runs on {workers} workers; the deadly one was started {starts} times: {state.error}",

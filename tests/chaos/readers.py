@@ -18,7 +18,7 @@ LATENESS_S = 1.0
 
 
 def readers(on: Ground, *, seed: int, readers: int, cap: int | None) -> Report:
-    """Everyone reads a real run; with a `cap` its stream is kept that short, and what is gone is told as a gap."""
+    """Everyone reads a real run; with a `cap` its stream is kept that short, and what is gone is reported as a gap."""
     on.have_workers(2)
     run_id = on.submit(next(names(f"read-{cap}", seed, images=4)))
     is_over = threading.Event()
@@ -30,18 +30,18 @@ def readers(on: Ground, *, seed: int, readers: int, cap: int | None) -> Report:
     with ThreadPoolExecutor(readers + 1) as pool:
         trimming = pool.submit(keep_short) if cap else None
         reading = [pool.submit(_read, on.client.redis, run_id, LATENESS_S * n / readers) for n in range(readers)]
-        told = [one.result() for one in reading]
+        read = [one.result() for one in reading]
         is_over.set()
         if trimming:
             trimming.result()
-    lengths = [len(events) for events, _ in told]
-    gaps = sum(isinstance(event, Gap) for events, _ in told for event in events)
-    faults = [f"reader {n}: {fault}" for n, (events, _) in enumerate(told) for fault in _wrong(events, cap)]
+    lengths = [len(events) for events, _ in read]
+    gaps = sum(isinstance(event, Gap) for events, _ in read for event in events)
+    faults = [f"reader {n}: {fault}" for n, (events, _) in enumerate(read) for fault in _wrong(events, cap)]
     if not cap:
         faults += on.faults([run_id])
     return Report(
         name="readers that reconnect",
-        figures=f"{readers} readers, {sum(lines for _, lines in told)} connections, "
+        figures=f"{readers} readers, {sum(lines for _, lines in read)} connections, "
         f"{min(lengths)} to {max(lengths)} events each, {gaps} gaps" + (f", stream of {cap}" if cap else ""),
         faults=faults,
     )

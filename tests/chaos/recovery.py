@@ -11,20 +11,20 @@ SIGNS = frozenset({"started", *FINAL})
 """That a worker has the run in hand again."""
 
 
-def recoveries(struck: Sequence[Struck], told: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[float]]:
+def recoveries(struck: Sequence[Struck], streams: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[float]]:
     """Kind of fault -> seconds from each to the next start or end of the run it met, when that had no end before.
 
     After an outage of a service: from its end to the next artifact, start or end of any run. A duplicate stops nothing.
     """
     anywhere = sorted(
-        event["at"] for events in told.values() for event in events if event["type"] in SIGNS | {"artifact"}
+        event["at"] for events in streams.values() for event in events if event["type"] in SIGNS | {"artifact"}
     )
     found: dict[str, list[float]] = {}
     for one in struck:
         if one.kind == DUPLICATE:
             continue
         if one.kind.startswith("kill") or one.kind in {DRAIN, FREEZE}:
-            events = told.get(one.run_id, ())
+            events = streams.get(one.run_id, ())
             signs = [event["at"] for event in events if event["type"] in SIGNS]
         else:
             signs = anywhere

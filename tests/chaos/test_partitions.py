@@ -16,7 +16,7 @@ def test_a_worker_that_is_cut_off_loses_its_run_to_one_other(
 ) -> None:
     reports = play(tmp_path, "processes", seed=21, repeats=1, cut_s=3.0, scripted_delay_s=0.02)
     with capsys.disabled():
-        told = "\n".join(map(str, reports))
-        sys.stdout.write(f"\nworkers as processes behind proxies; `make chaos` here: as {best_form()}\n{told}\n")
+        lines = "\n".join(map(str, reports))
+        sys.stdout.write(f"\nworkers as processes behind proxies; `make chaos` here: as {best_form()}\n{lines}\n")
     assert [fault for report in reports for fault in report.faults] == []
     assert len(reports) == 4

@@ -25,7 +25,7 @@ class StreamCheck:
     """
 
     def __init__(self, artifacts: Sequence[tuple[int, str]], steps: int) -> None:
-        self._artifacts = artifacts
+        self.artifacts = artifacts
         """Step and SHA-256 of each artifact that the run leaves, in order."""
         self._steps = steps
         self._events = self._artifacts_seen = 0
@@ -35,7 +35,7 @@ class StreamCheck:
 
     @property
     def has_all_artifacts(self) -> bool:
-        return self._artifacts_seen == len(self._artifacts)
+        return self._artifacts_seen == len(self.artifacts)
 
     def follow(self, event: Mapping[str, Any]) -> Iterator[StreamFault]:
         """What is wrong with the next event."""
@@ -62,7 +62,7 @@ class StreamCheck:
                 yield from self._follow_artifact(where, (event["step"], event["sha256"]))
 
     def _follow_artifact(self, where: str, artifact: tuple[int, str]) -> Iterator[StreamFault]:
-        seen, due = self._artifacts[: self._artifacts_seen], self._artifacts[self._artifacts_seen :]
+        seen, due = self.artifacts[: self._artifacts_seen], self.artifacts[self._artifacts_seen :]
         if artifact in due[:1]:
             self._artifacts_seen += 1
         elif artifact in due:
@@ -77,7 +77,7 @@ class StreamCheck:
         if self._last != "succeeded":
             yield StreamFault(kind="lost", words=f"the last event is {self._last}")
         if not self.has_all_artifacts:
-            missing = [step for step, _ in self._artifacts[self._artifacts_seen :]]
+            missing = [step for step, _ in self.artifacts[self._artifacts_seen :]]
             yield StreamFault(kind="lost", words=f"no artifacts of steps {missing}")
         if self._due != self._steps + 1:
             yield StreamFault(kind="differing", words=f"the last step is {self._due - 1} of {self._steps}")

@@ -38,7 +38,7 @@ class Served:
     def event_of(self, kind: str) -> tuple[str, dict[str, Any]]:
         return next((entry, event) for entry, event in self.events if event["type"] == kind)
 
-    def tell(self, event: dict[str, Any]) -> None:
+    def publish(self, event: dict[str, Any]) -> None:
         self.redis.xadd(keys.run_events(self.run_id), {"event": json.dumps(event)})
 
     def key(self, name: str) -> str:
@@ -48,8 +48,10 @@ class Served:
         return self.judge().judge([self.run_id], alone=False)
 
     def judge(self) -> Judge:
-        engine = self.host.engine
-        return Judge(self.redis, self.store, PREFIX, lambda run_id: undisturbed_run(run_id, engine), settle_s=0)
+        def expected(run_id: str) -> dict[str, bytes]:
+            return undisturbed_run(run_id, self.host.engine, self.store)
+
+        return Judge(self.redis, self.store, PREFIX, expected, settle_s=0)
 
 
 @pytest.fixture
@@ -65,6 +67,10 @@ def lose_an_object(run: Served) -> None:
     run.store.delete(run.key("commits/002.json"))
 
 
+def lose_the_model(run: Served) -> None:
+    run.store.delete(run.key("model.json"))
+
+
 def leave_an_object(run: Served) -> None:
     run.store.put(run.key("steps/999-image.png"), b"", content_type="image/png")
 
@@ -77,16 +83,16 @@ def lose_an_artifact(run: Served) -> None:
     run.redis.xdel(keys.run_events(run.run_id), run.event_of("artifact")[0])
 
 
-def tell_an_artifact_twice(run: Served) -> None:
-    run.tell(run.event_of("artifact")[1])
+def repeat_an_artifact(run: Served) -> None:
+    run.publish(run.event_of("artifact")[1])
 
 
-def tell_the_end_twice(run: Served) -> None:
-    run.tell(run.event_of("succeeded")[1])
+def repeat_the_end(run: Served) -> None:
+    run.publish(run.event_of("succeeded")[1])
 
 
-def tell_a_step_late(run: Served) -> None:
-    run.tell(run.event_of("step")[1])
+def repeat_a_step_after_the_end(run: Served) -> None:
+    run.publish(run.event_of("step")[1])
 
 
 def leave_a_lease(run: Served) -> None:
@@ -105,12 +111,13 @@ def test_a_good_run_passes(served: Served) -> None:
     ("wrong", "kind"),
     [
         (lose_an_object, "lost"),
+        (lose_the_model, "differing"),
         (leave_an_object, "doubled"),
         (change_an_object, "differing"),
         (lose_an_artifact, "lost"),
-        (tell_an_artifact_twice, "doubled"),
-        (tell_the_end_twice, "doubled"),
-        (tell_a_step_late, "differing"),
+        (repeat_an_artifact, "doubled"),
+        (repeat_the_end, "doubled"),
+        (repeat_a_step_after_the_end, "differing"),
         (leave_a_lease, "left"),
         (leave_a_key, "left"),
     ],
@@ -143,7 +150,7 @@ def faults_of(*events: str) -> list[StreamFault]:
         ("started0", "step1", "step2", "step3", "started3"),
     ],
 )
-def test_steps_may_be_told_again_after_a_start(events: tuple[str, ...]) -> None:
+def test_steps_may_come_again_after_a_start(events: tuple[str, ...]) -> None:
     assert faults_of(*events) == []
 
 
@@ -157,5 +164,5 @@ def test_steps_may_be_told_again_after_a_start(events: tuple[str, ...]) -> None:
         ("started2", "step3", "started1", "step2", "step3"),
     ],
 )
-def test_steps_are_told_in_order_and_none_is_left_out(events: tuple[str, ...]) -> None:
+def test_steps_come_in_order_and_none_is_left_out(events: tuple[str, ...]) -> None:
     assert {fault.kind for fault in faults_of(*events)} == {"differing"}

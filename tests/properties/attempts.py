@@ -1,4 +1,4 @@
-"""One attempt at a run, in a thread of this process: it stands still, goes on, fails and dies where it is told to."""
+"""One attempt at a run, in a thread of this process: it stops, continues, fails and dies where the test says."""
 
 import json
 import threading
@@ -208,7 +208,7 @@ class Attempt:
         self._parked = False
         self._holds_uploads = False
         self._step = self._done = 0
-        self._to_be_told = self._told = 0
+        self._to_be_reported = self._reported = 0
         self._troubles = [*troubles]
         self.store = MortalStore(store, Line(self, "S3"))
         self.runtime = mortal_runtime(config, self, self.store, clock, flag)
@@ -279,11 +279,11 @@ class Attempt:
         self.tick()
 
     def committed(self, commit: Mapping[str, Any]) -> None:
-        """A record is stored; its artifacts are to be told by the same thread."""
+        """A record is stored; the same thread then reports its artifacts."""
         with self._turn:
             if commit["step"] > self._done:
                 self._done = commit["step"]
-                self._to_be_told += len(commit["artifacts"])
+                self._to_be_reported += len(commit["artifacts"])
             self._turn.notify_all()
 
     def answered(self, service: Service) -> None:
@@ -291,7 +291,7 @@ class Attempt:
         self.raise_if_dead()
         if service == "Redis" and threading.current_thread().name.startswith("uploader"):
             with self._turn:
-                self._told += 1
+                self._reported += 1
                 self._turn.notify_all()
 
     def wait_for_uploads_to_go_on(self) -> None:
@@ -319,7 +319,7 @@ class Attempt:
             raise Killed
 
     def _uploads_stand(self) -> bool:
-        return self._holds_uploads or (self._done >= self._step - 1 and self._told >= self._to_be_told)
+        return self._holds_uploads or (self._done >= self._step - 1 and self._reported >= self._to_be_reported)
 
     def _live(self) -> None:
         ended = "unforeseen"

@@ -81,7 +81,7 @@ def _hurt(data: bytes, rng: random.Random, tokens: tuple[bytes, ...]) -> bytes:
 
 
 def _go_on(journal: Journal) -> None:
-    """As a worker does that is told of this run."""
+    """As a worker does that gets the message of this run."""
     manifest = journal.manifest()
     if manifest is None:
         job = restore(RUN, journal)

@@ -1,4 +1,4 @@
-"""All the properties in one go: lives of runs by their steps, and cases by their kinds; counted, and as a table."""
+"""Runs all property tests, lives of runs and cases by their kinds, and counts them in a table."""
 
 import contextlib
 import logging
@@ -78,7 +78,7 @@ def kinds(folder: Path) -> dict[str, Case]:
 
 
 def run_lives(services: LocalServices, folder: Path, scale: Scale) -> Outcome:
-    """Lives until there were so many steps. Raises what broke: the seed and the steps are told with it."""
+    """Lives until there were so many steps. Raises what broke, with the seed and the steps."""
     began, number = time.monotonic(), scale.seed
     LifeOfRuns.counts.clear()
     with _without_warnings("worker"):

@@ -84,7 +84,7 @@ def test_a_folder_that_is_not_as_promised_is_seen(
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("events", "words"),
     [
         ([("step", {"step": 2})], "is step 2, 0 is due"),
         ([("succeeded", {}), ("log", {})], "after the end"),
@@ -92,12 +92,12 @@ def test_a_folder_that_is_not_as_promised_is_seen(
     ],
 )
 def test_a_stream_that_is_not_as_promised_is_seen(
-    services: LocalServices, tmp_path: Path, told: list[tuple[str, dict[str, object]]], words: str
+    services: LocalServices, tmp_path: Path, events: list[tuple[str, dict[str, object]]], words: str
 ) -> None:
     world = World(services, tmp_path)
     run = world.runs[world.submit(DOCUMENTS[0])]
     world.look()
-    *before, last = [{"type": kind, "n": n, "fraction": 0, **fields} for n, (kind, fields) in enumerate(told, 2)]
+    *before, last = [{"type": kind, "n": n, "fraction": 0, **fields} for n, (kind, fields) in enumerate(events, 2)]
     for event in before:
         run.follow(event)
     with pytest.raises(Broken, match=words):

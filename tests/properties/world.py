@@ -1,4 +1,4 @@
-"""A client, a broker, a reconciler and workers around the real Redis and S3; time passes when it is told to."""
+"""A client, a broker, a reconciler and workers around the real Redis and S3; time passes when the test says."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ from worker.local.services import LocalServices
 
 DATABASE: Final = 12
 LEASE_S: Final = 600.0
-"""Far more than a test takes: here leases lapse when they are told to."""
+"""Far more than a test takes: here leases lapse when the test says."""
 QUEUE: Final = "model.scripted"
 MESSAGES: Final = keys.broker_list(keys.queue_slot(QUEUE, 3))
 

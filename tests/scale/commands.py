@@ -39,15 +39,15 @@ def asked(redis: Redis) -> Iterator[Asked]:
     before = _server_s(redis)
     yield found
     found.server_s = _server_s(redis) - before
-    told: dict[str, Any] = redis.info("all")
-    for name, one in told.items():
+    info: dict[str, Any] = redis.info("all")
+    for name, one in info.items():
         command = name.removeprefix("cmdstat_")
         if command != name and command not in OF_THE_COUNT:
             found.calls[command] = one["calls"]
-    found.round_trips = told["total_reads_processed"] - 3  # the questions about the processor, and this one
-    found.connections = told["total_connections_received"]
+    found.round_trips = info["total_reads_processed"] - 3  # the questions about the processor, and this one
+    found.connections = info["total_connections_received"]
 
 
 def _server_s(redis: Redis) -> float:
-    told: dict[str, Any] = redis.info("cpu")
-    return float(told["used_cpu_user_main_thread"]) + float(told["used_cpu_sys_main_thread"])
+    info: dict[str, Any] = redis.info("cpu")
+    return float(info["used_cpu_user_main_thread"]) + float(info["used_cpu_sys_main_thread"])

@@ -177,13 +177,13 @@ def _streams(redis: Redis, run_ids: Sequence[str]) -> list[str]:
             streams = together.execute()
         for run_id, entries in zip(some, streams, strict=True):
             events = [json.loads(fields["event"]) for _, fields in entries]
-            told = [(event["type"], event.get("step")) for event in events if event["type"] != "denoised"]
-            if told != TOLD:
-                faults.append(f"{run_id} tells {told}")
+            seen = [(event["type"], event.get("step")) for event in events if event["type"] != "denoised"]
+            if seen != EVENTS:
+                faults.append(f"{run_id} has the events {seen}")
     return faults
 
 
-TOLD = [
+EVENTS = [
     ("queued", None),
     ("started", None),
     ("step", 1),

@@ -63,7 +63,7 @@ def recipe(**fields: object) -> dict[str, Any]:
     return {"name": "test", "context": [{"text": "A cat"}], "num_images": 2, "think": True, "seed": 5, **fields}
 
 
-def picture_uri(color: tuple[int, int, int]) -> str:
+def picture_uri(color: str | tuple[int, int, int] = "teal") -> str:
     """A PNG of 64 x 64 pixels, as a recipe holds it."""
     data = io.BytesIO()
     Image.new("RGB", (64, 64), color).save(data, "PNG")
@@ -149,10 +149,17 @@ def objects_of(objects: ObjectStore, run_id: str, *, prefix: str = PREFIX) -> di
     return {key.removeprefix(folder): objects.get(key) for key in objects.list(folder)}
 
 
-def undisturbed(asked: RunRequest, model: UnifiedModel | None = None) -> dict[str, bytes]:
-    """The objects that the run leaves when nothing happens to it."""
-    objects = MemoryStore()
-    make_run(asked, objects, model=model)
+def undisturbed(
+    asked: RunRequest, model: UnifiedModel | None = None, *, records_model: bool = True
+) -> dict[str, bytes]:
+    """The objects that the run leaves when nothing happens to it.
+
+    A worker that stopped between storing the recipe and the model leaves a run that does not record its model.
+    """
+    objects, model = MemoryStore(), model or ScriptedModel()
+    spec = spec_of(model) if records_model else model.spec
+    job = resolve(asked, spec, recipes=PROJECT / "recipes", sources=Sources())
+    make_run(asked, objects, model=model, job=job)
     return objects_of(objects, asked.run_id)
 
 

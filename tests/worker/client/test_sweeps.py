@@ -1,7 +1,6 @@
 """A sweep: checked as a whole, queued as a group, followed to its end, and seen on one picture."""
 
 import base64
-import io
 import json
 import signal
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from PIL import Image
 from recipes.faults import RecipeError
 from storage.errors import RunNotFoundError
 from tests.worker.conftest import IDLE_DATABASE
-from tests.worker.serving import WorkerProcess, config_of, env_of, eventually, long_recipe, recipe
+from tests.worker.serving import WorkerProcess, config_of, env_of, eventually, long_recipe, picture_uri, recipe
 from tests.worker.shell import Shell, end_of, lines_until, one_error, said
 from worker.client import Client
 from worker.client.sweeps import follow_sweep, states_of
@@ -90,9 +89,7 @@ def test_every_fault_of_every_combination_is_told_before_anything_is_queued(idle
 
 
 def test_images_are_checked_in_every_combination(idle_client: Client) -> None:
-    data = io.BytesIO()
-    Image.new("RGB", (64, 64)).save(data, "PNG")
-    good = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    good = picture_uri()
     bad = "data:image/png;base64," + base64.b64encode(b"none").decode()
     document = recipe(context=[{"image": good}, {"text": "Bigger"}])
     with pytest.raises(RecipeError, match=r"is not a readable image.*\(with context\.0\.image=data:"):

@@ -1,6 +1,5 @@
 """A branch goes on exactly where another run was: the same items before the model, and the same thing next."""
 
-import base64
 import contextlib
 import io
 import json
@@ -20,7 +19,7 @@ from recipes.recipe import ImageSettings, TextItem, TextSettings
 from storage.errors import CorruptRecordError, RunNotFoundError
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
-from tests.worker.serving import PREFIX, UPLOADS, Silent, Watched, recipe, request
+from tests.worker.serving import PREFIX, UPLOADS, Silent, Watched, picture_uri, recipe, request
 from worker.errors import RunCancelled
 from worker.history.branch import branched, fork_at
 from worker.history.history import PlaceError, is_on, read_history
@@ -112,17 +111,11 @@ def bucket() -> Bucket:
     return Bucket()
 
 
-def photo(colour: str = "teal") -> str:
-    data = io.BytesIO()
-    Image.new("RGB", (64, 64), colour).save(data, "PNG")
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
-
-
 LANGUAGE: dict[str, dict[str, Any]] = {
     "plain": recipe(num_images=3),
     "without thinking": recipe(num_images=3, think=False),
-    "edit": recipe(context=[{"image": photo()}, {"text": "In winter"}], num_images=3, think=False),
-    "edit that ends with an image": recipe(context=[{"text": "Look"}, {"image": photo()}], num_images=2),
+    "edit": recipe(context=[{"image": picture_uri()}, {"text": "In winter"}], num_images=3, think=False),
+    "edit that ends with an image": recipe(context=[{"text": "Look"}, {"image": picture_uri()}], num_images=2),
     "given refinements": recipe(num_images=4, refinement_prompts=["Make it red", None, "Add a ring"], think=False),
     "only given refinements": recipe(num_images=3, refinement_prompts=["One", "Two"], auto_refine=False),
     "forgetful": recipe(num_images=6, max_context_items=5),

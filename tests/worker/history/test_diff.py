@@ -7,8 +7,8 @@ from PIL import Image
 from rich.console import Console, Group
 
 from storage.errors import CorruptRecordError
-from tests.worker.history.test_branch import BRANCH, LANGUAGE, PARENT, Bucket, photo
-from tests.worker.serving import recipe
+from tests.worker.history.test_branch import BRANCH, LANGUAGE, PARENT, Bucket
+from tests.worker.serving import picture_uri, recipe
 from worker.cli.sheets.difference_sheet import MAX_ROWS, difference_sheet
 from worker.cli.views.difference import difference_view, word_difference
 from worker.history.diff import Difference, Pair, compare, load_picture
@@ -185,8 +185,10 @@ def test_a_branch_whose_context_was_changed_is_a_run_like_any_other(bucket: Buck
 
 
 def test_given_pictures_are_compared_too(bucket: Bucket) -> None:
-    bucket.run(PARENT, recipe(context=[{"image": photo()}, {"text": "In winter"}], num_images=1, think=False))
-    bucket.run(BRANCH, recipe(context=[{"image": photo("navy")}, {"text": "In winter"}], num_images=1, think=False))
+    bucket.run(PARENT, recipe(context=[{"image": picture_uri()}, {"text": "In winter"}], num_images=1, think=False))
+    bucket.run(
+        BRANCH, recipe(context=[{"image": picture_uri("navy")}, {"text": "In winter"}], num_images=1, think=False)
+    )
     found = compared(bucket)
     assert outline(found)[0] == ("given item 1", "!")
     assert found.pairs[0].distance == pytest.approx((0 + 128 + 0) / 3)
@@ -257,7 +259,7 @@ def test_what_is_not_there_yet_is_told_from_what_never_will_be(bucket: Bucket) -
 
 
 def test_a_given_text_against_a_given_picture_is_a_difference(bucket: Bucket) -> None:
-    bucket.run(PARENT, recipe(context=[{"image": photo()}, {"text": "A cat"}], num_images=1, think=False))
+    bucket.run(PARENT, recipe(context=[{"image": picture_uri()}, {"text": "A cat"}], num_images=1, think=False))
     bucket.run(BRANCH, recipe(context=[{"text": "Look"}, {"text": "A cat"}], num_images=1, think=False))
     found = compared(bucket)
     assert any(line.endswith("a text and an image") for line in shown(found))

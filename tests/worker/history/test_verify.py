@@ -1,6 +1,5 @@
 """A run is whole or it is said what is wrong with it, from the bucket alone."""
 
-import base64
 import hashlib
 import io
 import json
@@ -15,7 +14,7 @@ from storage.errors import RunNotFoundError
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
 from storage.objects.s3 import S3Store
-from tests.worker.serving import PREFIX, env_of, make_run, recipe, request
+from tests.worker.serving import PREFIX, env_of, make_run, picture_uri, recipe, request
 from tests.worker.shell import Shell, said
 from worker.history.verify import verify
 from worker.local.services import LocalServices
@@ -54,19 +53,13 @@ class Folder:
         return [str(flaw) for flaw in verify(self.journal).flaws]
 
 
-def photo() -> str:
-    data = io.BytesIO()
-    Image.new("RGB", (64, 64), "teal").save(data, "PNG")
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
-
-
 @pytest.mark.parametrize(
     "document",
     [
         recipe(),
         recipe(num_images=4, max_context_items=3, pin="none"),
         recipe(refinement_prompts=["Make it red"], think=False),
-        recipe(context=[{"image": photo()}, {"text": "In winter"}]),
+        recipe(context=[{"image": picture_uri()}, {"text": "In winter"}]),
         recipe(output={"page": False}),
         recipe(variations_per_image=2, select="judge", retry={"below": 0.8, "times": 2}),
         recipe(variations_per_image=2, select="tree", retry={"below": 0.5, "times": 1}),
@@ -142,7 +135,7 @@ def test_damage_is_found(damage: Damage, said_so: str) -> None:
 
 
 def test_an_input_must_be_the_one_that_was_pinned() -> None:
-    folder = Folder(recipe(context=[{"image": photo()}, {"text": "In winter"}]))
+    folder = Folder(recipe(context=[{"image": picture_uri()}, {"text": "In winter"}]))
     folder.put("inputs/000.png", b"another")
     assert any(flaw.startswith("inputs/000.png: has the SHA-256 ") for flaw in folder.flaws())
     folder.delete("inputs/000.png")

@@ -1,7 +1,5 @@
 """The contact sheet of a run shows what went on, what it was chosen from, or the tree that it grew into."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +10,7 @@ from PIL import Image
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
 from storage.sheet import LINE, MARK, SOFT
-from tests.worker.serving import PREFIX, make_run, recipe, request
+from tests.worker.serving import PREFIX, make_run, picture_uri, recipe, request
 from worker.cli.sheets.run_sheet import TREE_SIDES_PX, run_sheet, words_of
 
 
@@ -47,10 +45,9 @@ def test_tries_that_were_dropped_are_not_on_the_sheet() -> None:
 
 
 def test_all_that_was_given_stands_first() -> None:
-    data = io.BytesIO()
-    Image.new("RGB", (64, 64), "#00ff00").save(data, "PNG")
-    reference = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
-    sheet = sheet_of(made(num_images=1, context=[{"text": "A cat"}, {"image": reference}, {"text": "A dog"}]))
+    sheet = sheet_of(
+        made(num_images=1, context=[{"text": "A cat"}, {"image": picture_uri("#00ff00")}, {"text": "A dog"}])
+    )
     strip = sheet.crop((0, 0, sheet.width, 20 + 31 + 192))
     assert sheet.width == 20 + 3 * (192 + 20)
     assert count(strip, (0, 255, 0)) == 192 * 192
