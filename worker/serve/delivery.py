@@ -73,9 +73,10 @@ class Delivery:
             RunHandedBack: another worker is to go on; what was made is committed, and the run waits again.
             ClaimLost: another worker has the run: nothing is to be said of it here.
         """
-        with self.claim, _FinalState(self) as final:
+        with self.claim:
             self._raise_if_ended()
-            final.manifest = self.claim.retry(self.journal.manifest) or self._make()
+            with _FinalState(self) as final:
+                final.manifest = self.claim.retry(self.journal.manifest) or self._make()
         return result_of(final.manifest, self.journal)
 
     def _raise_if_ended(self) -> None:

@@ -77,14 +77,17 @@ def _restored(
     commits: Sequence[Commit], journal: Journal, claim: Checkpoints, page: PageBuilder
 ) -> Iterator[StepOutput]:
     """What each of `commits` made, read a few ahead in parallel; the page gets it, too."""
-    with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as readers:
-        ahead: deque[Future[StepOutput]] = deque()
+    readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+    ahead: deque[Future[StepOutput]] = deque()
+    try:
         for number, commit in enumerate(commits):
             while len(ahead) < READ_AHEAD and number + len(ahead) < len(commits):
                 ahead.append(readers.submit(restored, commits[number + len(ahead)], journal))
             output = claim.retry(partial(_output, ahead.popleft(), commit, journal))
             page.add_restored(commit, output)
             yield output
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)  # a run that ends here does not wait for a store that hangs
 
 
 def _output(read: "Future[StepOutput]", commit: Commit, journal: Journal) -> StepOutput:
