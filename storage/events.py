@@ -25,7 +25,7 @@ _TOLERANT: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvent:
-    """The fields that every event has. Whoever publishes an event sets `id`, `n` and `at`."""
+    """The fields that every event has. `Progress.publish` sets `id`, `n` and `at`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _TOLERANT
 
@@ -48,7 +48,7 @@ class RunEvent:
         return self.type in FINAL
 
     def to_document(self) -> dict[str, Any]:
-        """The event as JSON data. Fields that are None are left out, and so is the id of an event that has none yet."""
+        """The event as JSON data. Fields that are None are left out, and so is an empty id."""
         return {name: value for name, value in vars(self).items() if value is not None and (name, value) != ("id", "")}
 
     def to_json(self) -> str:
@@ -262,7 +262,12 @@ def parse(event_id: str, text: str) -> RunEvent:
     """The event that the JSON `text` describes. Raises CorruptRecordError."""
     try:
         data = json.loads(text)
-        document = {**data, "id": event_id, "n": data["n"], "type": data["type"]}  # the last two must be there
+        document = {
+            **data,
+            "id": event_id,
+            "n": data["n"],
+            "type": data["type"],
+        }  # raises KeyError without `n` or `type`
         envelope = _ENVELOPE.validate_json(json.dumps(document))
         reader = _READERS.get(envelope.type)
         if reader is None or _version(document) > VERSION:
