@@ -79,7 +79,7 @@ class Face:
 
 
 class FontSet:
-    """Pillow's font and those in `files`, at one size. A file is opened only if the fonts before it lack a character."""
+    """Pillow's font and those in `files`, at one size. A file is opened if the fonts before it lack a character."""
 
     def __init__(self, size_px: int, files: Sequence[Path]) -> None:
         self.first = Face(cast("ImageFont.FreeTypeFont", ImageFont.load_default(size_px)))

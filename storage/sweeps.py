@@ -72,7 +72,7 @@ class Sweeps:
         try:
             data = self.store.get(key)
         except ObjectNotFoundError:
-            raise RunNotFoundError(f"sweep {sweep_id}: there is no {self.store.address(key)}") from None
+            raise RunNotFoundError(f"sweep {sweep_id}: there is none in {self.store.address(key)}") from None
         return read_record(data, _SWEEP, self.store.address(key))
 
     def put_sheet(self, sweep_id: str, png: bytes) -> str:
