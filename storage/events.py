@@ -8,15 +8,14 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from storage.errors import CorruptRecordError
+from storage.records import TOLERANT, invalid_fields
 from storage.redis.state import FINAL, State
 
 VERSION: Final = 1
 """The newest version of an event that this release reads. An event without `version` has version 1."""
 
-# Read by pydantic: an event of a later release may have further fields, which are ignored.
-_TOLERANT: dict[str, Any] = {
-    "extra": "ignore",
-    "strict": True,
+_CONFIG: dict[str, Any] = {
+    **TOLERANT,
     "allow_inf_nan": False,
     "use_attribute_docstrings": True,
     "defer_build": True,
@@ -27,7 +26,7 @@ _TOLERANT: dict[str, Any] = {
 class RunEvent:
     """The fields that every event has. `Progress.publish` sets `id`, `n` and `at`."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _TOLERANT
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
 
     type: str = ""
     """The type of the event."""
@@ -273,11 +272,8 @@ def parse(event_id: str, text: str) -> RunEvent:
         if reader is None or _version(document) > VERSION:
             return UnknownEvent(**vars(envelope), data=document)
         return reader.validate_json(json.dumps(_current(document)))
-    except ValidationError as error:
-        why = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-        raise CorruptRecordError(f"event {event_id}: not an event of this program: {why:.300}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        why = f"{type(error).__name__}: {error}"
+        why = invalid_fields(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
         raise CorruptRecordError(f"event {event_id}: not an event of this program: {why:.300}") from error
 
 

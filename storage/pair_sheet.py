@@ -82,8 +82,8 @@ class _Page:
         for column, lines in enumerate(heads):
             self.heading.draw_lines(sheet, (self._left(column), top), lines, INK)
         top += heads_px
-        for drawn, lines, height in zip(rows, captions, heights, strict=True):
-            self._row(sheet, top, drawn, lines)
+        for drawn, caption, height in zip(rows, captions, heights, strict=True):
+            self._row(sheet, top, drawn, caption)
             top += height
         return sheet
 

@@ -38,9 +38,13 @@ def read_record(data: bytes, reader: TypeAdapter[T], address: str) -> T:
         check_version(_VERSIONED.validate_json(data).version, address)
         return reader.validate_json(data)
     except ValidationError as error:
-        faults = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)[:3]]
-        why = "; ".join(f"{place or 'as a whole'}: {message}" for place, message in faults)
-        raise CorruptRecordError(f"{address}: not a record of this program: {why}") from error
+        raise CorruptRecordError(f"{address}: not a record of this program: {invalid_fields(error)}") from error
+
+
+def invalid_fields(error: ValidationError) -> str:
+    """The first errors of a record, each with its field."""
+    faults = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)[:3]]
+    return "; ".join(f"{field or 'as a whole'}: {message}" for field, message in faults)
 
 
 def check_version(version: object, address: str, *, known: int = VERSION) -> None:

@@ -111,7 +111,7 @@ class ForgetfulStore(MemoryStore):
 
 def test_a_store_that_lets_two_writers_win_is_refused_and_left_clean() -> None:
     store = ForgetfulStore()
-    with pytest.raises(StoreRefusedError, match="4 were told they won"):
+    with pytest.raises(StoreRefusedError, match="4 of them succeeded"):
         probe(store)
     assert list(store.list("")) == []
 
