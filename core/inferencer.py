@@ -9,7 +9,7 @@ from PIL.Image import Image
 from core.events import Event, ImageReady, TextReady
 from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
 from core.sequence import derive_seed, run_sequence
-from recipes.defaults import image_defaults, text_defaults
+from recipes.defaults import image_defaults, image_settings, text_defaults
 from recipes.recipe import (
     ContextItem,
     ImageItem,
@@ -192,8 +192,7 @@ class AutoInterleavedInferencer:
         merged = {**image_defaults(self.model.spec, mode), **given}
         if mode == "generation":  # image guidance is off if the initial context has no image
             merged["cfg_img_scale"] = 1.0
-        low, high = merged.get("cfg_interval", ImageSettings.cfg_interval)
-        return ImageSettings(**{**merged, "cfg_interval": (low, high)})
+        return image_settings(merged)
 
     def _next_seed(self, purpose: str) -> int:
         self._outputs += 1

@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 class ModelFolderError(ValueError):
     """A checkpoint folder can't be used: names the folder, what is wrong and what is expected."""
 
+    @staticmethod
+    def missing(path: Path) -> "ModelFolderError":
+        """The error for a missing file."""
+        return ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it")
+
 
 def read_spec(folder: Path, name: str | None = None) -> ModelSpec:
     """The spec of the model in `folder`. Raises ModelFolderError when a file is missing or malformed."""
@@ -44,7 +49,7 @@ def read_spec(folder: Path, name: str | None = None) -> ModelSpec:
     except KeyError as missing:
         raise ModelFolderError(f"{folder / 'llm_config.json'}: the key {missing} is missing") from None
     except (TypeError, ZeroDivisionError) as error:
-        raise ModelFolderError(f"{folder / 'llm_config.json'}: its sizes are no whole numbers: {error}") from error
+        raise ModelFolderError(f"{folder / 'llm_config.json'}: its sizes are not whole numbers: {error}") from error
     return ModelSpec(
         name=name or folder.resolve().name.lower(),
         vae=vae,
@@ -58,15 +63,15 @@ def read_spec(folder: Path, name: str | None = None) -> ModelSpec:
 
 
 def fingerprint(folder: Path, cache: Path | None = None) -> str:
-    """What the model in `folder` computes with, as a SHA-256 (hexadecimal) of its configuration, tokenizer and weights.
+    """The identity of the model in `folder`: a SHA-256 (hexadecimal) of its configuration, tokenizer and weights.
 
-    It is the SHA-256 of one line `<SHA-256 of the content>  <name>` for each file of FINGERPRINTED that is there, in
+    It is the SHA-256 of one line `<SHA-256 of the content>  <name>` for each existing file of FINGERPRINTED, in
     that order (the format of sha256sum). Renaming or moving the folder does not change it.
 
     Args:
         folder: a checkpoint folder.
-        cache: a JSON file that keeps the hashes of files by path, size and time of change, so that 29 GB are not read
-            at every start; None reads everything.
+        cache: a JSON file that keeps the hashes of files by path, size and time of change, so that not all weights are
+            read at every start; None reads all files.
 
     Raises ModelFolderError when a file can't be read.
     """
@@ -97,13 +102,13 @@ def _sha256(file: Path) -> str:
 def _read_cache(cache: Path | None) -> dict[str, str]:
     try:
         loaded = json.loads(cache.read_text()) if cache else {}
-    except (OSError, ValueError):  # it is made again
+    except (OSError, ValueError):  # the cache is created again
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
 
 def _write_cache(cache: Path, hashes: Mapping[str, str]) -> None:
-    """Replace the cache, whole; a folder that can't be written costs the next start the time of hashing."""
+    """Replace the cache atomically. If that fails, only warn: the next start then hashes the files again."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as file:
@@ -111,7 +116,7 @@ def _write_cache(cache: Path, hashes: Mapping[str, str]) -> None:
         Path(file.name).replace(cache)
     except OSError as error:
         log.warning(
-            "the model's hashes can't be kept in %s, so the next start reads the weights again: %s", cache, error
+            "the model's hashes can't be written to %s, so the next start reads the weights again: %s", cache, error
         )
 
 
@@ -125,7 +130,7 @@ def _resize_rule(folder: Path, name: str, official: Mapping[str, int], config: M
 
 
 def _limits(folder: Path, config: Mapping[str, Any]) -> TrainingLimits:
-    """The limits under `limits` in config.json; unknown where it has none."""
+    """The limits under `limits` in config.json; None where it has none."""
     stated = _object(folder, "limits", config)
     limits = {field.name: stated.get(field.name) for field in fields(TrainingLimits)}
     for name, limit in limits.items():
@@ -155,7 +160,7 @@ def _latent_table_side(folder: Path) -> int:
             header = json.loads(file.read(min(header_bytes, MAX_HEADER_BYTES)))
         return math.isqrt(header["latent_pos_embed.pos_embed"]["shape"][0])
     except FileNotFoundError:
-        raise ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it") from None
+        raise ModelFolderError.missing(path) from None
     except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(f"{path}: its header can't be read: {type(error).__name__}: {error}") from error
 
@@ -171,7 +176,7 @@ def read_json(folder: Path, name: str, *, required: bool) -> dict[str, Any]:
     except FileNotFoundError:
         if not required:
             return {}
-        raise ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it") from None
+        raise ModelFolderError.missing(path) from None
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"{path}: can't be read as JSON: {error}") from error
     if not isinstance(loaded, dict):

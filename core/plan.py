@@ -183,7 +183,7 @@ class _Planner:
     def _write(
         self, branch: _Branch, role: Literal["thinking", "refinement"], instruction: str | None = None
     ) -> Iterator[Step]:
-        yield from self._forget(branch)
+        yield from self._evict(branch)
         step = Write(
             number=next(self.numbers), path=branch.path, context=branch.context, role=role, instruction=instruction
         )
@@ -194,7 +194,7 @@ class _Planner:
         """The steps of an image: with `think` its thinking text, the first attempt and all possible further ones."""
         if self.recipe.think and not (index == 0 and self._begins_with_thought()):
             yield from self._write(branch, "thinking")
-        yield from self._forget(branch)
+        yield from self._evict(branch)
         first = Draw(
             number=next(self.numbers),
             path=branch.path,
@@ -214,7 +214,7 @@ class _Planner:
         last = self.recipe.context[-1]
         return isinstance(last, TextItem) and last.thought
 
-    def _forget(self, branch: _Branch) -> Iterator[Step]:
+    def _evict(self, branch: _Branch) -> Iterator[Step]:
         """Evict the oldest items that are not pinned, about half of them, if the context exceeds its maximum.
 
         The remaining items have to be read again, since their positions change. Evicting half of the items at once

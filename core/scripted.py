@@ -22,20 +22,8 @@ SPEC = ModelSpec(
 )
 
 _WORDS = (
-    "a",
-    "small",
-    "large",
-    "red",
-    "green",
-    "blue",
-    "star",
-    "circle",
-    "ring",
-    "moves",
-    "to",
-    "the",
-    "left",
-    "grows",
+    *("a", "small", "large", "red", "green", "blue"),
+    *("star", "circle", "ring", "moves", "to", "the", "left", "grows"),
 )
 
 
@@ -99,7 +87,7 @@ class ScriptedModel:
         digest = hashlib.sha256(repr((context.system_prompt, settings, seed)).encode())
         for content in contents:
             digest.update(hashlib.sha256(content).digest())
-        return random.Random(digest.digest())  # noqa: S311 (a picture, not a secret)
+        return random.Random(digest.digest())  # noqa: S311 - not a secret
 
     def _wait(self) -> None:
         if self.delay_s:

@@ -68,8 +68,8 @@ def run_sequence(
     steps = plan(recipe)
     interpreter = _Interpreter(recipe, model, steps, inputs)
     ahead = iter(steps)
-    for made in done:
-        interpreter.restore(next(ahead), made)
+    for output in done:
+        interpreter.restore(next(ahead), output)
     for step in ahead:
         yield StepStarted(step=step)
         yield from interpreter.run(step)
@@ -93,18 +93,18 @@ class _Interpreter:
         path = list(self.drawn[number])[-1] if number in self.drawn else step.path
         return self._context(step.after, path)
 
-    def restore(self, step: Step, made: StepOutput) -> None:
+    def restore(self, step: Step, output: StepOutput) -> None:
         """Restore the output of a step that is already done."""
         match step:
             case Read():
                 self._read(step)
-            case Write() if isinstance(made, str):
-                self._keep_text(step, made)
-            case Draw() if isinstance(made, tuple):
+            case Write() if isinstance(output, str):
+                self._keep_text(step, output)
+            case Draw() if isinstance(output, tuple):
                 kept = self.drawn.setdefault(step.item, {})
-                kept.update({_branch(step, variation): variation for variation in made})
+                kept.update({_branch(step, variation): variation for variation in output})
             case Write() | Draw(attempt=0):
-                raise ValueError(f"the output of step {step.number} can't be {made!r}")
+                raise ValueError(f"the output of step {step.number} can't be {output!r}")
         self._drop_unused(step)
 
     def run(self, step: Step) -> Iterator[Event]:
@@ -179,7 +179,7 @@ class _Interpreter:
         ]
         if self.recipe.is_judged:
             drawn = yield from self._judge(step, drawn)
-        yield ImageReady(step=step, variations=self._choose(step, drawn))
+        yield ImageReady(step=step, variations=self._select(step, drawn))
 
     def _wanted(self, step: Draw) -> Sequence[int]:
         """The variations that `step` has to draw: all in the first attempt, later those with too low a score."""
@@ -201,7 +201,7 @@ class _Interpreter:
             yield Judged(step=step, question=question, answer=answer, scores=tuple(scores))
         return [replace(one, score=score) for one, score in zip(drawn, scores, strict=True)]
 
-    def _choose(self, step: Draw, drawn: Sequence[Variation]) -> tuple[Variation, ...]:
+    def _select(self, step: Draw, drawn: Sequence[Variation]) -> tuple[Variation, ...]:
         """Mark the selected variations: in each branch the best so far."""
         kept = self.drawn.setdefault(step.item, {})
         ranked = sorted(drawn, key=_score, reverse=True) if self.recipe.select == "judge" else drawn

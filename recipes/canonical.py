@@ -1,4 +1,4 @@
-"""The one way to write down a resolved recipe, and the hash that is its identity."""
+"""The canonical document of a resolved recipe, and its hash, which is the recipe's identity."""
 
 import copy
 import hashlib
@@ -15,13 +15,13 @@ VERSION: Final = 1
 LATER_FIELDS: Final[Mapping[str, Any]] = {"model_sha256": None}
 """The fields that release 0.1.0 does not have, by dotted path, with the value that their absence means.
 
-A document holds such a field only with another value. So release 0.1.0 reads every document that uses no later field,
-and no hash changes. A reader takes an absent field for its default, so the two must be the same.
+A document has such a field only with another value. So release 0.1.0 can read every document that uses no later field,
+and no hash changes. A reader fills an absent field with its default, so the value must equal the default.
 """
 
 
 def to_document(recipe: Recipe) -> dict[str, Any]:
-    """`recipe` as JSON data with every field in it, so that loading it again gives the same recipe for any model.
+    """`recipe` as JSON data with every field in it, so that loading it gives the same recipe for any model.
 
     Only LATER_FIELDS are left out, where they have the meaning of their absence.
     """
@@ -37,7 +37,7 @@ def to_document(recipe: Recipe) -> dict[str, Any]:
 
 
 def canonical_json(document: object) -> bytes:
-    """The one JSON text of `document`: UTF-8, keys sorted, no spaces. Raises ValueError for what JSON can't hold."""
+    """`document` as JSON in UTF-8, with sorted keys and no spaces. Raises ValueError for what JSON can't represent."""
     text = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode()
 
@@ -47,16 +47,11 @@ def to_json(recipe: Recipe) -> bytes:
     return canonical_json(to_document(recipe))
 
 
-def fingerprint(recipe: Recipe, image_hashes: Sequence[str]) -> str:
-    """`fingerprint_of` the document of `recipe`."""
-    return fingerprint_of(to_document(recipe), image_hashes)
-
-
-def fingerprint_of(document: Mapping[str, Any], image_hashes: Sequence[str]) -> str:
-    """The SHA-256 (hexadecimal) of a recipe's document as stored, whatever release wrote it and which fields it has.
+def recipe_sha256(document: Mapping[str, Any], image_hashes: Sequence[str]) -> str:
+    """The SHA-256 (hexadecimal) of a recipe's document as stored, regardless of the release that wrote it.
 
     Each image reference is replaced by the hash of its content, and `parent` is left out. So the same images give the
-    same fingerprint wherever they are stored, and wherever the recipe came from. `image_hashes` are in the order of
+    same hash wherever they are stored, and from wherever the recipe was branched. `image_hashes` are in the order of
     the context's images; raises ValueError when there are more or fewer of them.
     """
     document = copy.deepcopy({name: value for name, value in document.items() if name != "parent"})

@@ -34,13 +34,18 @@ def _mode_defaults(mode: Mode) -> dict[str, Any]:
     return EDITING_IMAGE_DEFAULTS if mode == "editing" else {"cfg_img_scale": 1.0}
 
 
+def image_settings(values: Mapping[str, Any]) -> ImageSettings:
+    """The settings with these values; as in JSON, a pair may be a list."""
+    typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return ImageSettings(**typed)
+
+
 def default_source(path: FieldPath, spec: ModelSpec | None, mode: Mode) -> str:
     """The source of the default at `path`: "the mode's", "the model's", or "default" for BAGEL's own."""
-    group, name = (*path, None, None)[:2]
+    group, name = (*map(str, path), "", "")[:2]
     if group == "image" and name in _mode_defaults(mode):
         return "the mode's"
-    from_model = {"text": spec.text_defaults, "image": spec.image_defaults}.get(str(group), {}) if spec else {}
-    return "the model's" if name in from_model else "default"
+    return "the model's" if spec and name in spec.defaults(group) else "default"
 
 
 def fill_in(given: Mapping[str, Any], spec: ModelSpec | None) -> dict[str, Any]:

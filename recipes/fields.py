@@ -23,6 +23,9 @@ SETTINGS: dict[str, type[TextSettings | ImageSettings | JudgeSettings | OutputSe
 KEYS = ("extends", "vars")
 """The keys of a recipe file that are not recipe fields; a resolved recipe has none of them."""
 
+_COMPARED_CHARS = 80
+"""Longer names are compared by their beginning, since a comparison is slow."""
+
 _Alternative: TypeAlias = tuple[Any, dict[type, Any]]
 """One type allowed at a path, and its bounds by kind."""
 
@@ -38,7 +41,7 @@ def field_names(path: FieldPath) -> tuple[str, ...]:
 
 
 def known(value: Any, path: FieldPath = ()) -> Any:  # noqa: ANN401 - any part of a recipe, right or wrong
-    """The part of `value`, which stands at `path`, that this release knows: without the fields of later releases."""
+    """`value`, found at `path`, without the fields that this release does not know."""
     if isinstance(value, dict):
         allowed = field_names(path)
         return {name: known(inner, (*path, name)) for name, inner in value.items() if name in allowed}
@@ -47,10 +50,15 @@ def known(value: Any, path: FieldPath = ()) -> Any:  # noqa: ANN401 - any part o
     return value
 
 
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """The question whether another name was meant; empty if no known name is similar."""
+    close = get_close_matches(name[:_COMPARED_CHARS], known, n=1)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
 def unknown(name: str, allowed: Sequence[str]) -> str:
     """The error message for an unknown field."""
-    close = get_close_matches(name, allowed, n=1)
-    remedy = f"did you mean '{close[0]}'?" if close else f"allowed: {', '.join(allowed)}"
+    remedy = suggestion(name, allowed) or f"allowed: {', '.join(allowed)}"
     return f"unknown field '{name}'; {remedy}"
 
 

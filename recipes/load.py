@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from recipes.document import Document, in_order, read_data, read_file, read_text
 from recipes.error_messages import type_issues
 from recipes.extends import extended, placed, without_parent
 from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue
-from recipes.fields import known
+from recipes.fields import known, suggestion
 from recipes.model_spec import ModelSpec
 from recipes.overrides import SOURCE, Overridden, override
 from recipes.recipe import Recipe
@@ -132,9 +131,8 @@ def find(name: str, folder: Path | None = None) -> Path:
     shipped = sorted(path.stem for path in folder.glob("*.yaml"))
     if name in shipped and re.fullmatch(NAME, name):
         return folder / f"{name}.yaml"
-    close = get_close_matches(name, shipped, n=1)
-    remedy = f"did you mean '{close[0]}'? " if close else ""
-    message = f"there is no recipe named {name[:80]!r}; {remedy}allowed: {', '.join(shipped)}"
+    remedy = " ".join(part for part in (suggestion(name, shipped), f"allowed: {', '.join(shipped)}") if part)
+    message = f"there is no recipe named {name[:80]!r}; {remedy}"
     raise RecipeError([Fault(path=(), message=message)])
 
 
@@ -171,6 +169,5 @@ def _located(issues: list[RecipeIssue], given: Given, spec: ModelSpec | None) ->
 
 def _from_model(path: FieldPath, given: Mapping[str, Any], spec: ModelSpec) -> bool:
     """Whether the value at `path` is one of the model's defaults."""
-    group, name = (*path, None, None)[:2]
-    defaults = {"text": spec.text_defaults, "image": spec.image_defaults}.get(str(group), {})
-    return name in defaults and name not in (given.get(str(group)) or {})
+    group, name = (*map(str, path), "", "")[:2]
+    return name in spec.defaults(group) and name not in (given.get(group) or {})

@@ -14,7 +14,7 @@ class ModelSpecError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeRule:
-    """How an image is resized before it is split into patches of `stride_px` (bagel-spec section 4)."""
+    """How an image is resized before it is split into patches of `stride_px`."""
 
     max_px: int
     min_px: int
@@ -72,12 +72,16 @@ class ModelSpec:
     """Numbers in the KV cache per token (keys and values of all layers)."""
     limits: TrainingLimits = TrainingLimits()
     sha256: str | None = None
-    """The fingerprint of the model's files; None where nobody computed it."""
+    """The fingerprint of the model's files; None if it is unknown."""
 
     @property
     def stride_px(self) -> int:
         """Sides of drawn images are multiples of this."""
         return self.vae.stride_px
+
+    def defaults(self, group: str) -> Mapping[str, Any]:
+        """The model's defaults for the settings of a group; only text and image have any."""
+        return {"text": self.text_defaults, "image": self.image_defaults}.get(group, {})
 
     def image_tokens(self, width: int, height: int) -> tuple[int, int]:
         """Tokens of the VAE block and of the ViT block of an image of `width` by `height` pixels."""

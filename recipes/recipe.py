@@ -193,8 +193,3 @@ class Recipe:
     def is_judged(self) -> bool:
         """Whether images are scored, to select one or to draw again."""
         return self.select == "judge" or self.retry is not None
-
-    @property
-    def num_refinements(self) -> int:
-        """Number of refinement texts: one between two images, and one first if the context ends with an image."""
-        return self.num_images - 1 + isinstance(self.context[-1], ImageItem)

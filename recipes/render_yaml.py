@@ -11,9 +11,7 @@ from recipes.load import Given
 from recipes.model_spec import ModelSpec
 from recipes.recipe import Recipe
 from recipes.variables import escaped
-from recipes.yaml_text import comment, scalar_lines
-
-_STEP = 2
+from recipes.yaml_text import STEP, comment, scalar_lines
 
 
 def render_yaml(given: Given, spec: ModelSpec | None) -> str:
@@ -38,11 +36,11 @@ def _entry(start: str, value: Any, path: FieldPath, indent: int, sources: "_Sour
     """The lines of a value; `start` is its key, or the dash of its list item."""
     if isinstance(value, dict):
         yield start
-        yield from _mapping(value, path, indent + _STEP, sources)
+        yield from _mapping(value, path, indent + STEP, sources)
     elif isinstance(value, list) and any(not isinstance(item, int | float) for item in value):
         yield start
         for index, item in enumerate(value):
-            yield from _item(item, (*path, index), indent + _STEP, sources)
+            yield from _item(item, (*path, index), indent + STEP, sources)
     else:
         first, *others = scalar_lines(value, indent)
         source = sources.of(path)
@@ -56,7 +54,7 @@ def _item(item: Any, path: FieldPath, indent: int, sources: "_Sources") -> Itera
     if not isinstance(item, dict):
         yield from _entry(dash, item, path, indent, sources)
         return
-    first, *others = _mapping(item, path, indent + _STEP, sources)
+    first, *others = _mapping(item, path, indent + STEP, sources)
     yield f"{dash} {first.lstrip(' ')}"
     yield from others
 

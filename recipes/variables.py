@@ -4,12 +4,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from recipes.document import MAX_DATA_CHARS, Document, kind_of, plain
 from recipes.faults import MAX_LINES, Fault, FieldPath, RecipeError, RecipeIssue
-from recipes.fields import KEYS
+from recipes.fields import KEYS, suggestion
 from recipes.overrides import typed
 
 NAME = r"^[a-z][a-z0-9_]{0,31}$"
@@ -159,13 +158,8 @@ def _wrong(name: object, value: object) -> str:
 def _unused(name: str, used: Sequence[str]) -> Fault:
     """The fault of a variable that was passed but is in no text."""
     known = f"it uses {_listed(used)}" if used else "it uses no variables"
-    message = f"the recipe does not use it; {_suggestion(name, used) or known}"
+    message = f"the recipe does not use it; {suggestion(name, used) or known}"
     return Fault(path=(), message=message, source=f"{SOURCE} {name[:80]}")
-
-
-def _suggestion(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name[:_SHOWN_CHARS], known, n=1)
-    return f"did you mean '{close[0]}'?" if close else ""
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -233,7 +227,7 @@ class _Expander:
         if reported or name in self._values:
             return self._values.get(name, _FAULTY)
         known = sorted(self._values)
-        remedy = _suggestion(name, known) or (f"known: {_listed(known)}" if known else f"this recipe has no {_VARS}")
+        remedy = suggestion(name, known) or (f"known: {_listed(known)}" if known else f"this recipe has no {_VARS}")
         return self._refuse(path, f"unknown variable '{name}'; {remedy}; {_ESCAPED}")
 
     def _refuse(self, path: FieldPath, message: str) -> Any:  # noqa: ANN401 - see _FAULTY

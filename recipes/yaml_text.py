@@ -1,4 +1,4 @@
-"""A value -> YAML that our reader and others read back as the same value."""
+"""A value -> YAML that this reader and others read as the same value."""
 
 import json
 import re
@@ -12,7 +12,8 @@ _PLAIN = re.compile(r"[^\W_](?:[\w .,;/()'!?*+=-]|:(?=\S))*")
 """Texts that need no quotes, unless they look like a value of another type."""
 _ESCAPED = re.compile("[^ -~\xa1-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 """Characters that some YAML reader takes for a line break, or rejects."""
-_STEP = 2
+STEP = 2
+"""Spaces of one level of indentation."""
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _OTHERS = yaml.SafeLoader("")
 
@@ -58,7 +59,7 @@ def _block(text: str, indent: int) -> list[str]:
     header = "|-" if not text.endswith("\n") else "|" if not text.endswith("\n\n") else "|+"
     if _ESCAPED.sub("", text) != text.replace("\n", ""):
         return []
-    body = [f"{' ' * (indent + _STEP)}{line}" if line else "" for line in text.removesuffix("\n").split("\n")]
+    body = [f"{' ' * (indent + STEP)}{line}" if line else "" for line in text.removesuffix("\n").split("\n")]
     lines = [header, *body]
     try:
         # Between two fields, as in the output.

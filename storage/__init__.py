@@ -1,1 +1,1 @@
-"""What a run leaves behind: objects in S3, progress in Redis."""
+"""What a run stores: objects in S3, progress in Redis."""

@@ -1,24 +1,12 @@
-"""The exceptions of storage: one family, one class for each thing that a caller can do."""
+"""The exceptions of storage: one family, with one class for each reaction of a caller."""
 
 
 class StorageError(Exception):
-    """Storage failed.
-
-    StorageError
-    ├── InvalidNameError        a run id or key has characters that are not allowed (also a ValueError)
-    ├── ObjectNotFoundError     the object does not exist
-    ├── ObjectExistsError       a put that only creates found an object there
-    ├── StoreUnavailableError   the store can't be reached or is busy: the same call may succeed later
-    ├── StoreRefusedError       the store refuses and will refuse again: credentials, bucket, size
-    ├── CommitConflictError     another worker committed this run differently: stop, nothing of ours counts
-    ├── CorruptRecordError      what S3 or Redis holds of a run is not what a release of this program writes
-    ├── NewerRecordError        what S3 or Redis holds of a run is for a newer release to read: leave the run to it
-    └── RunNotFoundError        there is no such run
-    """
+    """Storage failed. The base of all exceptions of this package."""
 
 
 class InvalidNameError(StorageError, ValueError):
-    """A name can't become part of a key."""
+    """A run id, a prefix or a key has characters that are not allowed."""
 
 
 class ObjectNotFoundError(StorageError):
@@ -26,28 +14,28 @@ class ObjectNotFoundError(StorageError):
 
 
 class ObjectExistsError(StorageError):
-    """A put that only creates found an object there."""
+    """The object exists already, and the put was to create it."""
 
 
 class StoreUnavailableError(StorageError):
-    """The store can't be reached or is busy: the same call may succeed later."""
+    """The store can't be reached or is busy; the same call may succeed later."""
 
 
 class StoreRefusedError(StorageError):
-    """The store refuses and will refuse again: credentials, bucket, size."""
+    """The store rejects the call and would reject it again: wrong credentials, no bucket, too large."""
 
 
 class CommitConflictError(StorageError):
-    """Another worker committed this run differently: stop, nothing of ours counts."""
+    """Another worker committed this run differently; this worker must stop."""
 
 
 class RunNotFoundError(StorageError):
-    """There is no such run."""
+    """The run does not exist."""
 
 
 class CorruptRecordError(StorageError):
-    """What S3 or Redis holds of a run is not what a release of this program writes."""
+    """A record of a run in S3 or Redis was not written by any release of this program."""
 
 
 class NewerRecordError(StorageError):
-    """What S3 or Redis holds of a run is for a newer release to read: leave the run to it."""
+    """A record of a run in S3 or Redis requires a newer release; leave the run to it."""

@@ -8,15 +8,14 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from storage.errors import CorruptRecordError
+from storage.records import TOLERANT, invalid_fields
 from storage.redis.state import FINAL, State
 
 VERSION: Final = 1
 """The newest version of an event that this release reads. An event without `version` has version 1."""
 
-# Read by pydantic: an event of a later release may have further fields, which are ignored.
-_TOLERANT: dict[str, Any] = {
-    "extra": "ignore",
-    "strict": True,
+_CONFIG: dict[str, Any] = {
+    **TOLERANT,
     "allow_inf_nan": False,
     "use_attribute_docstrings": True,
     "defer_build": True,
@@ -25,9 +24,9 @@ _TOLERANT: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvent:
-    """The fields that every event has. Whoever publishes an event sets `id`, `n` and `at`."""
+    """The fields that every event has. `Progress.publish` sets `id`, `n` and `at`."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _TOLERANT
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
 
     type: str = ""
     """The type of the event."""
@@ -48,7 +47,7 @@ class RunEvent:
         return self.type in FINAL
 
     def to_document(self) -> dict[str, Any]:
-        """The event as JSON data. Fields that are None are left out, and so is the id of an event that has none yet."""
+        """The event as JSON data. Fields that are None are left out, and so is an empty id."""
         return {name: value for name, value in vars(self).items() if value is not None and (name, value) != ("id", "")}
 
     def to_json(self) -> str:
@@ -262,17 +261,19 @@ def parse(event_id: str, text: str) -> RunEvent:
     """The event that the JSON `text` describes. Raises CorruptRecordError."""
     try:
         data = json.loads(text)
-        document = {**data, "id": event_id, "n": data["n"], "type": data["type"]}  # the last two must be there
+        document = {
+            **data,
+            "id": event_id,
+            "n": data["n"],
+            "type": data["type"],
+        }  # raises KeyError without `n` or `type`
         envelope = _ENVELOPE.validate_json(json.dumps(document))
         reader = _READERS.get(envelope.type)
         if reader is None or _version(document) > VERSION:
             return UnknownEvent(**vars(envelope), data=document)
         return reader.validate_json(json.dumps(_current(document)))
-    except ValidationError as error:
-        why = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-        raise CorruptRecordError(f"event {event_id}: not an event of this program: {why:.300}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        why = f"{type(error).__name__}: {error}"
+        why = invalid_fields(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
         raise CorruptRecordError(f"event {event_id}: not an event of this program: {why:.300}") from error
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from storage.journal import Artifact, selected_images
 
 SCORE_DIGITS = 3
-"""Digits of a score as shown to people; records have more."""
+"""Decimal places of a displayed score; records have more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,11 @@ class Figure:
 
     @property
     def variations(self) -> int:
-        """How many images one attempt drew."""
+        """The number of images that one attempt drew."""
         return 1 + max(one.variation for one in (*self.selected, *self.others, *self.dropped))
 
     @property
-    def tries(self) -> int:
+    def attempts(self) -> int:
         return 1 + max(one.attempt for one in (*self.selected, *self.others, *self.dropped))
 
     @property
@@ -43,7 +43,7 @@ class Figure:
         return len(self.selected) == 1 and not self.others and not self.dropped and not self.forks
 
     def leads_to(self, other: "Figure") -> Artifact | None:
-        """The selected image that the figure `other` of a tree continues; None when it continues none of them."""
+        """The selected image that `other` continues in a tree; None when it continues none of them."""
         return next((one for one in self.selected if self.forks and one.path == other.branch), None)
 
 
@@ -78,14 +78,14 @@ def branch_of(artifact: Artifact) -> str:
     return artifact.path.rpartition(".")[0] if artifact.kind == "image" else artifact.path
 
 
-def line_of(path: str) -> Iterator[str]:
-    """The branches that lead to `path`, itself included: 0, 0.1 and 0.1.1 for 0.1.1."""
+def branches_to(path: str) -> Iterator[str]:
+    """The branches that lead to `path`, including itself: 0, 0.1 and 0.1.1 for 0.1.1."""
     numbers = path.split(".") if path else []
     return (".".join(numbers[: depth + 1]) for depth in range(len(numbers)))
 
 
 def image_name(index: int | None, *, path: str = "", variation: int = 0) -> str:
-    """What people call an image: image 2, image 2 v1 (a variation), or image 2 of a branch, 0.1 image 2."""
+    """The displayed name of an image: image 2, image 2 v1 (a variation), or 0.1 image 2 (on a branch)."""
     name = "image" if index is None else f"image {index + 1}"
     if path:
         return f"{path} {name}"
@@ -93,5 +93,5 @@ def image_name(index: int | None, *, path: str = "", variation: int = 0) -> str:
 
 
 def score_text(score: float) -> str:
-    """A score as people read it: 0.874."""
+    """A score as it is displayed: 0.874."""
     return f"{score:.{SCORE_DIGITS}f}"

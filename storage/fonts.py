@@ -1,4 +1,4 @@
-"""The fonts that pictures are labelled in: Pillow's own, then installed ones for the characters that it lacks."""
+"""The fonts of labels on images: Pillow's own, then installed ones for the characters that it lacks."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ NAMES = (
     *("Arial Unicode.ttf", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc", "Apple Color Emoji.ttc"),
     *("segoeui.ttf", "msyh.ttc", "YuGothM.ttc", "malgun.ttf", "seguisym.ttf", "seguiemj.ttf"),
 )
-"""Files to look for, the preferred first: Linux, macOS, Windows."""
+"""Font files in order of preference: Linux, macOS, Windows."""
 BITMAP_SIZES_PX = (109, 160)
 """The only sizes of the colour bitmap fonts of Noto and Apple; they are scaled down when drawn."""
 _NONCHARACTER = "\uffff"
@@ -48,7 +48,7 @@ class Face:
         return self._font.getlength(self._drawn(text)) * self._scale
 
     def draw(self, sheet: Image.Image, start: tuple[float, int], text: str, ink: tuple[int, ...]) -> None:
-        """Draw `text` on an RGB picture; `start` is the left end of its baseline."""
+        """Draw `text` on an RGB image; `start` is the left end of its baseline."""
         drawn = self._drawn(text)
         if self._scale == 1.0:
             pen = ImageDraw.Draw(sheet)
@@ -64,22 +64,22 @@ class Face:
         if character not in self._known:
             glyph = self._glyph(character)
             is_drawn = any(glyph[1]) or character.isspace()
-            is_digit_of_emoji = self._scale != 1.0 and character.isascii()  # those are for keycaps alone
+            is_digit_of_emoji = self._scale != 1.0 and character.isascii()  # only for keycap emoji
             self._known[character] = glyph != self._missing and is_drawn and not is_digit_of_emoji
         return self._known[character]
 
     def _glyph(self, character: str) -> tuple[tuple[int, int], bytes, float]:
-        """What is drawn for a character: for all those without a glyph the same. Pillow has no character map."""
+        """The drawing of a character; all characters without a glyph have the same. Pillow has no character map."""
         mask = self._font.getmask(character)
         return mask.size, bytes(mask), self._font.getlength(character)
 
     def _drawn(self, text: str) -> str:
-        """`text` without the format characters that would show as a missing glyph."""
+        """`text` without the format characters that would be drawn as a missing glyph."""
         return "".join(one for one in text if unicodedata.category(one) != "Cf" or self._glyph(one) != self._missing)
 
 
 class FontSet:
-    """Pillow's font and those in `files`, at one size; a file is opened when all fonts before it lack something."""
+    """Pillow's font and those in `files`, at one size. A file is opened if the fonts before it lack a character."""
 
     def __init__(self, size_px: int, files: Sequence[Path]) -> None:
         self.first = Face(cast("ImageFont.FreeTypeFont", ImageFont.load_default(size_px)))
@@ -99,7 +99,7 @@ class FontSet:
 
 @cache
 def installed_fonts() -> tuple[Path, ...]:
-    """The font files of this machine that NAMES has, in its order."""
+    """The font files of this machine that match NAMES, in its order."""
     files = [file for folder in FOLDERS for file in sorted(Path(folder).expanduser().rglob("*.[tToO][tT][fFcC]"))]
     return tuple(dict.fromkeys(file for name in NAMES for file in files if file.match(name)))
 
@@ -109,6 +109,6 @@ def _open(file: Path, size_px: int) -> Face | None:
     for size in (size_px, *BITMAP_SIZES_PX):
         try:
             return Face(ImageFont.truetype(file, size), scale=size_px / size)
-        except OSError:  # damaged, or has bitmaps of another size alone
+        except OSError:  # damaged, or has only bitmaps of another size
             continue
     return None

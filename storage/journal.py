@@ -1,8 +1,8 @@
 """The durable records of a run in the bucket: a commit for each step, then the manifest.
 
-A step counts once its record is created, and a record can be created only once: that fences two workers of one run.
-Records have no times, hosts or presigned URLs, so a repeated step gives the same bytes, and a record that already
-exists with the same bytes is as good as one's own.
+A step is complete once its record exists, and a record can be created only once. This keeps two workers of one run
+apart. Records have no times, hosts or presigned URLs, so a repeated step gives the same bytes, and an existing record
+with the same bytes counts as written.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 JSON = "application/json"
 READERS = 8
-"""How many commit records are read at once."""
+"""The number of commit records that are read in parallel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +48,26 @@ class Artifact:
     """Bytes."""
     sha256: str = ""
     path: str = ""
-    """Its branch of a tree, such as 0.1; that of an image ends with its own variation. Empty without a tree."""
+    """The branch of a tree, such as 0.1; for an image, it ends with the image's own variation. Empty without a tree."""
     index: int | None = None
     """The position of an image among the images of its branch, from 0; None for a text."""
     variation: int = 0
     """The number of an image among those that its step drew from one context, from 0."""
     attempt: int = 0
-    """0 for the first attempt at an image, then the number of the further one."""
+    """0 for the first attempt at an image, then the number of the retry."""
     score: float | None = None
-    """The model's score of an image, from 0 to 1; None when the recipe asks for none."""
+    """The model's score of an image, from 0 to 1; None when the image was not scored."""
     selected: Annotated[bool, Field(validation_alias="chosen")] = True
     """Whether the sequence continued from it; a later attempt may have replaced it (see Manifest.images)."""
     given: bool = False
-    """Whether the recipe gave this text, rather than the model."""
+    """Whether the text comes from the recipe, not from the model."""
     seed: int | None = None
     """The seed of an image's noise."""
     width: int | None = None
     height: int | None = None
 
     def to_data(self) -> dict[str, Any]:
-        """The artifact as JSON data. There `selected` is `chosen`, the name that release 0.1.0 reads."""
+        """The artifact as JSON data, with `selected` under the name that release 0.1.0 reads, `chosen`."""
         return {"chosen" if name == "selected" else name: value for name, value in asdict(self).items()}
 
 
@@ -104,13 +104,13 @@ class Manifest:
     steps: int
     state: Literal["succeeded"] = "succeeded"
     parent: str | None = None
-    """The run and the step that this one branched off, RUN@STEP."""
+    """The run and step from which this run was branched, as RUN@STEP."""
     artifacts: tuple[Artifact, ...]
     """In the order of their steps."""
     images: tuple[str, ...] = ()
     """The keys of the selected images, in order; the others are other variations and replaced attempts."""
     model_sha256: str | None = None
-    """The fingerprint of the model; None when it is unknown, as in runs that release 0.1.0 began."""
+    """The fingerprint of the model; None when it is unknown, as in runs that release 0.1.0 started."""
 
     def to_json(self) -> bytes:
         """The record as stored: without `model_sha256` when it is unknown, as release 0.1.0 writes it."""
@@ -122,7 +122,7 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord:
-    """The model that a run was begun with."""
+    """The model with which a run was started."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
@@ -147,7 +147,7 @@ class Journal:
         self.folder = keys.run_folder(prefix, run_id)
 
     def commits(self) -> tuple[Commit, ...]:
-        """The records of the committed steps, from 1 without a gap. Raises CorruptRecordError, NewerRecordError."""
+        """The records of the committed steps, in order. Raises CorruptRecordError, NewerRecordError."""
         found = list(self.store.list(self.folder + keys.COMMITS))
         expected = [self.folder + keys.commit(step) for step in range(1, len(found) + 1)]
         if sorted(found) != sorted(expected):
@@ -164,7 +164,7 @@ class Journal:
         return commits
 
     def count_commits(self) -> int:
-        """How many steps are committed, without reading their records."""
+        """The number of committed steps, without reading their records."""
         return sum(1 for _ in self.store.list(self.folder + keys.COMMITS))
 
     def read_commit(self, step: int) -> Commit:
@@ -185,7 +185,7 @@ class Journal:
     def write_manifest(self, manifest: Manifest) -> None:
         """Complete the run. Raises CommitConflictError when another worker wrote the manifest differently.
 
-        A worker of release 0.1.0 may have written the same without `model_sha256`; then that stays.
+        A worker of release 0.1.0 may have written the same manifest without `model_sha256`; it is kept.
         """
         try:
             self.put_once(keys.MANIFEST, manifest.to_json(), content_type=JSON)
@@ -194,7 +194,7 @@ class Journal:
                 raise
 
     def model(self) -> ModelRecord | None:
-        """The model that the run was begun with; None when no record says so, as in runs that release 0.1.0 began.
+        """The model with which the run was started; None without a record, as in runs that release 0.1.0 started.
 
         Raises CorruptRecordError, NewerRecordError.
         """
@@ -204,7 +204,7 @@ class Journal:
             return None
 
     def write_model(self, name: str, sha256: str) -> None:
-        """Record the model of a run that begins. Raises CommitConflictError when another one is recorded."""
+        """Record the model of a new run. Raises CommitConflictError when another one is recorded."""
         self.put_once(keys.MODEL, ModelRecord(name=name, sha256=sha256).to_json(), content_type=JSON)
 
     def put_once(self, name: str, data: bytes, *, content_type: str) -> None:
@@ -215,8 +215,8 @@ class Journal:
     def put_of_step(self, step: int, name: str, data: bytes, *, content_type: str) -> None:
         """Store an object of an uncommitted step. Raises CommitConflictError when another worker committed it.
 
-        An object that an interrupted worker left is replaced; one that is committed is not, even where this machine
-        computes other bytes than the one that committed it.
+        An object of an interrupted worker is replaced. A committed object is not, even if this machine computes other
+        bytes than the machine that committed it.
         """
         if self._create(name, data, content_type):
             return
@@ -227,14 +227,14 @@ class Journal:
         self.put(name, data, content_type=content_type)
 
     def put(self, name: str, data: bytes, *, content_type: str) -> None:
-        """Store the object `name` of this run, in place of an earlier one."""
+        """Store the object `name` of this run, replacing an earlier one."""
         self.store.put(self.folder + name, data, content_type=content_type)
 
     def get(self, name: str) -> bytes:
         """The object `name` of this run. Raises ObjectNotFoundError."""
         return self.store.get(self.folder + name)
 
-    def made(self, artifact: Artifact) -> bytes:
+    def read_artifact(self, artifact: Artifact) -> bytes:
         """The bytes of a committed artifact. Raises CorruptRecordError when they are missing or have changed."""
         try:
             data = self.get(artifact.key)
@@ -255,7 +255,7 @@ class Journal:
         return self.store.url(self.folder + name)
 
     def _create(self, name: str, data: bytes, content_type: str) -> bool:
-        """Create an object. Returns whether it has these bytes now, be it from an earlier put without an answer."""
+        """Create an object. Returns whether it has these bytes now; an earlier put whose response was lost counts."""
         try:
             self.store.put(self.folder + name, data, content_type=content_type, only_if_absent=True)
         except ObjectExistsError:
@@ -272,6 +272,6 @@ class Journal:
 
 
 def selected_images(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
-    """The keys of the selected images, in order: at each place of each branch the one that was selected last."""
+    """The keys of the selected images, in order: for each place of each branch, the one that was selected last."""
     places = {(one.path, one.index): one.key for one in artifacts if one.kind == "image" and one.selected}
     return tuple(places.values())

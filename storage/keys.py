@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from storage.errors import InvalidNameError
 
 RUN_TTL_S = 7 * 24 * 3600
-"""How long Redis remembers a run after its end; S3 keeps it for good. A run without an end does not expire."""
+"""How long Redis keeps a run after its end; S3 keeps it forever. A run that has not ended does not expire."""
 MODELS_TTL_S = 30 * 24 * 3600
-"""How long announced models are known after the last worker started."""
+"""How long Redis keeps announced models after the last worker started."""
 MAX_EVENTS = 10_000
-"""About how many events a run's stream keeps."""
+"""The approximate number of events that a run's stream keeps."""
 MAX_SWEEP_ID_CHARS = 120
+"""A run id of a sweep is the sweep id and a number (see `run_of_sweep`)."""
 MAX_RECENT = 1_000
-"""How many runs `recent` can list."""
+"""The maximum number of runs that `Runs.recent` can list."""
 
 RUNS = "autoseq:runs"
 """Sorted set: run ids by the time of their submission."""
@@ -22,15 +23,15 @@ OPEN_RUNS = "autoseq:runs:open"
 LEASES = "autoseq:leases"
 """Sorted set: the ids of the runs that have a lease, by when it expires (milliseconds of the server's clock)."""
 QUEUE_SLOTS = "autoseq:lines"
-"""Set: every queue slot in which runs have waited (see `queue_slot`). Release 0.1 reads this name."""
+"""Set: every queue slot in which runs have waited (see `queue_slot`). Release 0.1.0 reads this name."""
 STARTED = "autoseq:started"
 """Hash: queue slot -> when the run that was last started from it had joined it (ms of the server's clock)."""
 RECONCILER = "autoseq:reconciler"
-"""The worker that requeues runs which lost their worker or their message."""
+"""The token of the elected reconciler."""
 BROKER_PREFIX = "autoseq:"
-"""What the broker and Celery's results put before their keys (global_keyprefix)."""
-BROKER_CLAIMS = "autoseq:unacked_index"
-"""Sorted set of the broker (its global_keyprefix is autoseq:): unacknowledged messages by their last heartbeat."""
+"""The prefix of the keys of the broker and of Celery's results (global_keyprefix)."""
+BROKER_CLAIMS = f"{BROKER_PREFIX}unacked_index"
+"""Sorted set of the broker: unacknowledged messages by their last heartbeat."""
 SPECS = "autoseq:specs"
 """Hash: model name -> its spec as JSON."""
 MODELS = "autoseq:models"
@@ -42,11 +43,11 @@ MANIFEST = "manifest.json"
 PAGE = "index.html"
 CONTACT_SHEET = "contact-sheet.png"
 SWEEPS = "sweeps"
-"""The folder of all sweeps, beside those of the runs."""
+"""The folder of all sweeps, next to the folders of the runs."""
 COMMITS = "commits/"
 
 WAITING_PREFIX = "autoseq:waiting:"
-"""With a queue slot behind it, the key of the runs that wait there (see `waiting`)."""
+"""The key of the runs that wait in a queue slot, before its name (see `waiting`)."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
@@ -54,9 +55,9 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def check_run_id(text: str) -> str:
-    """`text`, when it can name a run, in Redis and as a folder in S3. Raises InvalidNameError."""
+    """`text`, if it is a valid run id. Raises InvalidNameError."""
     if text == SWEEPS:
-        raise InvalidNameError(f"run id {text!r}: is the name of the folder of the sweeps")
+        raise InvalidNameError(f"run id {text!r}: is reserved for the folder of the sweeps")
     if not _RUN_ID.fullmatch(text):
         allowed = "1 to 128 letters, digits, dots, dashes or underscores, a letter or digit first"
         raise InvalidNameError(f"run id {text[:140]!r}: must be {allowed}")
@@ -84,7 +85,7 @@ def run_record(run_id: str) -> str:
 
 
 def run_preview(run_id: str) -> str:
-    """The number of an event, a space, and the latest preview of the image being drawn."""
+    """The number of an event, a space, and the latest preview of the images being drawn."""
     return f"{run_state(run_id)}:preview"
 
 
@@ -129,16 +130,16 @@ def run_folder(prefix: str, run_id: str) -> str:
 
 
 def _folder(prefix: str) -> str:
-    """A prefix with the slash, or nothing."""
+    """A prefix with the slash, or an empty text."""
     if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
         raise InvalidNameError(
-            f"prefix {prefix!r}: must be folders of letters, digits, dots, dashes, underscores, as a/b"
+            f"prefix {prefix!r}: must be folders of letters, digits, dots, dashes or underscores, such as a/b"
         )
     return f"{prefix}/" if prefix else ""
 
 
 def check_sweep_id(text: str) -> str:
-    """`text`, when it can name a sweep, and with a number each of its runs. Raises InvalidNameError."""
+    """`text`, if it is a valid sweep id. Raises InvalidNameError."""
     if not _RUN_ID.fullmatch(text) or len(text) > MAX_SWEEP_ID_CHARS:
         allowed = f"1 to {MAX_SWEEP_ID_CHARS} letters, digits, dots, dashes or underscores, a letter or digit first"
         raise InvalidNameError(f"sweep id {text[:140]!r}: must be {allowed}")
@@ -171,7 +172,7 @@ def step_text(step: int, role: str, branch: Sequence[int] = ()) -> str:
 
 
 def step_image(step: int, branch: Sequence[int] = (), extension: str = "png") -> str:
-    """An image of a step: steps/004-image.png; a variation steps/004-image.v1.png, on a branch with its whole path."""
+    """An image of a step: steps/004-image.png; a variation steps/004-image.v1.png, on a branch with its path."""
     return f"steps/{step:03d}-image{_variations(branch)}.{_role(extension)}"
 
 

@@ -1,4 +1,4 @@
-"""The static page of a run: everything it made, in order, readable from the store or from a folder on disk."""
+"""The static page of a run: all its texts and images in order, to read from the store or from a folder on disk."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from storage.figures import Figure, branch_of, figures, line_of, score_text
+from storage.figures import Figure, branch_of, branches_to, figures, score_text
 from storage.journal import Artifact, Manifest
 from storage.printable import printable, printable_json
 from storage.thumbnails import bounded, data_uri
@@ -31,8 +31,8 @@ class _Section:
     """A branch of a tree, or a whole run without one."""
 
     branch: str
-    line: tuple[Artifact, ...]
-    """The images that led here, from the first on."""
+    ancestors: tuple[Artifact, ...]
+    """The images that lead to the branch, from the first on."""
     parts: tuple[_Part, ...]
 
 
@@ -43,7 +43,7 @@ class _Cell:
     images: tuple[Artifact, ...]
     rows: int
     lines: str
-    """Which lines lead to it from the left, as CSS classes: none to the first image, from above, from below."""
+    """CSS classes for the lines that lead to the cell from the left; empty for the first image."""
 
 
 _Rows: TypeAlias = list[list[_Cell]]
@@ -57,16 +57,16 @@ def render_page(
 ) -> bytes:
     """The page, UTF-8; the same arguments give the same bytes.
 
-    Images are linked by their place beside the page (steps/004-image.png), so the run's folder can be served or
-    copied anywhere; there are no scripts and nothing is fetched from elsewhere. Thumbnails are part of the page, so it
-    also shows something where its links lead nowhere: behind a presigned link, or saved on its own.
+    Images are linked relative to the page (steps/004-image.png), so the run's folder can be served from or copied to
+    any place. The page has no scripts and loads nothing from elsewhere. It embeds thumbnails, so it shows images even
+    if its links do not resolve: behind a presigned URL, or saved on its own.
 
     Args:
         manifest: the run.
         document: its resolved recipe as JSON data.
-        texts: the words of each text artifact, by its key.
-        thumbnails: those of `storage.thumbnails.thumbnail`, by the key of the artifact or of the given image
-            (inputs/000.png); of many, smaller ones are shown. An image without one is shown by its link.
+        texts: the content of each text artifact, by its key.
+        thumbnails: the results of `storage.thumbnails.thumbnail`, by the key of the artifact or of the given image
+            (inputs/000.png); they are reduced if there are many. An image without one is only linked.
     """
     shown = figures(manifest.artifacts)
     has_tree = bool(shown and shown[0].forks)
@@ -95,34 +95,39 @@ def _sections(artifacts: Sequence[Artifact], shown: Sequence[Figure]) -> list[_S
     at_step = {figure.step: figure for figure in shown}
     images = {image.path: image for figure in shown for image in figure.selected if figure.forks}
     parts: dict[str, dict[int, _Part]] = {}
-    for made in artifacts:
-        part = _Part(text=made) if made.kind == "text" else _Part(figure=at_step.get(made.step))
-        if part.text or part.figure:  # a further try is shown with the first
-            parts.setdefault(branch_of(made), {})[made.step] = part
+    for artifact in artifacts:
+        is_text = artifact.kind == "text"
+        part = _Part(text=artifact) if is_text else _Part(figure=at_step.get(artifact.step))
+        if part.text or part.figure:  # a further attempt is shown with the first
+            parts.setdefault(branch_of(artifact), {})[artifact.step] = part
     return [
-        _Section(branch=branch, line=tuple(images[path] for path in line_of(branch)), parts=tuple(found.values()))
+        _Section(
+            branch=branch,
+            ancestors=tuple(images[path] for path in branches_to(branch)),
+            parts=tuple(found.values()),
+        )
         for branch, found in parts.items()
     ]
 
 
 def _overview(figure: Figure, shown: Sequence[Figure]) -> _Rows:
-    """A tree from left to right, from `figure` on. The ends of one branch lie side by side, so that it stays short."""
+    """The tree from `figure` on, from left to right. The last images of a branch share a cell, to save rows."""
     rows: _Rows = []
-    come = "" if figure is shown[0] else "from"
+    edge = "" if figure is shown[0] else "from"
     for image in figure.selected:
         further = next((one for one in shown if figure.leads_to(one) == image), None)
         if further is None:
-            return [[_Cell(images=figure.selected, rows=1, lines=come)]]
+            return [[_Cell(images=figure.selected, rows=1, lines=edge)]]
         first, *others = _overview(further, shown)
-        above = " above" if come and image != figure.selected[0] else ""
-        below = " below" if come and image != figure.selected[-1] else ""
-        cell = _Cell(images=(image,), rows=1 + len(others), lines=come + above + below)
+        above = " above" if edge and image != figure.selected[0] else ""
+        below = " below" if edge and image != figure.selected[-1] else ""
+        cell = _Cell(images=(image,), rows=1 + len(others), lines=edge + above + below)
         rows += [[cell, *first], *others]
     return rows
 
 
 def _item(item: Mapping[str, Any]) -> dict[str, Any]:
-    """An item of the initial context; its image is shown when it lies in the run's folder."""
+    """An item of the initial context; its image is shown if it is in the run's folder."""
     return {**item, "shown": str(item.get("image", "")).startswith("inputs/")}
 
 

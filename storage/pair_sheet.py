@@ -1,4 +1,4 @@
-"""Two runs' pictures side by side on one: a row for each place of the sequence, a column for each run."""
+"""The images of two runs side by side: a row for each place of the sequence, a column for each run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from storage.sheet import INK, MARGIN_PX, PAPER, fitted
-from storage.text_layout import LINE_PX, TextLayout, text_layout
+from storage.text_layout import LINE_PX, text_layout
 
 HEADING_PX, TITLE_PX, CAPTION_PX = 15, 15, 14
 GAP_PX = 8
@@ -17,7 +17,7 @@ ALIKE, APART = (70, 122, 82), (176, 68, 42)
 
 @dataclass(frozen=True, kw_only=True)
 class Half:
-    """What one run has at a place."""
+    """The image of one run at a place."""
 
     picture: Image.Image
     caption: str = ""
@@ -29,31 +29,30 @@ class Row:
 
     title: str
     note: str
-    """How far the pictures are apart."""
+    """How much the images differ."""
     same: bool
     halves: tuple[Half | None, Half | None]
-    """None where a run has no picture."""
+    """None where a run has no image."""
 
 
 def pair_sheet(
     headings: tuple[str, str], rows: Sequence[Row], *, note: str = "", side_px: int = SIDE_PX
 ) -> Image.Image:
-    """The `rows` beneath each other on one RGB picture.
+    """The `rows` below each other in one RGB image.
 
     Args:
-        headings: what stands above the columns, such as the runs' ids.
-        rows: at least one, and a picture in each.
-        note: what stands above all, such as how the recipes differ; wrapped, and cut after a few lines.
-        side_px: the longer side of a picture; pixel pictures come as near as whole factors allow.
+        headings: texts above the columns, such as the runs' ids.
+        rows: at least one, each with an image.
+        note: text at the top, such as how the recipes differ; wrapped, and truncated after a few lines.
+        side_px: the longer side of an image; small images are enlarged by a whole factor.
     """
     drawn = [_Drawn(row, side_px) for row in rows]
     width_px = max([side_px, *(row.width_px for row in drawn)])
-    page = _Page(width_px)
-    return page.draw(headings, drawn, note)
+    return _Page(width_px).draw(headings, drawn, note)
 
 
 class _Drawn:
-    """A row with its pictures in the size they are shown at."""
+    """A row with its images in the size in which they are drawn."""
 
     def __init__(self, row: Row, side_px: int) -> None:
         self.row = row
@@ -64,7 +63,7 @@ class _Drawn:
 
 
 class _Page:
-    """Draws from the top down; what comes first decides where the next begins."""
+    """Draws the sheet from the top down."""
 
     def __init__(self, width_px: int) -> None:
         self.width_px = width_px
@@ -79,12 +78,12 @@ class _Page:
         heads_px = LINE_PX * max(map(len, heads)) + GAP_PX
         heights = [self._height_px(drawn, lines) for drawn, lines in zip(rows, captions, strict=True)]
         sheet = Image.new("RGB", (whole_px + 2 * MARGIN_PX, top + heads_px + sum(heights) + MARGIN_PX), PAPER)
-        self._lines(sheet, (MARGIN_PX, MARGIN_PX), notes, self.caption, SOFT)
+        self.caption.draw_lines(sheet, (MARGIN_PX, MARGIN_PX), notes, SOFT)
         for column, lines in enumerate(heads):
-            self._lines(sheet, (self._left(column), top), lines, self.heading, INK)
+            self.heading.draw_lines(sheet, (self._left(column), top), lines, INK)
         top += heads_px
-        for drawn, lines_of, height in zip(rows, captions, heights, strict=True):
-            self._row(sheet, top, drawn, lines_of)
+        for drawn, caption, height in zip(rows, captions, heights, strict=True):
+            self._row(sheet, top, drawn, caption)
             top += height
         return sheet
 
@@ -115,10 +114,4 @@ class _Page:
                 self.caption.draw(sheet, (left, top + (drawn.height_px - LINE_PX) // 2), "none", SOFT)
             else:
                 sheet.paste(picture, corner)
-            self._lines(sheet, (corner[0], top + drawn.height_px + GAP_PX), lines, self.caption, SOFT)
-
-    def _lines(
-        self, sheet: Image.Image, corner: tuple[int, int], lines: Sequence[str], text: TextLayout, ink: tuple[int, ...]
-    ) -> None:
-        for number, line in enumerate(lines):
-            text.draw(sheet, (corner[0], corner[1] + number * LINE_PX), line, ink)
+            self.caption.draw_lines(sheet, (corner[0], top + drawn.height_px + GAP_PX), lines, SOFT)

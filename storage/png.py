@@ -1,4 +1,4 @@
-"""Images as files: PNG, lossless, with their provenance in text chunks."""
+"""Lossless PNG files of images, with their provenance in text chunks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ CHUNKS = {
     "recipe_sha256": "autosequence:recipe-sha256",
     "model_sha256": "autosequence:model-sha256",
 }
-"""The name of the text chunk of each field of PngProvenance, in their order."""
-# Level 1 takes a third of the default level's time for a sixth more bytes.
+"""The name of the text chunk of each field of PngProvenance, in the order of the file."""
+# A third of the default level's time, for a sixth more bytes.
 COMPRESS_LEVEL = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class PngProvenance:
-    """What an image of a run says of itself in its text chunks."""
+    """The provenance of an image of a run, in its text chunks."""
 
     run_id: str
     step: int

@@ -1,7 +1,6 @@
-"""Records are JSON objects of a version, written and read by this and by other releases.
+"""Reads and writes records: versioned JSON objects that other releases read and write, too.
 
-A record without `version` has version 1. A release may add fields without a new version when readers that ignore them
-do nothing wrong; so readers ignore fields that they do not know, and absent ones have a default.
+docs/architecture.md has the rules of their versions.
 """
 
 import json
@@ -23,7 +22,7 @@ TOLERANT: Final[dict[str, Any]] = {"extra": "ignore", "strict": True}
 
 @dataclass(frozen=True, kw_only=True)
 class _Versioned:
-    """What all records have."""
+    """The fields of all records."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
@@ -39,16 +38,17 @@ def read_record(data: bytes, reader: TypeAdapter[T], address: str) -> T:
         check_version(_VERSIONED.validate_json(data).version, address)
         return reader.validate_json(data)
     except ValidationError as error:
-        faults = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)[:3]]
-        why = "; ".join(f"{place or 'as a whole'}: {message}" for place, message in faults)
-        raise CorruptRecordError(f"{address}: not a record of this program: {why}") from error
+        raise CorruptRecordError(f"{address}: not a record of this program: {invalid_fields(error)}") from error
+
+
+def invalid_fields(error: ValidationError) -> str:
+    """The first errors of a record, each with its field."""
+    faults = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)[:3]]
+    return "; ".join(f"{field or 'as a whole'}: {message}" for field, message in faults)
 
 
 def check_version(version: object, address: str, *, known: int = VERSION) -> None:
-    """Raises NewerRecordError when a record of `version` is for a newer release; this one reads up to `known`.
-
-    Raises CorruptRecordError when `version` is no version.
-    """
+    """Raises NewerRecordError for a version above `known`, and CorruptRecordError for an invalid one."""
     if type(version) is not int or version < 1:
         raise CorruptRecordError(f"{address}: not a record of this program: version: must be a whole number from 1")
     if version > known:
@@ -58,5 +58,5 @@ def check_version(version: object, address: str, *, known: int = VERSION) -> Non
 
 
 def record_json(document: Mapping[str, Any], *, sort_keys: bool) -> bytes:
-    """The one way to write a record, to the byte."""
+    """The bytes of a record; equal documents give equal bytes."""
     return (json.dumps(document, ensure_ascii=False, indent=2, sort_keys=sort_keys) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Retries with growing pauses: a call is repeated while a store is away, for a stated time."""
+"""Retries with growing pauses: repeats a call while a store is unavailable, for a limited time."""
 
 import random
 import threading
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Backoff:
-    """The pauses between the attempts at one call: they double up to a limit, until the time is over.
+    """The pauses between the attempts at one call. They double up to a limit.
 
     Args:
         timeout_s: how long to retry, from now on.
@@ -26,12 +26,12 @@ class Backoff:
         self._longest_s = longest_s
 
     def next_pause_s(self) -> float | None:
-        """How long to pause before the next attempt; None when the time is over."""
+        """The pause before the next attempt; None when the time is over."""
         left_s = self._deadline - time.monotonic()
         if left_s <= 0:
             return None
-        # Half of it is random, so that many workers do not retry at once.
-        pause_s = min(self._pause_s * random.uniform(0.5, 1.0), left_s)  # noqa: S311 - no secret
+        # Up to half of it is random, so that many workers do not retry at once.
+        pause_s = min(self._pause_s * random.uniform(0.5, 1.0), left_s)  # noqa: S311 - not a secret
         self._pause_s = min(2 * self._pause_s, self._longest_s)
         return pause_s
 
@@ -41,7 +41,7 @@ class RetryPolicy:
 
     Args:
         timeout_s: how long an outage may last before its error is raised.
-        stop: once set, no call is repeated.
+        stop: once it is set, no call is repeated.
         on_wait: called with the error of each failed attempt and the pause after it, in seconds.
     """
 

@@ -1,4 +1,4 @@
-"""Many pictures on one: in a grid, in labelled rows and columns, or as a tree, with their words beneath."""
+"""Many images in one: in a grid, in labelled rows and columns, or as a tree, with captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,40 +11,40 @@ from storage.text_layout import LINE_PX, text_layout
 MARGIN_PX = 20
 CAPTION_GAP_PX = 10
 LABEL_PX = 150
-"""The width of the words beside a row."""
+"""The width of a row's label."""
 SMALLEST_PX = 192
 PIXEL_ART_PX = 128
-"""Pictures up to this size are enlarged by whole pixels, others smoothly."""
+"""Images up to this size are enlarged by a whole factor, to keep their pixels sharp."""
 FRAME_PX = 4
 PAPER, INK, SOFT, LINE, MARK = (250, 249, 246), (40, 38, 34), (120, 115, 106), (200, 196, 187), (180, 84, 10)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A picture on a sheet, or a place that stays empty."""
+    """An image on a sheet, or an empty place."""
 
     image: Image.Image | None
     caption: str = ""
-    """What stands beneath; in an empty place, within. Wrapped, and cut after a few lines."""
+    """Text below the image, or inside an empty place; wrapped, and truncated after a few lines."""
     row: int
     column: int
     rows: int = 1
-    """How many rows it spans, in whose middle it stands."""
+    """The number of rows that it spans; it is centred in them."""
     framed: bool = False
     parent: int | None = None
-    """Which of the tiles it came from, by its number in their sequence: a line leads there."""
+    """The index of the tile from which a line leads to this one."""
 
 
 def contact_sheet(
     images: Sequence[Image.Image], captions: Sequence[str] = (), *, columns: int | None = None, side_px: int = 256
 ) -> Image.Image:
-    """All `images`, in order, on one RGB picture, each above its caption.
+    """All `images`, in order, in one RGB image, each above its caption.
 
     Args:
         images: at least one.
-        captions: what stands beneath each; wrapped, and cut after a few lines. None at all, or one for each image.
-        columns: pictures in a row; up to four by default.
-        side_px: the longer side of a picture, at least SMALLEST_PX; pixel pictures come as near as whole factors allow.
+        captions: texts below the images, one for each or none at all; wrapped, and truncated after a few lines.
+        columns: images in a row; up to four by default.
+        side_px: the longer side of an image, at least SMALLEST_PX; small images are enlarged by a whole factor.
     """
     if not images or len(captions) not in (0, len(images)):
         raise ValueError(f"{len(images)} images and {len(captions)} captions: a caption for each image, or none")
@@ -64,20 +64,20 @@ def tiled_sheet(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
 ) -> Image.Image:
-    """`tiles` in their rows and columns on one RGB picture.
+    """`tiles` in their rows and columns in one RGB image.
 
     Args:
         tiles: at least one; those with a parent stand to the right of it.
-        side_px: the longer side of a picture; pixel pictures come as near as whole factors allow.
-        title: stands above all.
-        row_labels: what stands left of each row, from the first on.
-        column_labels: what stands above each column, from the first on.
+        side_px: the longer side of an image; small images are enlarged by a whole factor.
+        title: text at the top.
+        row_labels: texts to the left of the rows, from the first on.
+        column_labels: texts above the columns, from the first on.
     """
     return _Sheet(tiles, side_px, title, row_labels, column_labels).paint()
 
 
 class _Sheet:
-    """Where everything stands, in pixels."""
+    """The layout of a sheet, in pixels."""
 
     def __init__(
         self, tiles: Sequence[Tile], side_px: int, title: str, row_labels: Sequence[str], column_labels: Sequence[str]
@@ -101,13 +101,13 @@ class _Sheet:
 
     @cached_property
     def head_px(self) -> int:
-        """Down to the first row."""
+        """The height above the first row."""
         blocks = [len(self.title), max(map(len, self.column_labels), default=0)]
         return MARGIN_PX + sum(lines * LINE_PX + CAPTION_GAP_PX for lines in blocks if lines)
 
     @cached_property
     def tops(self) -> list[int]:
-        """Where each row begins, and at the end where another would."""
+        """The top of each row, and the bottom of the last."""
         heights = [0] * max(tile.row + tile.rows for tile in self.tiles)
         for row, label in enumerate(self.row_labels[: len(heights)]):
             heights[row] = len(label) * LINE_PX
@@ -121,34 +121,34 @@ class _Sheet:
         return tops
 
     def height_px(self, number: int) -> int:
-        """Of a tile with its caption."""
+        """The height of a tile with its caption."""
         picture, lines = self.pictures[number], len(self.captions[number])
         if picture is None:
             return max(self.empty[1], LINE_PX * lines + 2 * CAPTION_GAP_PX)
         return picture.height + (CAPTION_GAP_PX + LINE_PX * lines if lines else 0)
 
     def corner(self, number: int) -> tuple[int, int]:
-        """The left top of a tile."""
+        """The top left corner of a tile."""
         tile = self.tiles[number]
         top, bottom = self.tops[tile.row], self.tops[tile.row + tile.rows] - MARGIN_PX
         slack = (bottom - top - self.height_px(number)) // 2 if tile.rows > 1 else 0
         return self.left_px + tile.column * (self.width_px + MARGIN_PX), top + slack
 
     def size(self, number: int) -> tuple[int, int]:
-        """Of a tile's picture."""
+        """The size of a tile's image."""
         picture = self.pictures[number]
         return picture.size if picture else (self.empty[0], self.height_px(number))
 
     def paint(self) -> Image.Image:
         sheet = Image.new("RGB", (self.total_width_px, self.tops[-1]), PAPER)
         draw = ImageDraw.Draw(sheet)
-        self._write(sheet, (MARGIN_PX, MARGIN_PX), self.title, INK)
+        self.text.draw_lines(sheet, (MARGIN_PX, MARGIN_PX), self.title, INK)
         labels_px = max(map(len, self.column_labels), default=0) * LINE_PX
         for column, label in enumerate(self.column_labels):
             left = self.left_px + column * (self.width_px + MARGIN_PX)
-            self._write(sheet, (left, self.head_px - CAPTION_GAP_PX - labels_px), label, SOFT)
+            self.text.draw_lines(sheet, (left, self.head_px - CAPTION_GAP_PX - labels_px), label, SOFT)
         for top, label in zip(self.tops, self.row_labels, strict=False):
-            self._write(sheet, (MARGIN_PX, top), label, SOFT)
+            self.text.draw_lines(sheet, (MARGIN_PX, top), label, SOFT)
         for number, tile in enumerate(self.tiles):
             if tile.parent is not None:
                 self._join(draw, tile.parent, number)
@@ -161,16 +161,17 @@ class _Sheet:
         picture, (width, height) = self.pictures[number], self.size(number)
         if picture is None:
             draw.rectangle((left, top, left + width - 1, top + height - 1), outline=LINE, width=2)
-            self._write(sheet, (left + CAPTION_GAP_PX, top + CAPTION_GAP_PX), self.captions[number], SOFT)
+            corner = (left + CAPTION_GAP_PX, top + CAPTION_GAP_PX)
+            self.text.draw_lines(sheet, corner, self.captions[number], SOFT)
             return
         if self.tiles[number].framed:
             around = (left - FRAME_PX, top - FRAME_PX, left + width + FRAME_PX - 1, top + height + FRAME_PX - 1)
             draw.rectangle(around, outline=MARK, width=FRAME_PX)
         sheet.paste(picture, (left, top))
-        self._write(sheet, (left, top + height + CAPTION_GAP_PX), self.captions[number], INK)
+        self.text.draw_lines(sheet, (left, top + height + CAPTION_GAP_PX), self.captions[number], INK)
 
     def _join(self, draw: ImageDraw.ImageDraw, parent: int, child: int) -> None:
-        """A line from the middle of one picture's right side to that of the other's left."""
+        """Draw a line from the middle of the parent's right side to the middle of the child's left side."""
         (from_left, from_top), (to_left, to_top) = self.corner(parent), self.corner(child)
         width, height = self.size(parent)
         start = (from_left + width, from_top + height // 2)
@@ -178,15 +179,9 @@ class _Sheet:
         turn = to_left - MARGIN_PX // 2
         draw.line((start, (turn, start[1]), (turn, end[1]), end), fill=LINE, width=2)
 
-    def _write(
-        self, sheet: Image.Image, corner: tuple[int, int], lines: Sequence[str], ink: tuple[int, int, int]
-    ) -> None:
-        for number, line in enumerate(lines):
-            self.text.draw(sheet, (corner[0], corner[1] + number * LINE_PX), line, ink)
-
 
 def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
-    """Sheets beneath each other on one, from the top down."""
+    """Sheets below each other in one image."""
     shared_px = MARGIN_PX * (len(sheets) - 1)
     size = max(one.width for one in sheets), sum(one.height for one in sheets) - shared_px
     whole, top = Image.new("RGB", size, PAPER), 0
@@ -197,7 +192,7 @@ def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
 
 
 def fitted(image: Image.Image, side_px: int) -> Image.Image:
-    """`image` in the size it is shown at."""
+    """`image` in the size in which it is drawn."""
     longest = max(image.size)
     if longest <= PIXEL_ART_PX:
         factor = max(side_px // longest, -(-min(SMALLEST_PX, side_px) // longest))

@@ -1,4 +1,4 @@
-"""Where encoded objects wait for the store: a little in memory, the rest on disk, all of it bounded."""
+"""A bounded buffer for encoded objects that wait for the store: some in memory, the rest on disk."""
 
 import logging
 import tempfile
@@ -10,11 +10,11 @@ from typing import IO
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-"""A disk that is full, or a folder that can't be written, is tried again after this long: others may have made room."""
+"""The pause before a disk that failed, such as a full one, is tried again."""
 
 
 class SpooledBytes:
-    """Bytes in a spool. Take them once."""
+    """Bytes in a spool, to be taken once."""
 
     def __init__(self, size: int, source: bytes | IO[bytes], release: Callable[[], None]) -> None:
         self.size = size
@@ -22,7 +22,7 @@ class SpooledBytes:
         self._release = release
 
     def take(self) -> bytes:
-        """The bytes; their place in the spool is free from now on."""
+        """Return the bytes and free their place in the spool."""
         if isinstance(self._source, bytes):
             data = self._source
         else:
@@ -36,12 +36,12 @@ class SpooledBytes:
 class Spool:
     """Holds bytes until they are taken. Safe to share between threads.
 
-    Its files have no name and can be opened by no one else; the system removes them with this process, however it ends.
+    Its files have no name, so no other process can open them, and the system removes them when this process ends.
 
     Args:
-        memory_bytes: how much is held in memory.
-        disk_bytes: how much more is held in files.
-        folder: where the files are; the system's folder for temporary files by default.
+        memory_bytes: maximum number of bytes in memory.
+        disk_bytes: maximum number of bytes in files.
+        folder: the folder of the files; by default the system's folder for temporary files.
     """
 
     def __init__(self, *, memory_bytes: int, disk_bytes: int, folder: Path | None = None) -> None:
@@ -53,7 +53,7 @@ class Spool:
         self._on_disk = 0
         self._files: set[IO[bytes]] = set()
         self._closed = False
-        self._complained = False
+        self._warned = False
 
     @property
     def in_memory(self) -> int:
@@ -66,10 +66,9 @@ class Spool:
         return self._on_disk
 
     def put(self, data: bytes) -> SpooledBytes:
-        """Hold `data`. Blocks while there is room for it neither in memory nor on disk, until `close`.
+        """Hold `data`. Blocks while there is no room in memory or on disk, until `close`.
 
-        A disk that fails is as good as one that is full: what it would hold waits for room in memory. What is larger
-        than either passes alone.
+        A disk that fails counts as full. Data that is larger than both limits is accepted when the spool is empty.
         """
         size = len(data)
         with self._room:
@@ -83,13 +82,13 @@ class Spool:
                 self._room.wait(RETRY_S)
 
     def close(self) -> None:
-        """Let no `put` wait any more."""
+        """Let every `put` return at once, without regard to the limits."""
         with self._room:
             self._closed = True
             self._room.notify_all()
 
     def drop(self) -> None:
-        """Evict what was not taken. Nobody may put or take any more."""
+        """Close all files. Do not call `put` or `take` afterwards."""
         self.close()
         for file in self._files:
             file.close()
@@ -108,14 +107,14 @@ class Spool:
         return SpooledBytes(size, file, release)
 
     def _written(self, data: bytes) -> IO[bytes] | None:
-        """A file that holds `data`; None when the disk does not take it."""
+        """A file with `data`; None when it can't be written."""
         try:
             if self._folder:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Without a buffer: what the disk refuses must not be tried again by `close`.
+            # Unbuffered, so that `close` does not try again to write what the disk refused.
             file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115 - open until it is taken
         except OSError as error:
-            self._complain(error)
+            self._warn_once(error)
             return None
         left = memoryview(data)
         try:
@@ -123,14 +122,14 @@ class Spool:
                 left = left[file.write(left) :]
         except OSError as error:
             file.close()
-            self._complain(error)
+            self._warn_once(error)
             return None
         return file
 
-    def _complain(self, error: OSError) -> None:
-        if not self._complained:
-            self._complained = True
-            log.warning("uploads can't wait on disk, the work waits for the store instead: %s", error)
+    def _warn_once(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning("uploads can't be buffered on disk, so the run waits for the store: %s", error)
 
     def _release(self, *, memory: int = 0, disk: int = 0) -> None:
         with self._room:

@@ -8,7 +8,9 @@ from pydantic import TypeAdapter
 
 from storage import keys
 from storage.errors import CommitConflictError, ObjectExistsError, ObjectNotFoundError, RunNotFoundError
+from storage.journal import JSON
 from storage.objects import ObjectStore
+from storage.png import CONTENT_TYPE
 from storage.records import TOLERANT, read_record, record_json
 
 
@@ -20,24 +22,24 @@ class SweepRun:
 
     run_id: str
     values: Mapping[str, Any]
-    """The values that it changes, by field."""
+    """The values that it sets, by field."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """One recipe with some of its fields changed, in every combination."""
+    """One recipe, run with every combination of values for some of its fields."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = TOLERANT
 
     sweep_id: str
     name: str
-    """The recipe's."""
+    """The name of the recipe."""
     document: Mapping[str, Any]
     """The recipe as submitted, without the values of the runs."""
     fields: Mapping[str, Sequence[Any]]
     """The values of each field that is swept, in order."""
     runs: tuple[SweepRun, ...]
-    """In the order of their values, the last field changing fastest."""
+    """In the order of their values; the last field changes fastest."""
 
     @property
     def run_ids(self) -> list[str]:
@@ -55,14 +57,14 @@ class Sweeps:
         self.prefix = prefix
 
     def create(self, sweep: Sweep) -> None:
-        """Record a sweep, once. Raises CommitConflictError when another one has its id."""
+        """Create the record of a sweep. Raises CommitConflictError when another sweep has its id."""
         data = record_json(asdict(sweep), sort_keys=False)
         key = keys.sweep(self.prefix, sweep.sweep_id)
         try:
-            self.store.put(key, data, content_type="application/json", only_if_absent=True)
+            self.store.put(key, data, content_type=JSON, only_if_absent=True)
         except ObjectExistsError:
             if self.store.get(key) != data:
-                raise CommitConflictError(f"{self.store.address(key)}: there is another sweep of this id") from None
+                raise CommitConflictError(f"{self.store.address(key)}: another sweep has this id") from None
 
     def get(self, sweep_id: str) -> Sweep:
         """Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
@@ -74,7 +76,7 @@ class Sweeps:
         return read_record(data, _SWEEP, self.store.address(key))
 
     def put_sheet(self, sweep_id: str, png: bytes) -> str:
-        """Store the sweep's contact sheet in place of an earlier one. Returns the URL for browsers."""
+        """Store the sweep's contact sheet, replacing an earlier one. Returns its URL for browsers."""
         key = keys.sweep_sheet(self.prefix, sweep_id)
-        self.store.put(key, png, content_type="image/png")
+        self.store.put(key, png, content_type=CONTENT_TYPE)
         return self.store.url(key)

@@ -1,4 +1,4 @@
-"""Text on a picture: in lines that fit, each character in a font that has it."""
+"""Text on an image: in lines that fit, each character in a font that has it."""
 
 import re
 import unicodedata
@@ -16,7 +16,7 @@ LINE_PX = 21
 FONT_PX = 15
 MAX_LINES = 6
 MISSING = "[?]"
-"""Stands for characters that no font has, however many they are."""
+"""Replaces any number of consecutive characters that no font has."""
 _ZERO_WIDTH_JOINER = "\u200d"
 _VARIATION_SELECTORS = re.compile("[\ufe0e\ufe0f]")
 
@@ -25,7 +25,7 @@ class TextLayout:
     """Text of one size."""
 
     def __init__(self, size_px: int = FONT_PX, files: Sequence[Path] | None = None) -> None:
-        """`files`: the fonts for what Pillow's own lacks, by default those that are installed."""
+        """`files`: fonts for the characters that Pillow's own font lacks; the installed ones by default."""
         self._fonts = FontSet(size_px, installed_fonts() if files is None else files)
 
     def missing(self, text: str) -> str:
@@ -36,7 +36,7 @@ class TextLayout:
         return sum(face.width_px(run) for face, run in self._runs(line))
 
     def wrap(self, text: str, width_px: int) -> tuple[str, ...]:
-        """`text` in lines that fit, at most MAX_LINES; an ellipsis stands for the rest. Overlong words are broken."""
+        """`text` in lines that fit, at most MAX_LINES; an ellipsis replaces the rest. Overlong words are broken."""
         lines = list(islice(self._lines(text, width_px), MAX_LINES + 1))
         if len(lines) <= MAX_LINES:
             return tuple(lines)
@@ -46,11 +46,18 @@ class TextLayout:
         return (*lines[: MAX_LINES - 1], f"{''.join(last).rstrip()}…")
 
     def draw(self, sheet: Image.Image, corner: tuple[float, int], line: str, ink: tuple[int, ...]) -> None:
-        """Draw one line on an RGB picture, from its left top `corner` on."""
+        """Draw one line on an RGB image; `corner` is its top left corner."""
         left, baseline = corner[0], corner[1] + self._fonts.first.ascent_px
         for face, run in self._runs(line):
             face.draw(sheet, (left, baseline), run, ink)
             left += face.width_px(run)
+
+    def draw_lines(
+        self, sheet: Image.Image, corner: tuple[int, int], lines: Sequence[str], ink: tuple[int, ...]
+    ) -> None:
+        """Draw lines below each other on an RGB image; `corner` is their top left corner."""
+        for number, line in enumerate(lines):
+            self.draw(sheet, (corner[0], corner[1] + number * LINE_PX), line, ink)
 
     def _lines(self, text: str, width_px: int) -> Iterator[str]:
         for paragraph in printable(text).splitlines():
@@ -64,7 +71,7 @@ class TextLayout:
                 yield line.strip()
 
     def _parts(self, paragraph: str, width_px: int) -> Iterator[str]:
-        """What may stand at the start of a line: words with the space before them, Chinese characters, broken words."""
+        """The parts between possible line breaks: words with the space before them, wide characters, broken words."""
         for word in paragraph.split():
             part = " "
             for before, cluster in pairwise((" ", *_clusters(word))):
@@ -75,9 +82,9 @@ class TextLayout:
             yield part
 
     def _runs(self, line: str) -> list[tuple[Face, str]]:
-        """`line` in runs of one font each, from left to right. A word has one font if there is one that has all of it.
+        """`line` in runs of one font each, from left to right. A word is in one font if any font has all of it.
 
-        Spaces and right-to-left words stay in the font of what comes before, so that its layout orders them.
+        Spaces and right-to-left words stay in the font before them, so that the font's layout orders them.
         """
         runs: list[tuple[Face, str]] = []
         for word in re.findall(r"\s+|\S+", self._shown(line)):
@@ -92,7 +99,7 @@ class TextLayout:
         return runs if first == "L" else runs[::-1]
 
     def _shown(self, text: str) -> str:
-        """`text` in one line, with a placeholder for what no font has."""
+        """`text` in one line, with MISSING for characters that no font has."""
         shown: list[str] = []
         for part in _clusters(_one_line(text)):
             if self._fonts.find(part):
@@ -109,7 +116,7 @@ def text_layout(size_px: int = FONT_PX) -> TextLayout:
 
 
 def missing_glyphs(text: str) -> str:
-    """The characters of `text` that no installed font has, each once: they are shown as MISSING."""
+    """The characters of `text` that no installed font has, each once; they are drawn as MISSING."""
     return text_layout().missing(text)
 
 
@@ -118,7 +125,7 @@ def _one_line(text: str) -> str:
 
 
 def _clusters(text: str) -> list[str]:
-    """`text` in what people see as one character: with its accents, or emoji joined to one, or a flag."""
+    """`text` split into visible characters: each with its accents; joined emoji and flags are one."""
     clusters: list[str] = []
     for one in text:
         if clusters and _extends(clusters[-1], one):
@@ -136,7 +143,7 @@ def _extends(cluster: str, character: str) -> bool:
 
 
 def _may_break(before: str, after: str) -> bool:
-    """Whether a line may end between two characters without a space: beside a wide one that is no punctuation."""
+    """Whether a line may break between two characters without a space: next to a wide one that is not punctuation."""
     wide = any(unicodedata.east_asian_width(one[0]) in {"W", "F"} for one in (before, after))
     return (
         wide and unicodedata.category(after[0]) not in {"Po", "Pe", "Pf"} and unicodedata.category(before[-1]) != "Ps"

@@ -1,4 +1,4 @@
-"""Small copies of a run's images, for its page."""
+"""Thumbnails of a run's images, for its page."""
 
 import base64
 import io
@@ -11,14 +11,14 @@ SIDES_PX = (SIDE_PX, 192, 128, 96, 64, 48, 32)
 QUALITY = 78
 LARGEST_BYTES = 40_000
 TOTAL_BYTES = 1_200_000
-"""Of all thumbnails on a page; as text they take a third more."""
+"""Maximum size of all thumbnails on a page, before base64 adds a third."""
 CONTENT_TYPE = "image/webp"
 
 
 def thumbnail(image: Image.Image, *, limit_bytes: int = LARGEST_BYTES) -> bytes:
     """`image` as a WebP of at most SIDE_PX and `limit_bytes`; the same pixels give the same bytes.
 
-    Empty when even the smallest takes more.
+    Empty if even the smallest is larger.
     """
     picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
     for side_px in SIDES_PX:
@@ -32,14 +32,14 @@ def thumbnail(image: Image.Image, *, limit_bytes: int = LARGEST_BYTES) -> bytes:
 
 
 def data_uri(data: bytes) -> str:
-    """A thumbnail as the address of itself."""
+    """A thumbnail as a data: URI."""
     return f"data:{CONTENT_TYPE};base64,{base64.b64encode(data).decode()}"
 
 
 def bounded(thumbnails: Mapping[str, bytes], copies: int) -> dict[str, bytes]:
-    """The same `thumbnails`, made smaller where `copies` of such a size would be more than TOTAL_BYTES.
+    """`thumbnails`, reduced so that `copies` of them have at most TOTAL_BYTES.
 
-    One that cannot be made small enough is left out.
+    A thumbnail that can't be made small enough is left out.
     """
     limit_bytes = TOTAL_BYTES // max(1, copies)
     fitting = {

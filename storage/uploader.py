@@ -1,7 +1,7 @@
-"""Uploads in the background: while one step is generated, the steps before it are encoded, stored and committed.
+"""Background uploads: while one step is generated, the steps before it are encoded, stored and committed.
 
-Two threads, a step at a time each: one encodes, one stores and commits. What is encoded and not yet stored waits in a
-spool, so that generation continues while the store is unavailable.
+One thread encodes and another stores and commits, one step at a time each. Encoded objects wait in a spool, so that
+generation continues while the store is unavailable.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ from storage.retry import RetryPolicy
 from storage.spool import Spool, SpooledBytes
 
 WAKE_S = 0.5
-"""How often whoever waits for uploads is called back."""
+"""The interval of `while_waiting`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PendingObject:
-    """An object of a step, encoded when its turn comes."""
+    """An object of a step that is not encoded yet."""
 
     about: Artifact
-    """The artifact that it becomes, without size and SHA-256."""
+    """The artifact, without size and SHA-256."""
     encode: Callable[[], bytes]
-    """Called once, in one of the uploader's threads; equal for equal steps, to the byte."""
+    """Called once, in one of the uploader's threads; equal steps give equal bytes."""
     size_estimate: int
-    """Bytes held in memory until it is encoded."""
+    """Bytes in memory until it is encoded."""
 
     def artifact(self, data: bytes) -> Artifact:
         """The artifact whose bytes are `data`, this object's encoding."""
@@ -39,7 +39,7 @@ class PendingObject:
 
 @dataclass(frozen=True, kw_only=True)
 class PendingStep:
-    """A finished step that is yet to be stored."""
+    """A finished step that is not stored yet."""
 
     step: int
     kind: str
@@ -55,9 +55,9 @@ class UploadLimits:
     """How far uploads may lag behind generation."""
 
     pending_bytes: int = 256 * 2**20
-    """In memory, encoded or not, beside the step being stored; a larger step is accepted when nothing else waits."""
+    """Maximum bytes in memory, besides the step being stored; a larger step is accepted when nothing else waits."""
     spool_bytes: int = 2 * 2**30
-    """Encoded, in files."""
+    """Maximum bytes in files."""
     spool_dir: Path | None = None
     """The folder of the files; by default the system's folder for temporary files."""
     outage_timeout_s: float = 600.0
@@ -67,7 +67,7 @@ class UploadLimits:
 
 
 class Uploader:
-    """Commits steps strictly in their order, in the background.
+    """Commits steps in their order, in the background.
 
     For each step its objects are put, then its commit record, then `on_commit` is called, in the thread that stores.
     While the store is unavailable everything waits, up to `outage_timeout_s`. Any other error ends the uploads and is
@@ -78,7 +78,7 @@ class Uploader:
         journal: the run's folder.
         recipe_sha256: goes into every commit record.
         on_commit: called with each record, once it is stored.
-        limits: how much may wait, and for how long.
+        limits: how far uploads may lag behind.
         on_wait: called in the thread that stores, with the error of each failed attempt and the pause after it in
             seconds.
         while_waiting: called every WAKE_S in the thread that waits in `submit` or `close`; what it raises ends the
@@ -114,20 +114,20 @@ class Uploader:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that wait in memory."""
+        """Bytes in memory."""
         return self._raw_bytes + self._spool.in_memory
 
     @property
     def spooled_bytes(self) -> int:
-        """Bytes that wait on disk."""
+        """Bytes on disk."""
         return self._spool.on_disk
 
     def submit(self, step: PendingStep) -> None:
-        """Store `step` after the steps before it. Blocks while too much waits; raises what ended the uploads."""
+        """Store `step` after the steps before it. Blocks at the limits; raises what ended the uploads."""
         size = step.size_estimate
         while not self._has_room_for(size):
             self._while_waiting()
-        self._raise_what_failed()
+        self._raise_failures()
         encoded = self._encoder.submit(self._encode, step)
         self._pending.append(self._storer.submit(self._run, step, encoded))
 
@@ -143,19 +143,19 @@ class Uploader:
             elif time.monotonic() > deadline:
                 break
         try:
-            self._raise_what_failed()
+            self._raise_failures()
         finally:
             self.abort()
 
     def abort(self) -> None:
-        """Drop what waits and return once the threads have ended; a step in progress may be committed or not."""
+        """Drop all waiting steps and wait for the threads. The step in progress may be committed or not."""
         self._stop()
         self._encoder.shutdown(wait=True, cancel_futures=True)
         self._storer.shutdown(wait=True, cancel_futures=True)
         self._spool.drop()
 
     def _has_room_for(self, size: int) -> bool:
-        """Reserve room for `size` bytes if there is any within WAKE_S; returns whether there was."""
+        """Wait up to WAKE_S for room for `size` bytes, and reserve it; returns whether there was room."""
         with self._room:
             fits = self._room.wait_for(lambda: self._stopped.is_set() or self._fits(size), WAKE_S)
             if fits:
@@ -165,7 +165,7 @@ class Uploader:
     def _fits(self, size: int) -> bool:
         return self._raw_bytes == 0 or self.pending_bytes + size <= self._pending_bytes
 
-    def _raise_what_failed(self) -> None:
+    def _raise_failures(self) -> None:
         waiting = []
         for upload in self._pending:
             if not upload.done():
@@ -211,7 +211,7 @@ class Uploader:
                 self._stop()
 
     def _commit(self, step: PendingStep, encoded: Sequence[tuple[Artifact, SpooledBytes]]) -> None:
-        if self._stopped.is_set():  # while it was being encoded, and so it may not be whole
+        if self._stopped.is_set():  # the step may be only partly encoded
             return
         for artifact, spooled in encoded:
             self._store(artifact, spooled.take())

@@ -36,7 +36,7 @@ class BagelTokenizer:
         """
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it")
+            raise ModelFolderError.missing(path)
         try:
             tokenizer = BagelTokenizer(Tokenizer.from_file(str(path)))
         except Exception as error:  # tokenizers raises Exception itself for all parse errors

@@ -125,7 +125,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _headers(path: Path) -> dict[str, Stored]:
     if not path.is_file():
-        raise ModelFolderError(f"{path}: no such file; a model folder in the official BAGEL layout has it")
+        raise ModelFolderError.missing(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {

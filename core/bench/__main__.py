@@ -14,7 +14,7 @@ from core.bench.rows import run_usage, segment_rows, sequence_rows, tree_rows, v
 from core.bench.table import LEGEND, print_table
 from core.bench.usage import Meter
 from core.protocol import Context, Picture, Text
-from recipes.defaults import image_defaults, text_defaults
+from recipes.defaults import image_defaults, image_settings, text_defaults
 from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, Recipe, TextItem, TextSettings
 from recipes.rules import check
@@ -62,7 +62,6 @@ def _recipe(options: argparse.Namespace, spec: ModelSpec) -> Recipe:
     """A thinking sequence with the model's defaults; without a default size, the largest up to the official one."""
     side = min(ImageSettings().width or 0, spec.max_side_px) // spec.stride_px * spec.stride_px
     image = {"width": side, "height": side, **image_defaults(spec, "generation")}
-    low, high = image.get("cfg_interval", ImageSettings().cfg_interval)
     text = text_defaults(spec)
     if options.greedy:
         text["temperature"] = 0.0
@@ -74,7 +73,7 @@ def _recipe(options: argparse.Namespace, spec: ModelSpec) -> Recipe:
         context=(TextItem(text=PROMPT),),
         think=True,
         text=TextSettings(**text),
-        image=ImageSettings(**{**image, "cfg_interval": (low, high)}),
+        image=image_settings(image),
     )
 
 

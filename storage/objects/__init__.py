@@ -1,4 +1,4 @@
-"""Where objects are kept: the protocol of a store."""
+"""Object stores: their protocol, and checks that they share."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -7,12 +7,12 @@ from storage.errors import InvalidNameError, StoreRefusedError
 
 
 class ObjectStore(Protocol):
-    """A bucket of objects. Every method may raise StoreUnavailableError (try again) or StoreRefusedError (don't)."""
+    """A bucket of objects. Every method may raise StoreUnavailableError (retry) or StoreRefusedError (don't)."""
 
     def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
-        """Store an object; with `only_if_absent` one writer wins and the others get ObjectExistsError.
+        """Store an object; with `only_if_absent`, one writer succeeds and the others get ObjectExistsError.
 
-        When the answer was lost, a repeated call may raise ObjectExistsError over the caller's own object.
+        If the response was lost, a repeated call may raise ObjectExistsError because of the caller's own object.
         """
         ...
 
@@ -27,15 +27,15 @@ class ObjectStore(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object, or nothing."""
+        """Delete the object if it exists."""
         ...
 
     def url(self, key: str) -> str:
-        """Where a browser gets the object: a public address, or one that is signed for a while."""
+        """The URL of the object for browsers: public, or presigned for a limited time."""
         ...
 
     def address(self, key: str) -> str:
-        """The object's lasting name, s3://bucket/key."""
+        """The permanent address of the object, s3://bucket/key."""
         ...
 
     def get_address(self, address: str, *, max_bytes: int | None = None) -> bytes:
@@ -52,6 +52,6 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def check_size(address: str, size_bytes: int, max_bytes: int | None) -> None:
-    """Raises StoreRefusedError when an object is larger than its reader allows."""
+    """Raises StoreRefusedError when an object is larger than `max_bytes`."""
     if max_bytes is not None and size_bytes > max_bytes:
-        raise StoreRefusedError(f"{address}: has {size_bytes:,} bytes, at most {max_bytes:,} are allowed")
+        raise StoreRefusedError(f"{address}: has {size_bytes:,} bytes; allowed: at most {max_bytes:,}")

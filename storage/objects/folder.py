@@ -1,4 +1,4 @@
-"""An ObjectStore in a folder of this machine, for `autoseq run`: the same files as in S3, and the same resume."""
+"""An ObjectStore in a local folder, for `autoseq run`: the same files as in S3, and the same resume."""
 
 import os
 import tempfile
@@ -9,7 +9,7 @@ from storage.errors import InvalidNameError, ObjectExistsError, ObjectNotFoundEr
 
 
 class FolderStore:
-    """Objects as files below `root`. A file appears whole or not at all."""
+    """Objects as files below `root`, written atomically."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -26,7 +26,7 @@ class FolderStore:
                 file.write(data)
                 file.flush()
                 if only_if_absent:
-                    os.link(file.name, path)  # fails when there is a file, as a rename would not
+                    os.link(file.name, path)  # unlike a rename, fails if the file exists
                 else:
                     twin = f"{file.name}-twin"
                     os.link(file.name, twin)
@@ -62,7 +62,7 @@ class FolderStore:
 
     def get_address(self, address: str, *, max_bytes: int | None = None) -> bytes:
         del max_bytes
-        raise StoreRefusedError(f"{address}: there is no S3 store here")
+        raise StoreRefusedError(f"{address}: this store is a local folder without S3")
 
     def _path(self, key: str) -> Path:
         path = (self.root / key).resolve()

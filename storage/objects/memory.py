@@ -1,4 +1,4 @@
-"""An ObjectStore in memory: the twin of S3 for tests and for runs that leave nothing behind."""
+"""An ObjectStore in memory."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from storage.objects import check_size, split_address
 
 
 class MemoryStore:
-    """An ObjectStore in this process's memory, for tests and for runs that leave nothing behind."""
+    """Keeps objects in the memory of this process, for tests and for runs that store nothing."""
 
     def __init__(self, bucket: str = "memory") -> None:
         self.bucket = bucket

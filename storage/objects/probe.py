@@ -1,4 +1,4 @@
-"""Prove at start-up that a store honours conditional puts, which commits rest on."""
+"""Checks at start-up that a store supports conditional puts, which commits require."""
 
 import secrets
 import threading
@@ -9,9 +9,10 @@ from storage.objects import ObjectStore
 
 
 def probe(store: ObjectStore, *, folder: str = "probe/", rounds: int = 2, writers: int = 4) -> None:
-    """Prove that of several writers who create one object at once exactly one wins; commits rest on it.
+    """Check that exactly one of several writers that create an object at once succeeds.
 
-    Leaves nothing behind. Raises StoreRefusedError when several win, StoreUnavailableError when the store is away.
+    The objects are deleted. Raises StoreRefusedError when several succeed, StoreUnavailableError when the store is
+    unavailable.
     """
     with ThreadPoolExecutor(writers) as pool:
         for number in range(rounds):
@@ -31,13 +32,13 @@ def probe(store: ObjectStore, *, folder: str = "probe/", rounds: int = 2, writer
                 stored = store.get(key)
             finally:
                 store.delete(key)
-            if not winners:  # the answer to the one that won was lost on its way, and it asked again
+            if not winners:  # the response to the one that succeeded was lost, and its put was repeated
                 raise StoreUnavailableError(
-                    f"{store.address(key)}: {writers} writers created it, and none heard that it won"
+                    f"{store.address(key)}: {writers} writers created it, and the response to the first was lost"
                 )
             if len(winners) != 1 or stored != b"writer %d" % winners[0]:
                 raise StoreRefusedError(
                     f"{store.address(key)}: {writers} writers created one object at once with If-None-Match: *, and "
                     f"{len(winners)} of them succeeded (round {number + 1} of {rounds}); this store can't keep two "
-                    "workers off one run. A store with conditional puts is needed (AWS S3, SeaweedFS 4.x)"
+                    "workers of one run apart. Use a store with conditional puts (AWS S3, SeaweedFS 4.x)"
                 )

@@ -1,4 +1,4 @@
-"""Objects in S3, or in any server that speaks it, through boto3."""
+"""An ObjectStore in S3 or a compatible server, with boto3."""
 
 import base64
 import hashlib
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_s3 import S3Client
 
-# Told apart by code where the HTTP status alone would mislead: these are 400s, the last ones of bytes that were damaged
-# or lost on their way.
+# Errors with HTTP status 400 that are transient; those of the second row report bytes that were damaged or lost in
+# transit.
 _TRANSIENT_CODES = {
     *("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"),
     *("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"),
@@ -37,35 +37,35 @@ _SERVER_ERROR = 500
 
 @dataclass(frozen=True, kw_only=True)
 class S3Settings:
-    """How a bucket is reached."""
+    """The address of a bucket, and how to access it."""
 
     bucket: str
     endpoint: str | None = None
-    """URL of the server; None is AWS."""
+    """URL of the server; None uses AWS."""
     access_key: str | None = None
-    """None, with secret_key, leaves it to boto3's own chain: environment, profile, instance role."""
+    """None, with secret_key, uses boto3's credential chain: environment, profile, instance role."""
     secret_key: str | None = None
     region: str = "us-east-1"
     public_endpoint: str | None = None
-    """URL of the server as browsers reach it, for which addresses are signed; None is `endpoint`."""
+    """URL of the server for browsers, for which URLs are presigned; None uses `endpoint`."""
     public_url: str | None = None
-    """Where the bucket's objects are served to everyone; None signs each address."""
+    """URL at which the bucket's objects are public; None presigns each URL."""
     url_ttl_s: int = 7 * 24 * 3600
-    """How long a signed address holds; S3 allows a week at most."""
+    """How long a presigned URL is valid; S3 allows at most a week."""
     checksums: bool = True
-    """Whether puts carry a SHA-256 that the server verifies; off for servers that reject the header."""
+    """Whether puts send a SHA-256 that the server verifies; off for servers that reject the header."""
     sse: str | None = None
-    """How the server encrypts objects: AES256, aws:kms or aws:kms:dsse; None leaves it to the bucket."""
+    """How the server encrypts objects: AES256, aws:kms or aws:kms:dsse; None uses the bucket's default."""
     sse_kms_key_id: str | None = None
-    """The KMS key; None is the account's own."""
+    """The KMS key; None uses the account's default key."""
     timeout_s: float = 20.0
-    """Longest silence of the server within one call."""
+    """How long the server may send nothing during a call."""
     attempts: int = 2
-    """How often a call is tried before StoreUnavailableError is raised."""
+    """The number of attempts at a call before StoreUnavailableError is raised."""
 
 
 class S3Store:
-    """An ObjectStore in a bucket. Safe to share between threads, not to carry over a fork."""
+    """An ObjectStore in a bucket. Safe to share between threads, but not with a forked process."""
 
     def __init__(self, settings: S3Settings, clock: ServerClock | None = None) -> None:
         self.settings = settings
@@ -126,12 +126,12 @@ class S3Store:
         return self._get(bucket, key, max_bytes)
 
     def ensure_bucket(self) -> None:
-        """Create the bucket when it is not there yet."""
+        """Create the bucket if it does not exist."""
         try:
             with self._errors(self.address("")):
                 self._client.head_bucket(Bucket=self.bucket)
         except ObjectNotFoundError:
-            # AWS wants the region in the request, except the default one, which it refuses there.
+            # AWS requires the region in the request, but rejects the default region there.
             extra: Any = {}
             if self.settings.endpoint is None and self.settings.region != "us-east-1":
                 extra = {"CreateBucketConfiguration": {"LocationConstraint": self.settings.region}}
@@ -152,7 +152,7 @@ class S3Store:
 
     @contextmanager
     def _errors(self, address: str) -> Iterator[None]:
-        """Tell boto3's errors apart by what the caller should do."""
+        """Translate boto3's errors to those of ObjectStore."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow, only needed here
         from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as above
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - as above
@@ -165,12 +165,12 @@ class S3Store:
         except BotoCoreError as error:
             kind = StoreUnavailableError if _is_transient(error) else StoreRefusedError
             raise kind(f"{where}: {error}") from error
-        except (HTTPError, ResponseParserError) as error:  # boto3 lets these through where an answer ends too soon
+        except (HTTPError, ResponseParserError) as error:  # boto3 does not wrap these when a response is truncated
             raise StoreUnavailableError(f"{where}: {error}") from error
 
 
 def _connect(settings: S3Settings, clock: ServerClock) -> "S3Client":
-    """A client with short timeouts: the long RetryPolicy is the uploader's, which says what it waits for."""
+    """A client with short timeouts. RetryPolicy handles longer outages, since it can report them."""
     import boto3  # noqa: PLC0415 - takes a third of a second, and most importers never connect
     from botocore.config import Config  # noqa: PLC0415 - as above
     from botocore.handlers import add_expect_header  # noqa: PLC0415 - as above
@@ -194,32 +194,32 @@ def _connect(settings: S3Settings, clock: ServerClock) -> "S3Client":
         region_name=settings.region,
         config=config,
     )
-    # A put that first asks whether it may send its body costs a round trip, and botocore reads for ever, at full speed,
-    # when the connection ends in the middle of that answer.
+    # `Expect: 100-continue` costs a round trip for each put, and botocore loops forever if the connection is closed in
+    # the middle of that response.
     client.meta.events.unregister("before-call.s3", add_expect_header)
-    clock.time_all_of(client)
+    clock.attach(client)
     return client
 
 
 def _translated(error: "ClientError", where: str, clock: ServerClock) -> StorageError:
     code = str(error.response.get("Error", {}).get("Code", ""))
-    answer = error.response.get("ResponseMetadata", {})
-    status = int(answer.get("HTTPStatusCode", 0))
-    said = f"{where}: {code} (HTTP {status}): {error.response.get('Error', {}).get('Message', '')}"
-    if code in _LOST_RACE_CODES or status == _PRECONDITION_FAILED:  # whose body may have been cut off
-        return ObjectExistsError(said)
+    metadata = error.response.get("ResponseMetadata", {})
+    status = int(metadata.get("HTTPStatusCode", 0))
+    message = f"{where}: {code} (HTTP {status}): {error.response.get('Error', {}).get('Message', '')}"
+    if code in _LOST_RACE_CODES or status == _PRECONDITION_FAILED:  # the body with the code may be missing
+        return ObjectExistsError(message)
     if code in {"NoSuchKey", "404"}:
-        return ObjectNotFoundError(said)
+        return ObjectNotFoundError(message)
     if status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS or code in _TRANSIENT_CODES:
-        return StoreUnavailableError(said)
-    # Known by the time alone: the answer to a HEAD has no body that could say why.
-    if status == _FORBIDDEN and clock.is_corrected_by(answer.get("HTTPHeaders", {})):
-        return StoreUnavailableError(f"{said} (this machine's clock is off: from now on the server's time is used)")
-    return StoreRefusedError(said)
+        return StoreUnavailableError(message)
+    # Detected by the time alone, since the response to a HEAD has no body with a code.
+    if status == _FORBIDDEN and clock.is_corrected_by(metadata.get("HTTPHeaders", {})):
+        return StoreUnavailableError(f"{message} (this machine's clock is wrong; using the server's time from now on)")
+    return StoreRefusedError(message)
 
 
 def _is_transient(error: "BotoCoreError") -> bool:
-    """Whether the connection failed, or the bytes that came over it."""
+    """Whether the connection failed, or bytes were damaged in transit."""
     from botocore import exceptions  # noqa: PLC0415 - slow, only needed here
 
     return isinstance(

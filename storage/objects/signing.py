@@ -1,4 +1,4 @@
-"""Requests to S3 are signed by the server's own clock: it takes a time that is minutes off for a false signature."""
+"""Signs requests to S3 by the server's clock: the server rejects signatures whose time is minutes off."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 TOLERANCE: Final = timedelta(minutes=1)
-"""A clock that is less far off is right. S3 servers accept up to 15 minutes."""
+"""A smaller difference of the clocks is ignored. S3 servers accept up to 15 minutes."""
 _TIMESTAMP: Final = "%Y%m%dT%H%M%SZ"
 
 
 class ServerClock:
-    """How far a server's clock is ahead of ours, which may jump at any time.
+    """The clock of a server, by its difference from the local clock, which may jump at any time.
 
     Args:
-        now: our clock, in UTC.
+        now: the local clock, in UTC.
     """
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -25,31 +25,31 @@ class ServerClock:
         self._ahead = timedelta()
 
     def is_corrected_by(self, headers: Mapping[str, str]) -> bool:
-        """Take over the time of an answer that refused us. Whether it is news: then the same request may succeed."""
+        """Take the time from the headers of a rejection. Returns whether it changed: a retry may then succeed."""
         if "date" not in headers:
             return False
         ahead = parsedate_to_datetime(headers["date"]) - self._now()
-        is_news = abs(ahead - self._ahead) > TOLERANCE
-        if is_news:
+        is_new = abs(ahead - self._ahead) > TOLERANCE
+        if is_new:
             self._ahead = ahead
-        return is_news
+        return is_new
 
-    def time_all_of(self, client: "S3Client") -> None:
-        """Have everything that `client` signs, requests and links, carry this clock's time."""
+    def attach(self, client: "S3Client") -> None:
+        """Make `client` sign its requests and presigned URLs with the time of this clock."""
         from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth, S3SigV4QueryAuth  # noqa: PLC0415 - slow
 
         def timestamp() -> str:
             return (self._now() + self._ahead).strftime(_TIMESTAMP)
 
         class Timed:
-            """Sets the time right before a request is signed."""
+            """Sets the time of a request right before it is signed."""
 
             def _modify_request_before_signing(self, request: Any) -> None:  # noqa: ANN401 - botocore's
                 request.context["timestamp"] = timestamp()
-                super()._modify_request_before_signing(request)  # type: ignore[misc]  # of the class beside it
+                super()._modify_request_before_signing(request)  # type: ignore[misc]  # that of the other base class
 
         signer = f"autosequence-{id(self)}"
         AUTH_TYPE_MAPS[signer] = type("TimedAuth", (Timed, S3SigV4Auth), {})
         AUTH_TYPE_MAPS[f"{signer}-query"] = type("TimedQueryAuth", (Timed, S3SigV4QueryAuth), {})
-        choose: Any = lambda **_: signer  # noqa: E731 - botocore's types know of no handler that answers
+        choose: Any = lambda **_: signer  # noqa: E731 - botocore's types lack handlers with a result
         client.meta.events.register_first("choose-signer.s3", choose)

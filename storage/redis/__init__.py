@@ -1,16 +1,16 @@
-"""Everything that is kept in Redis: runs, their events, leases and queue slots.
+"""Everything in Redis: runs, their events, leases and queue slots.
 
-Every change of more than one key is a script in `lua/`, so that it happens entirely or not at all. Release 0.1.0 shares
-these keys, so their names and contents stay. All begin with `autoseq:`.
+Every change of more than one key is a script in `lua/`, so that it is atomic. Release 0.1.0 shares these keys, so their
+names and contents are fixed. All begin with `autoseq:`. docs/architecture.md has the diagram of the states of a run.
 
 | key                    | type       | holds                                   | written by                          |
 |------------------------|------------|-----------------------------------------|-------------------------------------|
 | run:<id>               | hash       | the run's state, owner and attempts     | create_run, progress, take_lease,   |
 |                        |            |                                         | count_attempt, reopen_run           |
-| run:<id>:record        | string     | what was asked for (RunRecord)          | create_run                          |
+| run:<id>:record        | string     | the request (RunRecord)                 | create_run                          |
 | run:<id>:events        | stream     | the run's events                        | create_run, progress                |
 | run:<id>:preview       | string     | the last preview                        | progress                            |
-| run:<id>:cancel        | string     | set when the run is to stop             | request_cancel, reopen_run          |
+| run:<id>:cancel        | string     | set when the run should stop            | request_cancel, reopen_run          |
 | run:<id>:lease         | string     | the token of the worker that runs it    | take_lease, release_lease           |
 | runs                   | sorted set | the runs, by time of submission         | create_run                          |
 | runs:open              | sorted set | those that have not ended               | create_run, reopen_run, progress    |
@@ -23,23 +23,8 @@ these keys, so their names and contents stay. All begin with `autoseq:`.
 |                        |            | run had joined it                       |                                     |
 | reconciler             | string     | the token of the elected reconciler     | elect_reconciler                    |
 | idempotency:<key>      | string     | the run that owns the key               | claim_key                           |
-| run:<id>:alias         | string     | the run that a repeated call asked for  | Runs.add_alias                      |
+| run:<id>:alias         | string     | the run of a repeated idempotency key   | Runs.add_alias                      |
 | specs                  | hash       | model name -> ModelSpec                 | Runs.announce                       |
 | models                 | hash       | model name -> ModelSpec as 0.1.0 has it | Runs.announce                       |
 | unacked_index          | sorted set | the broker's unacknowledged messages    | Celery; Lease.renew                 |
-
-A run has a state, in its hash, and a place, in the indexes:
-
-    queued --Started--> running --Succeeded | Failed | Cancelled--> succeeded | failed | cancelled
-      ^                  |                                                       |
-      |<-----Queued------+   (the worker stops or is lost)                       |
-      |<-----------------------reopen_run (failed, cancelled)--------------------+
-
-    waiting --take_lease--> leased --its time passes, release_lease--> lapsed --requeue_run--> waiting
-                              |  ^                                        |
-                              |  +------------take_lease------------------+
-                              +--release_lease of a run that ended--> in no index
-
-A queued run can end, too: when it is cancelled or can't be started. The reconciler alone calls requeue_run, also for
-a run that waits and has lost its message.
 """

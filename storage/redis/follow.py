@@ -1,4 +1,4 @@
-"""Follows the events of a run: those after a stream id, then each as it happens, to the end of the run."""
+"""Follows the events of a run: those after a stream id, then new ones, until the run ends."""
 
 import re
 import time
@@ -19,7 +19,7 @@ from storage.retry import Backoff
 
 START = "0-0"
 _STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
-# Below the 5 s after which redis-py takes a silent server for dead.
+# Below redis-py's socket timeout of 5 s.
 BLOCK_MS = 2_000
 BATCH = 500
 LONGEST_PAUSE_S = 2.0
@@ -30,24 +30,24 @@ Entry: TypeAlias = tuple[str, dict[str, str]]
 def follow(
     redis: Redis, run_id: str, *, after: str = START, timeout_s: float | None = None, outage_s: float = 60.0
 ) -> Iterator[RunEvent]:
-    """The run's events after the stream id `after`, ending with its final event (the last, if the run was resumed).
+    """The run's events after the stream id `after`, up to its final event (the last one, if the run was resumed).
 
-    One Gap stands for events that the stream no longer holds. A final event that expired is derived from the run's
-    state. An outage of Redis up to `outage_s` is waited out, without loss or repetition.
+    A Gap replaces events that the stream no longer has. A final event that expired is derived from the run's state.
+    An outage of Redis of up to `outage_s` causes no loss or repetition.
 
     Args:
         redis: a client with decode_responses, its socket_timeout above 2 s.
         run_id: the run.
         after: the id of the last event that the caller has; by default, all events are read.
-        timeout_s: how long to follow the run at most.
-        outage_s: how long Redis may be unavailable at a time.
+        timeout_s: maximum time to follow the run; None is unlimited.
+        outage_s: maximum duration of an outage of Redis.
 
     Raises:
         InvalidNameError: `after` is not the id of an event.
-        RunNotFoundError: Redis holds nothing of this run, or no longer.
+        RunNotFoundError: Redis does not have the run, or no longer.
         TimeoutError: the run did not end within `timeout_s`.
         StoreUnavailableError: Redis stayed unavailable.
-        CorruptRecordError: what Redis holds of the run was not written by this program.
+        CorruptRecordError: the run's data in Redis was not written by this program.
     """
     follower = _Follower(redis, run_id, after)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -62,7 +62,7 @@ def follow(
         except (RedisConnectionError, RedisTimeoutError) as error:
             pause_s = backoff.next_pause_s()
             if pause_s is None:
-                raise StoreUnavailableError(f"Redis was away for {outage_s:g} s: {error}") from error
+                raise StoreUnavailableError(f"Redis was unavailable for {outage_s:g} s: {error}") from error
             time.sleep(pause_s)
             continue
         backoff = Backoff(outage_s, longest_s=LONGEST_PAUSE_S)
@@ -74,11 +74,11 @@ def follow(
 
 
 class _Follower:
-    """The position of one reader in a run's stream."""
+    """The position of one reader in the stream of a run."""
 
     def __init__(self, redis: Redis, run_id: str, after: str) -> None:
         if not _STREAM_ID.fullmatch(after):
-            raise InvalidNameError(f"event id {after!r}: must be one that an event carried, such as 1700000000000-0")
+            raise InvalidNameError(f"event id {after!r}: must be the id of an event, such as 1700000000000-0")
         self._redis = redis
         self._runs = Runs(redis)
         self._run_id = run_id
@@ -86,29 +86,29 @@ class _Follower:
         self._last = after
         self._began = False
         self._over = False
-        """Whether the run had ended before this reader began; then there is nothing to wait for."""
+        """Whether the run has ended; then reads do not wait for more events."""
         self._next: int | None = 1 if after == START else None
-        """The number of the next event; None while it is not known."""
+        """The number of the next event; None while it is unknown."""
 
     def read(self, block_ms: int) -> Sequence[RunEvent]:
-        """The next events; none when there was none for `block_ms`. Raises RunNotFoundError."""
+        """The next events; empty if none arrives within `block_ms`. Raises RunNotFoundError."""
         if not self._began:
-            found = self._begin()
+            gap = self._begin()
             self._began = True
-            if found:
-                return found
+            if gap:
+                return gap
         entries = self._entries(1 if self._over else block_ms)
         return self._with_preview([event for entry in entries for event in self._events(entry)]) or self._lost_end()
 
     def is_over(self) -> bool:
-        """Whether a final event was the last one; a run that failed or was cancelled can be resumed."""
+        """Whether the run has ended and has no later event; a failed or cancelled run may have been resumed."""
         later = self._redis.xrange(self._stream, f"({self._last}", "+", count=1)
         state = self._runs.state(self._run_id)
         self._over = state is None or state.is_final
         return self._over and not later
 
     def _begin(self) -> list[RunEvent]:
-        """Find the event that the caller has; when the stream dropped it, later ones may be gone too, hence a gap."""
+        """Find the caller's last event; a gap if the stream dropped it, since later events may be dropped too."""
         state = self._state()
         self._over = state.is_final
         if self._next is not None:
@@ -120,7 +120,7 @@ class _Follower:
         return []
 
     def _events(self, entry: Entry) -> list[RunEvent]:
-        """The event of an entry, after a gap when events before it were dropped."""
+        """The event of an entry, after a gap if events before it were dropped."""
         event = self._parse(entry)
         dropped = self._next is not None and event.n > self._next
         gap = [_gap(self._last, self._state())] if dropped else []
@@ -135,7 +135,7 @@ class _Follower:
             raise CorruptRecordError(f"run {self._run_id}: its {error}") from error
 
     def _with_preview(self, events: list[RunEvent]) -> list[RunEvent]:
-        """The events, with the last preview in the event that it belongs to; earlier previews are not stored."""
+        """The events, with the last preview in its event; earlier previews are not stored."""
         if not any(isinstance(event, Denoised) and event.preview is not None for event in events):
             return events
         text = cast("str | None", self._redis.get(keys.run_preview(self._run_id))) or ""
@@ -148,9 +148,9 @@ class _Follower:
         ]
 
     def _lost_end(self) -> list[RunEvent]:
-        """The final event, derived from the state, when the run has ended but its stream has expired."""
+        """The final event, derived from the state, if the run has ended but its stream has expired."""
         state = self._state()
-        if not state.is_final or self._entries(1):  # what arrived just now is for the next read
+        if not state.is_final or self._entries(1):  # the next read returns what arrived just now
             return []
         return [_end(self._last, state)]
 
@@ -166,7 +166,7 @@ class _Follower:
 
 
 def _gap(event_id: str, state: RunState) -> Gap:
-    """Stands for the dropped events after `event_id`."""
+    """The gap that replaces the dropped events after `event_id`."""
     return Gap(
         id=event_id,
         at=state.updated_at or 0.0,
@@ -183,7 +183,7 @@ def _gap(event_id: str, state: RunState) -> Gap:
 
 
 def _end(event_id: str, state: RunState) -> RunEvent:
-    """The final event, derived from the state of a run that has ended."""
+    """The final event, derived from the state of an ended run."""
     at, fraction = state.finished_at or state.updated_at or 0.0, state.fraction
     match state.state:
         case "succeeded":

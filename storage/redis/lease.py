@@ -1,4 +1,4 @@
-"""Which worker may write a run: a lease in Redis, renewed together with the broker's claim on the message."""
+"""The lease of a run: the right of one worker to write it. It is renewed with the broker's claim on the message."""
 
 import secrets
 import time
@@ -10,11 +10,11 @@ from storage import keys
 from storage.redis.scripts import Arguments, load_script
 
 _FORGOTTEN: Final = 2
-"""What take_lease returns when Redis holds nothing of the run but the lease."""
+"""The result of take_lease if Redis has nothing of the run but the lease."""
 
 
 class LeaseLost(Exception):  # noqa: N818 - control flow
-    """Another worker has the run, or it has ended: this one stops."""
+    """Another worker has the run, or the run has ended; this worker must stop."""
 
 
 class Lease:
@@ -24,7 +24,7 @@ class Lease:
         redis: a client with decode_responses, of the broker's database.
         run_id: the run.
         ttl_s: how long the lease lasts.
-        delivery_tag: the broker's name for the message that is served; None when there is none.
+        delivery_tag: the broker's name of the message; None without a message.
     """
 
     def __init__(self, redis: Redis, run_id: str, *, ttl_s: float, delivery_tag: str | None = None) -> None:
@@ -32,7 +32,7 @@ class Lease:
         self._redis = redis
         self._tag = delivery_tag
         self.token = secrets.token_hex(16)
-        """The value of the lease's key while it is ours."""
+        """The value of the lease's key while this worker has it."""
         self._ttl_ms = int(ttl_s * 1000)
         self._keys = {"lease": keys.run_lease(run_id), "leases": keys.LEASES, "state": keys.run_state(run_id)}
         self._take_lease = load_script(redis, "take_lease")
@@ -43,9 +43,9 @@ class Lease:
         return bool(self._take(renew=False))
 
     def renew(self) -> bool:
-        """Extend the lease to its full time, and with it the broker's claim on the message.
+        """Extend the lease to its full time, and the broker's claim on the message.
 
-        False when Redis holds nothing else of the run. Raises LeaseLost.
+        False when Redis has nothing else of the run. Raises LeaseLost.
         """
         taken = self._take(renew=True)
         if not taken:
@@ -56,7 +56,7 @@ class Lease:
         return taken != _FORGOTTEN
 
     def release(self) -> None:
-        """Release the lease, if it is still ours. A run that has not ended is then free for the next worker."""
+        """Release the lease, if this worker still has it. The next worker can then take a run that has not ended."""
         self._release_lease(keys=self._keys, args={"token": self.token, "run_id": self.run_id})
 
     def _take(self, *, renew: bool) -> int:

@@ -1,4 +1,4 @@
-"""Repeats a Redis command while Redis is away or refuses writes, for a stated time."""
+"""Repeats a Redis command while Redis is unavailable or refuses writes, for a limited time."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from storage.retry import Backoff
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 REFUSALS = (
-    "command not allowed when used memory",  # OOM; a script's error has it in the middle
+    "command not allowed when used memory",  # out of memory; in the middle of a script's error
     "MISCONF",  # its disk is full
     "READONLY",  # its primary is being replaced
     "You can't write against a read only replica",
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class OutageRetry(Retry):
-    """Repeats a command for `timeout_s` while Redis can't serve it; wrong credentials are an error at once."""
+    """Repeats a command for `timeout_s` while Redis is unavailable; wrong credentials are not retried."""
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(NoBackoff(), retries=-1)

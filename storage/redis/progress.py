@@ -1,4 +1,4 @@
-"""Publishes the events of a run to Redis, with the state that follows from each, in one round trip."""
+"""Publishes the events of a run to Redis; each also updates the run's state in the same round trip."""
 
 import json
 import secrets
@@ -31,8 +31,8 @@ class Progress:
         redis: a client with decode_responses.
         run_id: the run.
         ttl_s: how long Redis keeps the run after its end.
-        max_events: about how many events the stream keeps.
-        owner: the token of a worker's lease; once another worker has the run, nothing more is stored.
+        max_events: the approximate number of events that the stream keeps.
+        owner: the token of a worker's lease; nothing is stored once another worker has the run.
         clock: unix seconds.
     """
 
@@ -52,7 +52,7 @@ class Progress:
         self._owner = owner
         self._clock = clock
         self._writer = secrets.token_hex(8)
-        self._lock = threading.Lock()  # writes are numbered in the order in which they arrive in Redis
+        self._lock = threading.Lock()  # writes must arrive in Redis in the order of their numbers
         self._written = 0
         self._script = load_script(redis, "progress")
         self._keys = {
@@ -66,9 +66,9 @@ class Progress:
         }
 
     def publish(self, event: RunEvent, *, only_from: State | None = None) -> bool:
-        """Store an event and update the run's state from it. False when nothing was stored, as after the run's end.
+        """Store an event and update the run's state. False when nothing was stored, such as after the run's end.
 
-        An artifact that was published before is not published again. The run's fraction never decreases.
+        An artifact is published only once. The run's fraction never decreases.
 
         Args:
             event: the event; its `id`, `n` and `at` are set here.
@@ -100,7 +100,7 @@ class Progress:
 
 
 def _state_of(event: RunEvent, now: str) -> tuple[State | None, dict[str, str | int]]:
-    """The state into which an event puts its run, if it does, and the fields of the run's hash that it sets."""
+    """The new state of the run, if the event changes it, and the fields of the run's hash that it sets."""
     match event:
         case Queued():
             return "queued", {}
@@ -118,7 +118,7 @@ def _state_of(event: RunEvent, now: str) -> tuple[State | None, dict[str, str | 
 
 
 def _stored(event: RunEvent, now: float) -> str:
-    """The event as its stream holds it: the script adds `n` and `fraction`, and keeps the last preview apart."""
+    """The event for the stream: the script adds `n` and `fraction`, and stores the preview separately."""
     document = {name: value for name, value in event.to_document().items() if name not in {"n", "fraction"}}
     document["at"] = now
     if "preview" in document:

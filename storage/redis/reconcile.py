@@ -1,4 +1,4 @@
-"""Finds runs that lost their worker or their message, and queues them again; one worker at a time does so."""
+"""Finds runs that lost their worker or their message, and queues them again. One worker at a time does this."""
 
 import logging
 import secrets
@@ -19,20 +19,20 @@ from storage.redis.scripts import Arguments, load_script
 log = logging.getLogger(__name__)
 
 BATCH: Final = 100
-"""How many runs with a lapsed lease, and how many of one queue slot, one look handles."""
+"""The maximum number of lapsed runs, and of runs of one queue slot, that one `look` handles."""
 
 
 class Reconciler:
-    """Queues runs again that have no lease though they were started, or no message though they wait.
+    """Queues a run again if it was started but has no lease, or if it waits but has no message.
 
-    It needs no scan: leases are indexed by when they lapse, waiting runs by when they joined their queue slot. A lost
-    message shows when the broker's list of a slot is empty, or when a run that joined the slot later is started.
+    It needs no scan: leases are indexed by when they lapse, waiting runs by when they joined their queue slot. A
+    message counts as lost if the broker's list of the slot is empty, or if a run that joined it later was started.
 
     Args:
         redis: a client with decode_responses.
-        publish: puts a run's message into its queue.
-        patience_s: how long a run may seem lost before it is queued again; a message on its way to a worker that
-            still starts seems lost, too. A run that is queued twice by mistake is still run once.
+        publish: publishes the message of a run.
+        patience_s: how long a message must seem lost before the run is queued again. A message that a worker has just
+            received also seems lost. A run that is queued twice is still executed once.
         clock: seconds.
     """
 
@@ -50,24 +50,24 @@ class Reconciler:
         self._patience_s = patience_s
         self._clock = clock
         self._token = secrets.token_hex(8)
-        self._seen: dict[str, float] = {}  # run id -> since when it seems lost
+        self._seen: dict[str, float] = {}  # run id -> since when its message seems lost
         self._elect = load_script(redis, "elect_reconciler")
         self._find_lapsed = load_script(redis, "find_lapsed")
         self._find_overtaken = load_script(redis, "find_overtaken")
         self._requeue = load_script(redis, "requeue_run")
 
     def lead(self, ttl_s: float) -> bool:
-        """Become the one reconciler for the next `ttl_s` seconds, or remain it. False when another one is."""
+        """Become or remain the elected reconciler for `ttl_s` seconds. False when another one is elected."""
         args: Arguments = {"token": self._token, "ttl_ms": int(ttl_s * 1000)}
         return bool(self._elect(keys={"reconciler": keys.RECONCILER}, args=args))
 
     def look(self) -> list[str]:
-        """Queue the lost runs again; returns their run ids."""
+        """Queue the lost runs again, and return their ids."""
         lapsed = cast("list[str]", self._find_lapsed(keys={"leases": keys.LEASES}, args={"limit": BATCH}))
         return [run_id for run_id in dict.fromkeys([*lapsed, *self._long_overtaken()]) if self._queue_again(run_id)]
 
     def _long_overtaken(self) -> list[str]:
-        """The runs that have seemed to be without a message for `patience_s`."""
+        """The runs whose message has seemed lost for `patience_s`."""
         now = self._clock()
         overtaken = {run_id for queue_slot in self._queue_slots() for run_id in self._overtaken(queue_slot)}
         self._seen = {run_id: self._seen.get(run_id, now) for run_id in overtaken}
@@ -93,21 +93,21 @@ class Reconciler:
             if not state:
                 return False
             if state == "queued":
-                log.info("run %s waits without a worker or a message; it is queued again", run_id)
+                log.info("run %s waits without a worker or a message; queued again", run_id)
             else:
-                log.warning("run %s lost its worker; it is queued again", run_id)
+                log.warning("run %s lost its worker; queued again", run_id)
                 Progress(self._redis, run_id).publish(Queued(name=record.name, model=record.model))
             self._publish(record)
         except RunNotFoundError:
-            self._forget(run_id)
+            self._remove(run_id)
             return False
-        except (CorruptRecordError, NewerRecordError) as error:  # it stays where a release that reads it finds it
-            log.warning("run %s can't be queued again by this worker: %s", run_id, error)
+        except (CorruptRecordError, NewerRecordError) as error:  # it stays in the index for a release that can read it
+            log.warning("this worker can't queue run %s again: %s", run_id, error)
             return False
         return True
 
-    def _forget(self, run_id: str) -> None:
-        """Remove a run from the indexes: its record expired, or Redis lost it."""
+    def _remove(self, run_id: str) -> None:
+        """Remove a run without a record from the indexes."""
         self._redis.zrem(keys.LEASES, run_id)
         for queue_slot in self._queue_slots():
             self._redis.zrem(keys.waiting(queue_slot), run_id)

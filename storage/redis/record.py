@@ -1,4 +1,4 @@
-"""The record of a run in Redis: what was asked for, written before the run's message is published."""
+"""The record of a run in Redis: the request, written before the run's message is published."""
 
 import json
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from storage.redis.state import reading
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What was asked for: enough to publish the run's message again."""
+    """The request, with everything needed to publish the run's message again."""
 
     run_id: str
     document: str | Mapping[str, Any]
-    """A recipe's name, or the recipe itself as JSON."""
+    """The name of a recipe, or the recipe as JSON data."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
@@ -24,7 +24,7 @@ class RunRecord:
     queue: str = ""
     priority: str = "normal"
     queue_slot: str = ""
-    """Where in the broker its message waits (keys.queue_slot); `line` in JSON."""
+    """The queue slot of its message (keys.queue_slot); `line` in JSON."""
     idempotency_key: str | None = None
     submitted_at: float
     """In unix seconds."""
@@ -33,7 +33,7 @@ class RunRecord:
         check_run_id(self.run_id)
 
     def to_json(self) -> str:
-        """The record as JSON. Release 0.1.0 reads it only while it has exactly these fields."""
+        """The record as JSON. Release 0.1.0 rejects any other fields."""
         document = dict(vars(self))
         document["line"] = document.pop("queue_slot")
         if not self.variables:
@@ -50,8 +50,8 @@ class RunRecord:
             document["queue_slot"] = document.pop("line", "")
             record = RunRecord(**{one.name: document[one.name] for one in fields(RunRecord) if one.name in document})
             if record.run_id != run_id:
-                raise ValueError(f"it is that of the run {record.run_id}")
+                raise ValueError(f"it belongs to run {record.run_id}")
             texts = (record.name, record.model, record.queue, record.priority, record.queue_slot)
             if not all(isinstance(one, str) for one in texts) or not isinstance(record.submitted_at, int | float):
-                raise TypeError("a field is of the wrong type")
+                raise TypeError("a field has the wrong type")
             return record

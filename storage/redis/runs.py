@@ -1,4 +1,4 @@
-"""All runs that Redis knows: creates, lists, cancels and reopens them, and counts their attempts."""
+"""The runs in Redis: creates, lists, cancels and reopens them, and counts their attempts."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Runs:
-    """The runs in one Redis. A method is one round trip or two.
+    """The runs in one Redis. Each method takes one or two round trips.
 
     Args:
         redis: a client with decode_responses.
@@ -38,20 +38,20 @@ class Runs:
         self._reopen_run = load_script(redis, "reopen_run")
 
     def claim_key(self, key: str, run_id: str) -> str:
-        """Claim an idempotency key for a run; returns the run id that owns it, which differs if another came first.
+        """Claim an idempotency key for a run. Returns the id of the run that owns it, another one if that was first.
 
-        Create the run under the returned id in either case: its owner may have died before it did.
+        Create the run under the returned id in either case: the first caller may have died before it did.
         """
         keys.check_run_id(run_id)
         args: Arguments = {"run_id": run_id, "ttl_s": self._ttl_s}
         return cast("str", self._claim_key(keys={"idempotency_key": keys.idempotency(key)}, args=args))
 
     def add_alias(self, alias: str, run_id: str) -> None:
-        """Let `alias`, a message id that repeated an idempotency key of `run_id`, also name that run."""
+        """Make `alias`, the id of a message with the idempotency key of `run_id`, another name of that run."""
         self._redis.set(keys.run_alias(alias), run_id, ex=self._ttl_s)
 
     def resolve_alias(self, run_id: str) -> str:
-        """The run that `run_id` names: itself, unless there is no such run and it is an alias of another."""
+        """`run_id`, or the run of which it is an alias if it does not exist itself."""
         with self._redis.pipeline(transaction=False) as together:
             together.exists(keys.run_state(run_id))
             together.get(keys.run_alias(run_id))
@@ -81,24 +81,24 @@ class Runs:
         """The record of a run. Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
         text = cast("str | None", self._redis.get(keys.run_record(run_id)))
         if text is None:
-            raise RunNotFoundError(f"run {run_id}: there is no record of it; it never was, or it ended long ago")
+            raise RunNotFoundError(f"run {run_id}: it has no record; it never existed, or it ended long ago")
         return RunRecord.from_json(run_id, text)
 
     def state(self, run_id: str) -> RunState | None:
-        """The state of a run; None when Redis holds nothing of it. Raises CorruptRecordError."""
+        """The state of a run; None if Redis does not have it. Raises CorruptRecordError."""
         fields = cast("dict[str, str]", self._redis.hgetall(keys.run_state(run_id)))
         return RunState.parse(run_id, fields) if "state" in fields else None
 
     def recent(self, limit: int = 20) -> list[RunState]:
-        """The runs submitted last, the newest first."""
+        """The states of the latest runs, the newest first."""
         return self.states(self._newest(keys.RUNS, limit))
 
     def latest(self) -> str | None:
-        """The id of the run submitted last; None when Redis lists no run."""
+        """The id of the latest run; None if there is none."""
         return next(iter(self._newest(keys.RUNS, 1)), None)
 
     def find(self, prefix: str) -> list[str]:
-        """The ids that begin with `prefix`, the newest first, among the last MAX_RECENT runs and as many open ones."""
+        """The ids that begin with `prefix`, the newest first, of the latest MAX_RECENT runs and as many open ones."""
         known = dict.fromkeys(
             [*self._newest(keys.RUNS, keys.MAX_RECENT), *self._newest(keys.OPEN_RUNS, keys.MAX_RECENT)]
         )
@@ -108,7 +108,7 @@ class Runs:
         return cast("list[str]", self._redis.zrange(index, 0, limit - 1, desc=True))
 
     def count_open(self) -> int:
-        """The number of runs that have not ended: those that wait and those that run."""
+        """The number of runs that have not ended."""
         return self._redis.zcard(keys.OPEN_RUNS)
 
     def request_cancel(self, run_id: str) -> bool:
@@ -121,23 +121,23 @@ class Runs:
         return state in {"queued", "running"}
 
     def cancel_requested(self, run_id: str) -> bool:
-        """Whether someone asked for the run to stop."""
+        """Whether a cancel of the run was requested."""
         return bool(self._redis.exists(keys.run_cancel(run_id)))
 
     def count_attempt(self, run_id: str, committed: int) -> int:
-        """Count a start of the run with so many steps `committed`; returns the starts in a row without a new one."""
+        """Count an attempt at the run. Returns the number of attempts in a row without a new committed step."""
         attempts = self._count_attempt(keys={"state": keys.run_state(run_id)}, args={"committed_steps": committed})
         return cast("int", attempts)
 
     def refund_attempt(self, run_id: str) -> None:
-        """Take back the count of the present attempt, which ended for no fault of the run."""
+        """Uncount the current attempt, which did not end because of the run."""
         self._redis.hincrby(keys.run_state(run_id), "attempts", -1)
 
     def reopen(self, run_id: str) -> bool:
-        """Queue a failed or cancelled run again, to continue after its last committed step. Publish its message then.
+        """Queue a failed or cancelled run again, to continue after its last committed step.
 
-        False when it waits or runs already, or succeeded. Raises RunNotFoundError, CorruptRecordError,
-        NewerRecordError.
+        The caller then publishes its message. False when the run has not ended, or succeeded. Raises
+        RunNotFoundError, CorruptRecordError, NewerRecordError.
         """
         record = self.record(run_id)
         args = {"run_id": run_id, "queue_slot": record.queue_slot}
@@ -150,7 +150,7 @@ class Runs:
         return Progress(self._redis, run_id, ttl_s=self._ttl_s, clock=self._clock)
 
     def announce(self, name: str, spec: str, spec_0_1: str) -> None:
-        """Announce that a worker serves the model `name`: its ModelSpec as JSON, and as release 0.1.0 reads it."""
+        """Announce a model that a worker serves, with its ModelSpec as JSON and as release 0.1.0 reads it."""
         with self._redis.pipeline() as together:
             for key, announced in ((keys.SPECS, spec), (keys.MODELS, spec_0_1)):
                 together.hset(key, name, announced)
@@ -166,7 +166,7 @@ class Runs:
         return {**by_0_1, **ours}
 
     def states(self, run_ids: Sequence[str]) -> list[RunState]:
-        """The states of these runs; a run that Redis does not know, or whose state is corrupt, is left out."""
+        """The states of these runs, except those that Redis does not have or whose state is corrupt."""
         with self._redis.pipeline(transaction=False) as together:
             for run_id in run_ids:
                 together.hgetall(keys.run_state(run_id))
@@ -181,7 +181,7 @@ class Runs:
 
 
 def _keys_of_queued(record: RunRecord) -> dict[str, str]:
-    """The keys of a run that is written when it is queued."""
+    """The keys that are written when a run is queued."""
     return {
         "record": keys.run_record(record.run_id),
         "state": keys.run_state(record.run_id),

@@ -1,14 +1,14 @@
 """Loads the Lua scripts in `lua/`, and binds their keys and arguments by name.
 
-A script begins with a comment that says what it does, names its keys and arguments, and says what it returns:
+A script begins with a comment that states its effect, its keys, its arguments and its result:
 
     -- Take the lease of a run.
     -- keys: lease, leases
     -- args: token, ttl_ms, *fields
     -- returns: 1, or 0 when another worker has it.
 
-Each name becomes a Lua local of the script. A last argument with a star takes a mapping; in Lua it is a table in which
-fields and values alternate.
+Each name is a local variable of the script. If the last argument has a star, it takes a mapping, which is a table of
+alternating fields and values in Lua.
 """
 
 import re
@@ -26,11 +26,11 @@ _KEYS, _ARGS = (re.compile(rf"^-- {kind}: (.+)$", re.MULTILINE) for kind in ("ke
 
 
 class ScriptSource:
-    """The text of a script as Redis runs it, and the names in its header. Raises ValueError for a bad header.
+    """The text of a script with its variables bound, and the names in its header. Raises ValueError for a bad header.
 
     Args:
-        name: what errors call it.
-        text: the file.
+        name: the name in error messages.
+        text: the content of the file.
     """
 
     def __init__(self, name: str, text: str) -> None:
@@ -49,14 +49,14 @@ class ScriptSource:
 
 
 class Script:
-    """A script that one Redis client runs."""
+    """A script, bound to a Redis client."""
 
     def __init__(self, redis: Redis, source: ScriptSource) -> None:
         self._source = source
         self._run = redis.register_script(source.text)
 
     def __call__(self, *, keys: Mapping[str, str], args: Arguments | None = None) -> object:
-        """Run it, atomically and in one round trip. Raises TypeError when a name is missing or unknown."""
+        """Run the script, atomically and in one round trip. Raises TypeError when a name is missing or unknown."""
         args = args or {}
         self._check("keys", self._source.keys, keys)
         self._check("args", self._source.args, args)

@@ -1,4 +1,4 @@
-"""The state of a run as Redis holds it."""
+"""The state of a run in Redis."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,26 +14,26 @@ FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """A run at a glance. Times are unix seconds."""
+    """The state of a run. Times are unix seconds."""
 
     run_id: str
     state: State
     name: str = ""
     model: str = ""
     step: int = 0
-    """The step under way, from 1; 0 before the first."""
+    """The current step, from 1; 0 before the first."""
     steps: int = 0
     fraction: float = 0.0
-    """Of the work that is done, from 0 to 1; never falls."""
+    """How much of the run is done, from 0 to 1; it never decreases."""
     eta_s: float | None = None
     submitted_at: float | None = None
     started_at: float | None = None
-    """When a worker first took the run."""
+    """When a worker first started the run."""
     finished_at: float | None = None
     updated_at: float | None = None
     error: str | None = None
     manifest: str | None = None
-    """Address of the manifest, once the run succeeded."""
+    """The address of the manifest, once the run succeeded."""
 
     @property
     def is_final(self) -> bool:
@@ -41,7 +41,7 @@ class RunState:
 
     @staticmethod
     def parse(run_id: str, fields: Mapping[str, str]) -> "RunState":
-        """From the fields of the run's hash. Raises CorruptRecordError."""
+        """The state in the fields of the run's hash. Raises CorruptRecordError."""
 
         def number(name: str) -> float | None:
             value = float(fields[name]) if fields.get(name) else None
@@ -72,7 +72,7 @@ class RunState:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Raises CorruptRecordError, naming `what`, for any error of the code that reads it."""
+    """Raises CorruptRecordError, which names `what`, for an error of the code that reads it."""
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -22,7 +22,7 @@ IMAGES = 12
 """Far more than there is room for, wherever in the run S3 falls silent."""
 STILL_S = 2.0
 """How long a run is watched that can't go on."""
-FULL = "uploads can't wait on disk"
+FULL = "uploads can't be buffered on disk"
 """What a worker logs then."""
 _LIMITED = """
 import os, resource, sys

@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 
 from core.model_folder import read_spec
-from recipes.canonical import fingerprint, to_document
+from recipes.canonical import recipe_sha256, to_document
 from recipes.faults import RecipeError
 from recipes.load import find, load, load_resolved
 from recipes.overrides import parse_override
@@ -117,7 +117,7 @@ def must_come_back(recipe: Recipe) -> None:
     """What was accepted is read back as itself, for any model, and is known by the same hash."""
     again = load_resolved(to_document(recipe))
     hashes = ["0" * 64 for item in recipe.context if isinstance(item, ImageItem)]
-    if again != recipe or fingerprint(again, hashes) != fingerprint(recipe, hashes):
+    if again != recipe or recipe_sha256(to_document(again), hashes) != recipe_sha256(to_document(recipe), hashes):
         raise AssertionError(f"read back as {again}")
 
 

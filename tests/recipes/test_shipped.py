@@ -38,7 +38,7 @@ def test_the_shipped_recipes_show_every_way_of_telling_a_sequence() -> None:
     assert {recipe.mode for recipe in recipes} == {"generation", "editing"}
     assert {recipe.think for recipe in recipes} == {True, False}
     assert any(not recipe.auto_refine for recipe in recipes)
-    assert any(0 < len(recipe.refinement_prompts) < recipe.num_refinements for recipe in recipes)
+    assert any(0 < len(recipe.refinement_prompts) < recipe.num_images - 1 for recipe in recipes)
     assert any(recipe.max_context_items for recipe in recipes)
     assert {recipe.select for recipe in recipes} == {"first", "judge", "tree"}
     assert any(recipe.retry for recipe in recipes)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from storage.figures import figures, image_name, line_of
+from storage.figures import branches_to, figures, image_name
 from tests.storage.drawn import image, tree, variations
 
 
@@ -19,7 +19,7 @@ def test_the_variations_beside_the_chosen_one_are_others() -> None:
     assert figure.selected == (drawn[1],)
     assert figure.others == (drawn[0], drawn[2])
     assert figure.dropped == ()
-    assert (figure.variations, figure.tries, figure.is_single) == (3, 1, False)
+    assert (figure.variations, figure.attempts, figure.is_single) == (3, 1, False)
 
 
 def test_all_of_a_try_that_came_to_nothing_is_dropped() -> None:
@@ -30,7 +30,7 @@ def test_all_of_a_try_that_came_to_nothing_is_dropped() -> None:
     assert figure.selected == (better[0],)
     assert figure.others == (better[1],)
     assert figure.dropped == (*low, *worse)
-    assert (figure.step, figure.tries) == (2, 3)
+    assert (figure.step, figure.attempts) == (2, 3)
 
 
 def test_a_tree_has_a_figure_for_each_branch_and_knows_what_it_came_from() -> None:
@@ -52,5 +52,5 @@ def test_a_branch_that_was_drawn_again_goes_on_from_its_better_try() -> None:
 def test_images_have_names_that_people_use() -> None:
     assert [image_name(None), image_name(1), image_name(1, variation=2)] == ["image", "image 2", "image 2 v2"]
     assert image_name(1, path="0.1", variation=1) == "0.1 image 2"
-    assert list(line_of("0.1.1")) == ["0", "0.1", "0.1.1"]
-    assert list(line_of("")) == []
+    assert list(branches_to("0.1.1")) == ["0", "0.1", "0.1.1"]
+    assert list(branches_to("")) == []

@@ -231,8 +231,8 @@ def test_a_field_of_the_wrong_type_is_named(journal: Journal) -> None:
 
 def test_what_was_committed_is_gone_or_changed(journal: Journal) -> None:
     with pytest.raises(CorruptRecordError, match=r"002-image\.png: is missing, and step 2 is committed"):
-        journal.made(PICTURE)
+        journal.read_artifact(PICTURE)
     journal.put(PICTURE.key, b"abc", content_type="image/png")
     with pytest.raises(CorruptRecordError, match="is not what step 2 committed"):
-        journal.made(PICTURE)
-    assert journal.made(replace(PICTURE, sha256=hashlib.sha256(b"abc").hexdigest())) == b"abc"
+        journal.read_artifact(PICTURE)
+    assert journal.read_artifact(replace(PICTURE, sha256=hashlib.sha256(b"abc").hexdigest())) == b"abc"

@@ -37,7 +37,7 @@ def test_a_sweep_is_found_as_it_was_written() -> None:
 def test_another_sweep_does_not_take_its_place() -> None:
     sweeps = Sweeps(MemoryStore(), "")
     sweeps.create(SWEEP)
-    with pytest.raises(CommitConflictError, match="there is another sweep of this id"):
+    with pytest.raises(CommitConflictError, match="another sweep has this id"):
         sweeps.create(replace(SWEEP, name="sea"))
     assert sweeps.get("night") == SWEEP
 

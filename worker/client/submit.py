@@ -10,7 +10,7 @@ from typing import Any, Self
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from recipes.canonical import fingerprint
+from recipes.canonical import recipe_sha256, to_document
 from recipes.faults import Fault, RecipeError
 from recipes.load import Given, find, read
 from recipes.recipe import Recipe
@@ -47,7 +47,8 @@ class CheckedRecipe:
 
     def dedupe_key(self) -> str:
         """The idempotency key of this recipe, with these images, on this model."""
-        return f"recipe-{fingerprint(self.recipe, [image.sha256 for image in self.images])}"
+        image_hashes = [image.sha256 for image in self.images]
+        return f"recipe-{recipe_sha256(to_document(self.recipe), image_hashes)}"
 
     def upload(self, connections: Connections, run_id: str) -> dict[str, Any]:
         """Upload the images to the run's folder. Returns the recipe as data that refers to them there."""

@@ -136,7 +136,7 @@ def find_recipe(journal: Journal) -> StoredRecipe:
 
 def read_text(journal: Journal, artifact: Artifact) -> str:
     """The text of an artifact. Raises CorruptRecordError."""
-    return journal.made(artifact).decode()
+    return journal.read_artifact(artifact).decode()
 
 
 def is_on(path: Path, branch: Path) -> bool:

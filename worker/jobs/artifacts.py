@@ -125,7 +125,7 @@ def restored(commit: Commit, journal: Journal) -> StepOutput:
     if commit.kind == "draw":
         return tuple(_variation(artifact, journal) for artifact in commit.artifacts if artifact.selected)
     for artifact in commit.artifacts:
-        return journal.made(artifact).decode()
+        return journal.read_artifact(artifact).decode()
     return None
 
 
@@ -194,6 +194,6 @@ def _pending_image(job: Job, expected: Artifact, variation: Variation) -> Pendin
 
 
 def _variation(artifact: Artifact, journal: Journal) -> Variation:
-    with Image.open(io.BytesIO(journal.made(artifact))) as image:
+    with Image.open(io.BytesIO(journal.read_artifact(artifact))) as image:
         picture = image.convert("RGB")
     return Variation(number=artifact.variation, image=picture, seed=artifact.seed or 0, score=artifact.score)

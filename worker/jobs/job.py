@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.plan import Draw, plan
-from recipes.canonical import canonical_json, fingerprint_of, to_document
+from recipes.canonical import canonical_json, recipe_sha256, to_document
 from recipes.faults import Fault, RecipeError
 from recipes.load import Given, find, read
 from recipes.model_spec import ModelSpec
@@ -36,7 +36,7 @@ class Job:
     @cached_property
     def recipe_sha256(self) -> str:
         """The identity of the run: what its outcome is decided by."""
-        return fingerprint_of(self.document, [image.sha256 for image in self.inputs])
+        return recipe_sha256(self.document, [image.sha256 for image in self.inputs])
 
     def sizes_at(self, number: int) -> str:
         """What decides how much memory the step `number` takes, for an error message."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from recipes.canonical import VERSION, fingerprint_of
+from recipes.canonical import VERSION, recipe_sha256
 from recipes.load import load_resolved
 from recipes.recipe import ImageItem, Recipe
 from storage import keys
@@ -32,7 +32,7 @@ class StoredRecipe:
     @cached_property
     def sha256(self) -> str:
         """The identity of the run: what its outcome is decided by."""
-        return fingerprint_of(self.document, [item.sha256 or "" for item in self.images])
+        return recipe_sha256(self.document, [item.sha256 or "" for item in self.images])
 
 
 def read_stored_recipe(journal: Journal) -> StoredRecipe:

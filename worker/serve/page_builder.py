@@ -54,7 +54,7 @@ class PageBuilder:
         return render_page(manifest, to_document(self._job.recipe), self._texts, self._thumbnails)
 
     def _read(self, artifact: Artifact, journal: Journal) -> None:
-        with Image.open(io.BytesIO(journal.made(artifact))) as image:
+        with Image.open(io.BytesIO(journal.read_artifact(artifact))) as image:
             self._add_image(artifact.key, image)
 
     def _add_image(self, key: str, image: Image.Image) -> None:

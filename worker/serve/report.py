@@ -50,7 +50,7 @@ class Rate:
 
 
 class Reporter:
-    """Learns how a run goes. A subclass implements what it needs to know, and must not raise: that would end the run."""
+    """Learns how a run goes. A subclass implements what it needs; it must not raise, which would end the run."""
 
     def loading(self, done_bytes: int, total_bytes: int) -> None:
         """The model's weights are being loaded, before the run begins."""

@@ -1,7 +1,7 @@
 -- Create a run in the state queued, before its message is published.
 -- keys: record, state, events, runs, open_runs, queue_slots, waiting
 -- args: run_id, document, submitted_at, max_recent, queue_slot, event, *fields
--- returns: 1, or 0 when the run exists already; then nothing is written.
+-- returns: 1, or 0 when the run exists already and nothing is written.
 if redis.call('SET', record, document, 'NX') == false then return 0 end
 redis.call('DEL', state, events)
 redis.call('HSET', state, 'state', 'queued', 'fraction', '0', 'events', '1', 'line', queue_slot, unpack(fields))

@@ -1,4 +1,4 @@
--- Become the one reconciler, or remain it.
+-- Become or remain the elected reconciler.
 -- keys: reconciler
 -- args: token, ttl_ms
 -- returns: 1, or 0 when another one is elected.

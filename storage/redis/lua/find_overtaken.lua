@@ -1,5 +1,5 @@
--- Find the runs of a queue slot that seem to have lost their message: those that joined it before the latest one that
--- was started from it; when the broker's list is empty, all that wait there.
+-- Find the runs of a queue slot that seem to have lost their message: those that joined the slot before the latest run
+-- that was started from it, or all that wait there if the broker's list is empty.
 -- keys: waiting, started, broker_list
 -- args: queue_slot, limit
 -- returns: their run ids.

@@ -2,13 +2,13 @@
 -- keys: state, events, cancel, record, open_runs, lease, last_preview
 -- args: run_id, ttl_s, max_events, only_from, new_state, fraction, event
 -- args: writer, number, step, key, owner, preview, *fields
--- returns: 1; 0 when nothing was written: the run is over, not in the state `only_from`, or owned by another worker.
--- An empty argument is none. `event` is a JSON object, without its number and fraction.
--- `writer` and `number` identify a write: one that is repeated, because its answer was lost, is not made twice.
--- `step` and `key` are an artifact's. Artifacts are published in the order of their steps, each once: `told` holds the
--- last step and its keys, each with a space behind it.
+-- returns: 1; 0 when nothing was written: the run has ended, is not in the state `only_from`, or has another owner.
+-- An empty argument means none. `event` is a JSON object, without its number and fraction.
+-- `writer` and `number` identify a write: a write that is repeated because its response was lost has no effect.
+-- `step` and `key` are those of an artifact. Artifacts are published once each, in the order of their steps: the field
+-- `told` has the last step and its keys, each followed by a space.
 -- `owner` is the token of the publisher's lease. A late write of a worker that lost its run is dropped.
--- Only the last preview is kept, with the number of its event: hundreds of them would outweigh the rest of the run.
+-- Only the last preview is kept, with the number of its event, since previews are much larger than the other events.
 local final = {succeeded = true, failed = true, cancelled = true}
 if redis.call('HGET', state, 'writer') == writer then
   if tonumber(number) <= tonumber(redis.call('HGET', state, 'written')) then return 1 end
@@ -20,12 +20,12 @@ if owner ~= '' then
   if token and token ~= owner then return 0 end
 end
 if key ~= '' then
-  local told = redis.call('HGET', state, 'told') or '0 '
-  local last = tonumber(string.match(told, '^%d+'))
+  local published = redis.call('HGET', state, 'told') or '0 '
+  local last = tonumber(string.match(published, '^%d+'))
   if last > tonumber(step) then return 1 end
-  if last < tonumber(step) then told = step .. ' ' end
-  if string.find(told, ' ' .. key .. ' ', 1, true) then return 1 end
-  redis.call('HSET', state, 'told', told .. key .. ' ')
+  if last < tonumber(step) then published = step .. ' ' end
+  if string.find(published, ' ' .. key .. ' ', 1, true) then return 1 end
+  redis.call('HSET', state, 'told', published .. key .. ' ')
 end
 if new_state ~= '' then redis.call('HSET', state, 'state', new_state) end
 local reached = redis.call('HGET', state, 'fraction') or '0'

@@ -1,7 +1,7 @@
--- Queue a failed or cancelled run again; its keys no longer expire, and its attempts are counted anew.
+-- Queue a failed or cancelled run again; its keys no longer expire, and its count of attempts is reset.
 -- keys: state, cancel, record, events, open_runs, queue_slots, waiting
 -- args: run_id, queue_slot
--- returns: 1, or 0 when the run has not ended, or succeeded; then nothing is written.
+-- returns: 1, or 0 when the run has not ended, or succeeded, and nothing is written.
 local status = redis.call('HGET', state, 'state')
 if status ~= 'failed' and status ~= 'cancelled' then return 0 end
 redis.call('HSET', state, 'state', 'queued', 'error', '', 'finished_at', '', 'line', queue_slot)

@@ -1,7 +1,7 @@
--- Let a run wait in its queue slot again, when nobody has its lease and it has not ended; else only tidy the indexes.
+-- Put a run without a lease back into its queue slot; a run that ended is only removed from the indexes.
 -- keys: lease, leases, state, waiting
 -- args: run_id
--- returns: the run's state, when its message is to be published again; nil when it is leased or has ended.
+-- returns: the run's state, if its message must be published again; nil if it is leased or has ended.
 if redis.call('EXISTS', lease) == 1 then return false end
 redis.call('ZREM', leases, run_id)
 redis.call('ZREM', waiting, run_id)

@@ -1,12 +1,12 @@
--- Take the lease of a run, or renew it; the run then no longer waits in its queue slot.
--- Time is the server's: a worker whose clock is wrong neither keeps a run too long nor loses it too soon.
--- A lease that lapsed is renewed while no other worker took the run (it would be the run's owner) and the run has not
--- ended: a pause, or a Redis that lost its data, then costs nothing.
+-- Take or renew the lease of a run; the run then leaves its queue slot.
+-- Times are those of the server, so a worker's wrong clock does not matter.
+-- A lapsed lease can be renewed if no other worker took the run (that worker would be its owner) and the run has not
+-- ended, so that a pause of the worker or a loss of Redis's data does not end the run.
 -- keys: lease, leases, state, started
 -- args: token, ttl_ms, run_id, renew, waiting_prefix
---   renew: '1' to renew, '' to take. waiting_prefix: with a queue slot behind it, the key of the runs that wait there.
--- returns: 1 when the lease is ours; 2 when it is and Redis holds nothing else of the run; 0 when another worker has
---   it, or when it can't be renewed.
+--   renew: '1' to renew, '' to take. waiting_prefix: the key of the runs that wait in a queue slot, before its name.
+-- returns: 1 when the worker has the lease; 2 when it has and Redis has nothing else of the run; 0 when another worker
+--   has it, or when it can't be renewed.
 local holder = redis.call('GET', lease)
 if holder and holder ~= token then return 0 end
 if renew ~= '' then

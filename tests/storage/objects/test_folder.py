@@ -33,7 +33,7 @@ def test_an_address_is_the_file_itself(tmp_path: Path) -> None:
     put(store, "a/b c.txt", b"1")
     assert store.url("a/b c.txt") == store.address("a/b c.txt") == (tmp_path / "a" / "b c.txt").as_uri()
     assert urlsplit(store.url("a/b c.txt")).scheme == "file"
-    with pytest.raises(StoreRefusedError, match="there is no S3 store here"):
+    with pytest.raises(StoreRefusedError, match="this store is a local folder without S3"):
         store.get_address("s3://bucket/key")
 
 

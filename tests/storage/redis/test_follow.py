@@ -209,7 +209,7 @@ def test_a_watcher_does_not_wait_for_redis_for_ever(own_redis: LocalServices, ru
     with redis.Redis.from_url(own_redis.redis_url, decode_responses=True) as client:
         Progress(client, run_id).publish(Started(name="forest", model="tiny", steps=1))
         own_redis.kill_redis()
-        with pytest.raises(StoreUnavailableError, match="Redis was away"):
+        with pytest.raises(StoreUnavailableError, match="Redis was unavailable"):
             list(follow(client, run_id, outage_s=0.3))
 
 

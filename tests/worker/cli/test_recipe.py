@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from recipes.canonical import canonical_json, fingerprint_of
+from recipes.canonical import canonical_json, recipe_sha256
 from storage.objects.s3 import S3Store
 from tests.worker.serving import objects_of
 from tests.worker.shell import Shell, one_error, said
@@ -53,7 +53,7 @@ def test_a_picture_of_an_earlier_release_leads_to_its_recipe(serving: Shell, par
     earlier = {name: value for name, value in written.items() if name not in ("judge", "parent")}
     s3_store.put(f"served/{parent}/recipe.json", canonical_json(earlier), content_type="application/json")
     (serving.folder / "image.png").write_bytes(made(s3_store, parent, "steps/003-image.png"))
-    with_hash(serving.folder / "image.png", fingerprint_of(earlier, []))
+    with_hash(serving.folder / "image.png", recipe_sha256(earlier, []))
     assert "judge:\n" in said(serving("recipe", "from", "image.png"))
 
 

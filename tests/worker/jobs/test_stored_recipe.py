@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.events import Event
-from recipes.canonical import VERSION, canonical_json, fingerprint_of
+from recipes.canonical import VERSION, canonical_json, recipe_sha256
 from recipes.faults import RecipeError
 from storage import keys
 from storage.errors import CorruptRecordError, NewerRecordError
@@ -56,7 +56,7 @@ def test_a_run_with_fields_of_a_newer_release_keeps_its_hash_and_is_resumed() ->
     document = document_of(sampler="euler")
     document["image"]["sampler_steps"] = {"first": [1, 2]}
     whole, broken = journal_with(document), journal_with(document)
-    sha256 = fingerprint_of(document, [])
+    sha256 = recipe_sha256(document, [])
     make_run(request(RUN), whole.store, job=restored(whole))
 
     def kill(event: Event | None = None) -> None:
