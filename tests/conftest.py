@@ -13,7 +13,9 @@ import redis
 from storage.objects.s3 import S3Store
 from worker.local.services import LocalServices
 
-IMPORTS_TORCH = re.compile(r"^ *(?:from|import) (?:torch|core\.bagel|tests\.core\.bagel)\b", re.MULTILINE)
+IMPORTS_TORCH = re.compile(
+    r"^ *(from|import) (torch|(tests\.)?core\.bagel|core(\.| import )(bench|demo))\b", re.MULTILINE
+)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,7 +121,6 @@ class Ground:
 def ground(folder: Path, services: LocalServices, *, database: int = 0, **settings: object) -> Iterator[Ground]:
     """A ground over servers that run, with an empty database of Redis; it ends with its workers."""
     env = env_of(services, database, **{**SETTINGS, **settings})
-    os.environ["OMP_NUM_THREADS"] = "1"  # as the workers have: the same sums in the same order
     engine = Engine(config_of({**env, "AUTOSEQ_SCRIPTED_DELAY_S": "0"}))
     with Client(config_of(env)) as client:
         client.redis.flushdb()

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
 import time
@@ -186,6 +187,7 @@ def main() -> int:
     parser.add_argument("--model", default="scripted")
     parser.add_argument("--form", choices=["namespaces", "processes"], help="default: namespaces where possible")
     given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # as the workers have: the same sums in the same order
     folder = Path(tempfile.mkdtemp(prefix="autoseq-partitions-"))
     form = given.form or best_form()
     reports = play(folder, form, seed=given.seed, repeats=given.repeats, cut_s=given.cut_s, model=given.model)

@@ -17,8 +17,6 @@ from core.sequence import run_sequence
 from recipes.recipe import ImageSettings, Recipe, TextItem, TextSettings
 from tests.core.bagel.golden import load
 
-pytestmark = pytest.mark.model
-
 TINY = Path(__file__).parents[2] / "models" / "tiny-bagel"
 QUICK = ("--device", "cpu", "--rounds", "1", "--num_timesteps", "4", "--images", "1", "--variations", "1")
 GREEDY = Recipe(

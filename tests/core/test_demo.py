@@ -7,8 +7,6 @@ from PIL import Image
 
 from core import demo
 
-pytestmark = pytest.mark.model
-
 TINY = Path(__file__).resolve().parents[2] / "models" / "tiny-bagel"
 
 
