@@ -204,8 +204,17 @@ class Journal:
             return None
 
     def write_model(self, name: str, sha256: str) -> None:
-        """Record the model of a new run. Raises CommitConflictError when another one is recorded."""
-        self.put_once(keys.MODEL, ModelRecord(name=name, sha256=sha256).to_json(), content_type=JSON)
+        """Record the model of a run that is about to begin, before its recipe is stored.
+
+        The record of a worker that stopped before it stored the recipe is replaced. Raises CommitConflictError when
+        the run has a recipe and another model.
+        """
+        record = ModelRecord(name=name, sha256=sha256).to_json()
+        if self._create(keys.MODEL, record, JSON):
+            return
+        if self.store.exists(self.folder + keys.RECIPE):
+            raise CommitConflictError(f"{self.address(keys.MODEL)}: another worker began this run with another model")
+        self.put(keys.MODEL, record, content_type=JSON)
 
     def put_once(self, name: str, data: bytes, *, content_type: str) -> None:
         """Create the object `name` of this run. Raises CommitConflictError when it exists with other bytes."""

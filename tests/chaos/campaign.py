@@ -220,7 +220,7 @@ def run_campaign(scale: Scale, folder: Path) -> Outcome:
                     campaign.client.redis,
                     campaign.client.objects,
                     PREFIX,
-                    lambda run_id: undisturbed_run(run_id, campaign.engine, campaign.client.objects),
+                    lambda run_id: undisturbed_run(run_id, campaign.engine),
                 )
                 verdict = judge.judge(campaign.runs)
             finally:

@@ -95,7 +95,7 @@ def _looked_at(on: Ground, run_id: str) -> list[str]:
     state = on.client.state(run_id).state
     if ends != [state] or events[-1]["type"] != state or state not in {"cancelled", "succeeded"}:
         faults.append(f"{run_id}: is {state}, with the events {ends}")
-    expected = undisturbed_run(run_id, on.engine, on.client.objects)
+    expected = undisturbed_run(run_id, on.engine)
     folder = f"{PREFIX}/{run_id}/"
     found = {key.removeprefix(folder): on.client.objects.get(key) for key in on.client.objects.list(folder)}
     faults += [f"{run_id}: {name} is different" for name in found if found[name] != expected.get(name)]

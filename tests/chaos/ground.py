@@ -106,7 +106,7 @@ class Ground:
         """All that is wrong with these runs, each of which is to have succeeded; of one `recipe`, or their own."""
 
         def expected(run_id: str) -> dict[str, bytes]:
-            return undisturbed_run(run_id, self.engine, self.client.objects, recipe)
+            return undisturbed_run(run_id, self.engine, recipe)
 
         judge = Judge(self.client.redis, self.client.objects, PREFIX, expected)
         found = judge.judge(run_ids, alone=False).faults()

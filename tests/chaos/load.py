@@ -4,9 +4,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from storage import keys
-from storage.objects import ObjectStore
-from tests.worker.serving import PREFIX, picture_uri, request, undisturbed
+from tests.worker.serving import picture_uri, request, undisturbed
 from worker.serve.engine import Engine
 
 
@@ -30,12 +28,6 @@ def recipe_of(run_id: str) -> dict[str, Any]:
     }
 
 
-def undisturbed_run(
-    run_id: str, engine: Engine, store: ObjectStore, recipe: Mapping[str, Any] | None = None
-) -> dict[str, bytes]:
-    """The objects that a run leaves when nothing happens to it; of its own recipe, unless another is given.
-
-    The run records its model if it does so in `store`: its worker may have been killed just before.
-    """
-    asked, model = request(run_id, recipe or recipe_of(run_id)), engine.model()
-    return undisturbed(asked, model, records_model=store.exists(f"{PREFIX}/{run_id}/{keys.MODEL}"))
+def undisturbed_run(run_id: str, engine: Engine, recipe: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+    """The objects that a run leaves when nothing happens to it; of its own recipe, unless another is given."""
+    return undisturbed(request(run_id, recipe or recipe_of(run_id)), engine.model())

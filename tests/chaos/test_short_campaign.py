@@ -12,17 +12,17 @@ from tests.chaos.table import table
 
 SHORT = Scale(
     seed=20,
-    kills=2 * len(faults.KILLS[2:]),  # half of them at each marked point once
+    kills=60,
     kill_pause_s=0.8,
     drains=2,
     duplicates=2,
     freezes=2,
-    redis_restarts=1,
-    redis_outages=1,
+    redis_restarts=2,
+    redis_outages=2,
     redis_outage_s=4.0,
-    redis_pauses=1,
+    redis_pauses=2,
     redis_pause_s=4.0,
-    s3_each=1,
+    s3_each=2,
     s3_fault_s=3.0,
 )
 

@@ -49,7 +49,7 @@ class Served:
 
     def judge(self) -> Judge:
         def expected(run_id: str) -> dict[str, bytes]:
-            return undisturbed_run(run_id, self.host.engine, self.store)
+            return undisturbed_run(run_id, self.host.engine)
 
         return Judge(self.redis, self.store, PREFIX, expected, settle_s=0)
 

@@ -32,7 +32,6 @@ class Watched:
         self.run_id = run_id
         self.document = document
         self.expected = undisturbed(request(run_id, document))
-        self._records_model = True
         self.steps = sum(name.startswith(keys.COMMITS) for name in self.expected)
         self.may_go_on = False
         """Whether it was resumed since it was last seen at its end."""
@@ -44,7 +43,7 @@ class Watched:
         self._end: str | None = None
         self._last_id = "0-0"
         self._artifacts = json.loads(self.expected[keys.MANIFEST])["artifacts"]
-        self._check = StreamCheck(self._step_hashes(), self.steps)
+        self._check = StreamCheck([(made["step"], made["sha256"]) for made in self._artifacts], self.steps)
 
     def look(self) -> RunState:
         """What is so now. Raises Broken."""
@@ -66,8 +65,6 @@ class Watched:
     def _look_at_objects(self) -> None:
         """Each new object once, byte for byte; records run from 1 without a gap, and stand on their objects."""
         found = {key.removeprefix(self._folder) for key in self._store.list(self._folder)}
-        if self._records_model and keys.MODEL not in found and any(name.startswith("steps/") for name in found):
-            self._expect_no_model()
         promised(found <= self.expected.keys(), f"{self.run_id}: extra {found - self.expected.keys()}")
         promised(self.seen <= found, f"{self.run_id}: {self.seen - found} is gone")
         for name in found - self.seen:
@@ -81,16 +78,6 @@ class Watched:
         complete = keys.MANIFEST not in found or found == self.expected.keys()
         promised(complete, f"{self.run_id}: a manifest without {self.expected.keys() - found}")
         self.seen = found
-
-    def _expect_no_model(self) -> None:
-        """A worker died between storing the recipe and the model, and others continue without the record."""
-        self._records_model = False
-        self.expected = undisturbed(request(self.run_id, self.document), records_model=False)
-        self._artifacts = json.loads(self.expected[keys.MANIFEST])["artifacts"]
-        self._check.artifacts = self._step_hashes()
-
-    def _step_hashes(self) -> list[tuple[int, str]]:
-        return [(made["step"], made["sha256"]) for made in self._artifacts]
 
     def _look_at_stream(self) -> None:
         entries = cast("Any", self._redis.xrange(keys.run_events(self.run_id), f"({self._last_id}", "+"))

@@ -154,8 +154,17 @@ def test_the_model_of_a_run_is_recorded_once(journal: Journal) -> None:
     assert journal.model() is None
     journal.write_model("tiny", "cafe")
     journal.write_model("tiny", "cafe")
+    journal.put_once(keys.RECIPE, b"{}", content_type="application/json")
     with pytest.raises(CommitConflictError, match=r"model\.json"):
         journal.write_model("tiny", "beef")
+
+
+def test_the_model_of_a_worker_that_stopped_before_the_run_began_is_replaced(journal: Journal) -> None:
+    journal.write_model("tiny", "cafe")
+    journal.write_model("tiny", "beef")
+    record = journal.model()
+    assert record is not None
+    assert record.sha256 == "beef"
 
 
 def test_a_manifest_that_lacks_only_the_model_is_the_same(journal: Journal) -> None:

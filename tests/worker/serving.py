@@ -149,17 +149,10 @@ def objects_of(objects: ObjectStore, run_id: str, *, prefix: str = PREFIX) -> di
     return {key.removeprefix(folder): objects.get(key) for key in objects.list(folder)}
 
 
-def undisturbed(
-    asked: RunRequest, model: UnifiedModel | None = None, *, records_model: bool = True
-) -> dict[str, bytes]:
-    """The objects that the run leaves when nothing happens to it.
-
-    A worker that stopped between storing the recipe and the model leaves a run that does not record its model.
-    """
-    objects, model = MemoryStore(), model or ScriptedModel()
-    spec = spec_of(model) if records_model else model.spec
-    job = resolve(asked, spec, recipes=PROJECT / "recipes", sources=Sources())
-    make_run(asked, objects, model=model, job=job)
+def undisturbed(asked: RunRequest, model: UnifiedModel | None = None) -> dict[str, bytes]:
+    """The objects that the run leaves when nothing happens to it."""
+    objects = MemoryStore()
+    make_run(asked, objects, model=model)
     return objects_of(objects, asked.run_id)
 
 

@@ -69,16 +69,15 @@ def prepare(given: Given, *, spec: ModelSpec, sources: Sources, run_id: str) -> 
 
 
 def store(job: Job, journal: Journal) -> None:
-    """Store the job's inputs, then its recipe and its model. Raises CommitConflictError when other ones are there.
+    """Store the job's inputs and its model, then its recipe. Raises CommitConflictError when other ones are there.
 
-    The recipe comes before the model: a worker that stops in between leaves a run of an unrecorded model, which every
-    worker can continue, and not the record of a model that none serves.
+    The run has begun once its recipe is stored, so that no run begins without a record of its model.
     """
     for index, image in enumerate(job.inputs):
         journal.put_once(keys.input_image(index, image.extension), image.data, content_type=image.content_type)
-    journal.put_once(keys.RECIPE, canonical_json(job.document), content_type="application/json")
     if job.model_sha256 is not None:
         journal.write_model(job.recipe.model or "", job.model_sha256)
+    journal.put_once(keys.RECIPE, canonical_json(job.document), content_type="application/json")
 
 
 def restore(run_id: str, journal: Journal) -> Job | None:
