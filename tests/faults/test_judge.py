@@ -111,7 +111,7 @@ def test_a_good_run_passes(served: Served) -> None:
     ("wrong", "kind"),
     [
         (lose_an_object, "lost"),
-        (lose_the_model, "differing"),
+        (lose_the_model, "lost"),
         (leave_an_object, "doubled"),
         (change_an_object, "differing"),
         (lose_an_artifact, "lost"),
