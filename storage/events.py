@@ -215,7 +215,7 @@ class Cancelled(RunEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Gap(RunEvent):
-    """Earlier events are no longer stored (a stream keeps about 10,000); the run's state stands in for them."""
+    """Earlier events are no longer stored (a stream keeps about 10,000); this event has the run's state instead."""
 
     type: Literal["gap"] = "gap"
     state: State
