@@ -8,6 +8,8 @@ from PIL import Image
 
 SIDE_PX = 256
 SIDES_PX = (SIDE_PX, 192, 128, 96, 64, 48, 32)
+LOSSLESS_PX = 128
+"""Images up to this size are shown enlarged, where lossy compression would be seen."""
 QUALITY = 78
 LARGEST_BYTES = 40_000
 TOTAL_BYTES = 1_200_000
@@ -21,6 +23,8 @@ def thumbnail(image: Image.Image, *, limit_bytes: int = LARGEST_BYTES) -> bytes:
     Empty if even the smallest is larger.
     """
     picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if max(picture.size) <= LOSSLESS_PX and len(data := _webp(picture, lossless=True)) <= limit_bytes:
+        return data
     for side_px in SIDES_PX:
         if side_px < max(picture.size) or side_px == SIDE_PX:
             scale = min(1.0, side_px / max(picture.size))
@@ -53,7 +57,7 @@ def _smaller(data: bytes, limit_bytes: int) -> bytes:
         return thumbnail(image, limit_bytes=limit_bytes)
 
 
-def _webp(image: Image.Image) -> bytes:
+def _webp(image: Image.Image, *, lossless: bool = False) -> bytes:
     data = io.BytesIO()
-    image.save(data, "WEBP", quality=QUALITY, method=4)
+    image.save(data, "WEBP", quality=QUALITY, method=4, lossless=lossless)
     return data.getvalue()

@@ -197,9 +197,10 @@ def test_a_worker_that_is_asked_to_stop_commits_its_step_and_another_goes_on(
     assert first.process.wait(DEADLINE_S) == 0
     assert own_client.state(run_id).state == "queued"
     assert "commits/003.json" in objects_of(s3_store, run_id)
-    start()
+    second = start()
     eventually(lambda: own_client.state(run_id).state == "running", "the run on another worker")
     own_client.cancel(run_id)
+    assert "lost" not in first.output + second.output, "a clean drain is no loss"
     starts = [event.done for event in own_client.watch(run_id) if isinstance(event, Started)]
     assert starts == [0, 3]
 
