@@ -69,10 +69,8 @@ def run_demo(
 
     Raises RunFailed, RunCancelled, or what `check` does when the worker has ended.
     """
-    from storage.events import Cancelled, Failed
-    from worker.cli.run_folder import complete_folder, download, print_link, print_links
-    from worker.cli.views.console import RunView, screen
-    from worker.errors import RunCancelled, RunFailed
+    from worker.cli.run_folder import complete_folder, download, print_links
+    from worker.cli.views.console import RunView, print_link, screen
 
     # First in the queue: an earlier demo that was killed may have left a run.
     run_id = client.submit(source, overrides=overrides, priority="high")
@@ -81,13 +79,10 @@ def run_demo(
         with RunView(screen()) as view:
             for event in _events(client, run_id, check):
                 view.show(event)
-                if isinstance(event, Failed):
-                    raise RunFailed(event.error)
-                if isinstance(event, Cancelled):
-                    raise RunCancelled(f"run {run_id} was cancelled")
     except KeyboardInterrupt:
         client.cancel(run_id)
         raise
+    client.result(run_id)  # raises RunFailed or RunCancelled
     folder = out / f"{client.state(run_id).name}-{run_id[:SHORT_ID]}"
     print_links(screen(), complete_folder(download(journal, folder), folder))
     print_link(screen(), "in S3", journal.address(""))

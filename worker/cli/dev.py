@@ -59,8 +59,7 @@ def program(name: str) -> str:
 
 
 def _print_examples() -> None:
-    from worker.cli.run_folder import print_link
-    from worker.cli.views.console import screen
+    from worker.cli.views.console import print_link, screen
     from worker.local.stack import DATA, LOG_FILE
 
     kwargs = """--kwargs '{"recipe": "magical-forest"}'"""

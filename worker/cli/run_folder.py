@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from recipes.recipe import TextItem
 from storage import keys
@@ -16,6 +15,7 @@ from storage.objects.folder import FolderStore
 from storage.text_layout import missing_glyphs
 from worker.cli.boundary import print_note
 from worker.cli.sheets.run_sheet import run_sheet
+from worker.cli.views.console import print_link
 from worker.history.history import read_recipe, read_text
 
 
@@ -89,8 +89,3 @@ def print_links(console: Console, run: RunFolder) -> None:
     if run.missing_glyphs:
         packages = "install fonts that have them, such as fonts-noto-cjk and fonts-noto-color-emoji"
         print_note(f"The contact sheet lacks the characters {run.missing_glyphs}: {packages}.")
-
-
-def print_link(console: Console, name: str, address: str) -> None:
-    """Print a name and a link on one line, which no terminal width breaks: it can be clicked and copied."""
-    console.print(Text.assemble((f"  {name:<15}", "cyan"), address), soft_wrap=True)

@@ -13,9 +13,8 @@ from recipes.sweep import parse_sweep
 from storage import keys
 from storage.sweeps import Sweep
 from worker.cli.boundary import ExitCode, print_json, print_note
-from worker.cli.run_folder import print_link
 from worker.cli.sheets.sweep_sheet import sweep_sheet
-from worker.cli.views.console import screen
+from worker.cli.views.console import print_link, screen
 from worker.cli.views.sweep_view import SweepView, summary, sweep_table
 from worker.cli.views.tables import print_all
 from worker.client import Client
