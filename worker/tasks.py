@@ -11,6 +11,7 @@ from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
 from core.model_folder import ModelFolderError
+from storage import keys
 from storage.errors import InvalidNameError
 from storage.events import Failed
 from storage.redis.progress import Progress
@@ -90,7 +91,7 @@ def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
     record()  # a message that was published without our app, or before Redis lost its data, has none yet
     owner = here.runs.claim_key(request.idempotency_key, request.run_id) if request.idempotency_key else request.run_id
     if owner != request.run_id:
-        return {"run_id": owner, "state": "duplicate", "manifest": here.journal(owner).address("manifest.json")}
+        return {"run_id": owner, "state": "duplicate", "manifest": here.journal(owner).address(keys.MANIFEST)}
     tag = (task.request.properties or {}).get("delivery_tag")
     return Delivery(request, Message(tag=tag, update_state=update_state, write_record=record), here).run_to_completion()
 
@@ -111,7 +112,7 @@ def check_services(sender: Worker, **_: object) -> None:
 @signals.worker_ready.connect(weak=False)
 def look_for_lost_runs(**_: object) -> None:
     """Now and then, while this worker lives."""
-    parent().watch.start()
+    parent().reconciler.start()
 
 
 @signals.worker_shutting_down.connect(weak=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.arguments import Out, Overrides, RecipeArgument, parsed, recipe_file, settings_for
+from worker.cli.arguments import Out, Overrides, RecipeArgument, parsed_overrides, recipe_file, settings_for
 
 # ruff: noqa: PLC0415 - imported when the command runs, so that --help and completion are quick
 
@@ -39,7 +39,7 @@ def demo(
     from worker.local.stack import running_stack, stack
     from worker.serve.engine import Engine
 
-    source, changes = recipe_file(recipe), parsed(overrides)
+    source, changes = recipe_file(recipe), parsed_overrides(overrides)
     running = running_stack()
     if running:
         print_note("Using the services of `autoseq dev` in this folder.")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recipes.load import Given
+from storage import keys
 from storage.events import ArtifactStored, RunEvent, Started, Succeeded
 from storage.journal import Journal
 from storage.objects.folder import FolderStore
@@ -74,7 +75,7 @@ def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[RunEv
             claim=Unclaimed(),
             uploads=limits_of(config),
         )
-    sink.publish(Succeeded(manifest=journal.address("manifest.json")))
+    sink.publish(Succeeded(manifest=journal.address(keys.MANIFEST)))
     return journal
 
 

@@ -74,7 +74,7 @@ def complete_folder(journal: Journal, folder: Path) -> RunFolder:
 
 
 def _texts(journal: Journal, manifest: Manifest) -> Iterator[str]:
-    yield from (item.text for item in read_recipe(journal).context if isinstance(item, TextItem))
+    yield from (item.text for item in read_recipe(journal).recipe.context if isinstance(item, TextItem))
     yield from (read_text(journal, artifact) for artifact in manifest.artifacts if artifact.kind == "text")
 
 

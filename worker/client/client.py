@@ -11,7 +11,7 @@ from storage.errors import RunNotFoundError
 from storage.events import Cancelled, Failed, RunEvent
 from storage.redis.follow import START, follow
 from worker.client.connections import Connections
-from worker.client.lookup import find_run, not_found, state_of
+from worker.client.lookup import find_run, not_found
 from worker.client.submit import RecipeChecker, publish_request, submit_checked
 from worker.client.sweeps import submit_sweep
 from worker.connections import explain_s3_errors
@@ -136,13 +136,13 @@ class Client(Connections):
         )
 
     def find_run(self, text: str) -> str:
-        """The id of the run that `text` names: an id, the second id of a repeated call, or a unique beginning of an id.
+        """The id of the run that `text` names: an id, the second id of a repeated call, or a unique prefix of an id.
 
-        For people who type ids: a beginning is looked for among the runs of everyone who uses this Redis.
+        For ids that people type: a prefix is searched among all runs in this Redis.
 
         Raises:
             RunNotFoundError: there is no such run, or several; the message lists them.
-            InvalidNameError: `text` can't be the beginning of a run id.
+            InvalidNameError: `text` can't be a prefix of a run id.
             ServiceUnavailableError: S3 can't be used.
         """
         return find_run(self, text)
@@ -158,7 +158,7 @@ class Client(Connections):
             yield from follow(self.redis, known_as, after=after, timeout_s=timeout_s)
 
     def result(self, run_id: str, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Wait for the run's end and return its result, as the Celery task does: the URLs of everything it made.
+        """Wait for the run's end and return its result, as the Celery task does: the URLs of all its artifacts.
 
         Raises:
             RunFailed, RunCancelled: the run failed or was cancelled.
@@ -183,14 +183,18 @@ class Client(Connections):
 
     def state(self, run_id: str) -> RunState:
         """The state of a run. Raises RunNotFoundError."""
-        return state_of(self, run_id)
+        run_id = self.runs.resolve_alias(run_id)
+        state = self.runs.state(run_id)
+        if state is None:
+            raise not_found(run_id)
+        return state
 
     def list(self, limit: int = 20) -> builtins.list[RunState]:
         """The states of the latest runs, newest first."""
         return self.runs.recent(limit)
 
     def count_open(self) -> int:
-        """How many runs are queued or running. Scale workers on it: the broker's list lacks the running ones."""
+        """The number of runs that are queued or running. Scale workers by it: the broker counts only queued ones."""
         return self.runs.count_open()
 
     def cancel(self, run_id: str) -> bool:

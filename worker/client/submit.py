@@ -105,7 +105,7 @@ class RecipeChecker:
         return Sources(
             folder=self.source.parent if isinstance(self.source, Path) else None,
             store=self._connections.objects,
-            buckets=[config.s3_bucket, *config.s3_input_buckets],
+            buckets=config.input_buckets,
         )
 
     def _fetch(self, recipe: Recipe) -> tuple[InputImage, ...]:

@@ -115,17 +115,12 @@ def read_history(journal: Journal, *, last: int | None = None) -> History:
         NewerRecordError: a record is for a newer release to read.
         StoreUnavailableError, StoreRefusedError: the bucket can't be read.
     """
-    recipe = read_recipe(journal)
+    recipe = read_recipe(journal).recipe
     steps = plan(recipe)
     return History(journal=journal, recipe=recipe, steps=steps, commits=tuple(_commits(journal, steps[:last])))
 
 
-def read_recipe(journal: Journal) -> Recipe:
-    """The resolved recipe of a run. Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
-    return find_recipe(journal).recipe
-
-
-def find_recipe(journal: Journal) -> StoredRecipe:
+def read_recipe(journal: Journal) -> StoredRecipe:
     """The recipe of a run as stored. Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
     try:
         return read_stored_recipe(journal)

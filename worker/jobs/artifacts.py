@@ -123,9 +123,7 @@ def restored(commit: Commit, journal: Journal) -> StepOutput:
     """
     if commit.kind == "draw":
         return tuple(_variation(artifact, journal) for artifact in commit.artifacts if artifact.selected)
-    for artifact in commit.artifacts:
-        return journal.made(artifact).decode()
-    return None
+    return journal.made(commit.artifacts[0]).decode() if commit.artifacts else None
 
 
 def dotted(path: Path) -> str:

@@ -67,22 +67,22 @@ class ServerProcess:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not answers():
             if self._process is None or self._process.poll() is not None:
-                raise LocalServiceError(f"{self.name} ended while it was starting; {self._tail()}")
+                raise LocalServiceError(f"{self.name} ended while it was starting; {log_tail(self.log)}")
             if time.monotonic() > deadline:
-                raise LocalServiceError(f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s; {self._tail()}")
+                raise LocalServiceError(
+                    f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s; {log_tail(self.log)}"
+                )
             time.sleep(0.02)
 
     def stop(self) -> None:
         """Terminate the server, and kill it after STOP_TIMEOUT_S."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
 
     def kill(self) -> None:
         """Kill the server, as a crash would."""
@@ -91,6 +91,8 @@ class ServerProcess:
             self._process.wait()
             self._process = None
 
-    def _tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        return "\n  ".join([f"the end of {self.log}:", *lines])
+
+def log_tail(log: Path) -> str:
+    """The last lines of a log, for an error message."""
+    lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+    return "\n  ".join([f"the end of {log}:", *lines])

@@ -132,7 +132,7 @@ class Delivery:
         sources = Sources(
             folder=config.recipes if by_name else None,
             store=self.runtime.objects,
-            buckets=[config.s3_bucket, *config.s3_input_buckets],
+            buckets=config.input_buckets,
         )
         spec = self.runtime.engine.identified_spec()
         job = resolve(self.request, spec, recipes=config.recipes, sources=sources)

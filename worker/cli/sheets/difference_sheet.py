@@ -7,7 +7,7 @@ from PIL import Image
 from storage.pair_sheet import SIDE_PX, Half, Row, pair_sheet
 from worker.cli.sheets.run_sheet import THOUGHT_TAGS
 from worker.cli.views.difference import headings, image_note, step_text, value_text
-from worker.history.diff import Difference, Pair, load_picture
+from worker.history.diff import Difference, Pair, load_image
 from worker.history.history import is_on
 from worker.history.lineage import Lineage, LineageItem
 
@@ -48,7 +48,7 @@ def _half(name: str, entry: LineageItem | None, lineage: Lineage) -> Half | None
     where = step_text(name, entry, lineage).plain
     dropped = "" if entry.selected else ", dropped"
     words = " · ".join(_words_before(lineage, entry))
-    picture = load_picture(entry)
+    picture = load_image(entry)
     picture.thumbnail((2 * SIDE_PX, 2 * SIDE_PX))  # a sheet has up to MAX_ROWS rows
     return Half(picture=picture, caption=f"{where}{dropped}: {words}" if words else f"{where}{dropped}")
 
