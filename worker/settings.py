@@ -116,7 +116,7 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
+    """The settings of this process, read on first use."""
     return Settings()
 
 
