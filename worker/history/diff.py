@@ -30,10 +30,10 @@ class Pair:
 
     place: Place
     one: LineageItem | None
-    """None where the run has no item, or not yet."""
+    """None if the run has no item there, or not yet."""
     other: LineageItem | None
     same: bool
-    """Whether the text or the pixels are equal, and both or neither of the items is selected."""
+    """Whether the texts or pixels are equal, and both or neither of the items are selected."""
     distance: float | None = None
     """The mean absolute difference of two images of equal size, over pixels and channels, 0 to 255."""
 
@@ -86,10 +86,10 @@ class Difference:
 
 
 def compare(one: str, other: str, journal_of: JournalOf) -> Difference:
-    """The runs `one` and `other`, as far as they are done.
+    """The difference of the runs `one` and `other`, as far as they are complete.
 
     Raises:
-        RunNotFoundError: one of them is not in the bucket.
+        RunNotFoundError: a run is not in the bucket.
         CorruptRecordError, NewerRecordError, StoreUnavailableError, StoreRefusedError: a run can't be read.
     """
     first, second = (read_lineage(read_history(journal_of(run_id)), journal_of) for run_id in (one, other))
@@ -111,9 +111,7 @@ def load_image(item: LineageItem) -> Image.Image:
         with Image.open(io.BytesIO(item.journal.get(item.key))) as image:
             return image.convert("RGB")
     except (ObjectNotFoundError, OSError, SyntaxError, ValueError) as error:
-        raise CorruptRecordError(
-            f"{item.journal.address(item.key)}: is no picture that can be read: {error}"
-        ) from error
+        raise CorruptRecordError(f"{item.journal.address(item.key)}: is not a readable image: {error}") from error
 
 
 def _item_data(item: LineageItem) -> dict[str, Any]:
@@ -159,7 +157,7 @@ def _pairs(one: Lineage, other: Lineage) -> Iterator[Pair]:
 
 
 def _merged(one: list[Place], other: list[Place]) -> list[Place]:
-    """All places, in the order of the sequence: those that only `other` has come after their predecessor there."""
+    """All places in the order of the sequence; a place that only `other` has follows its predecessor in `other`."""
     merged = list(one)
     known = set(one)
     behind = 0
@@ -186,7 +184,7 @@ def _pair(place: Place, one: LineageItem | None, other: LineageItem | None) -> P
 
 
 def _distance(one: Image.Image, other: Image.Image) -> float | None:
-    """The mean absolute difference of two RGB images, 0 to 255; None when they are of different sizes."""
+    """The mean absolute difference of two RGB images, 0 to 255; None if their sizes differ."""
     if one.size != other.size:
         return None
     means = ImageStat.Stat(ImageChops.difference(one, other)).mean

@@ -20,7 +20,7 @@ from worker.jobs.stored_recipe import StoredRecipe
 
 
 class ProvenanceError(ValueError):
-    """The recipe of an image file can't be found: the message says which, and why."""
+    """The recipe of an image file can't be found. The message has the file and the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class Provenance:
 
     @property
     def recipe(self) -> Recipe:
-        """Resolved, its images as the run's own inputs."""
+        """Resolved, with its images as the run's own inputs."""
         return self.stored.recipe
 
     def to_yaml(self) -> str:
-        """The recipe as a file that can be submitted from anywhere: its images are those of the run in S3."""
+        """The recipe as YAML that can be submitted from anywhere: it refers to the run's images in S3."""
         context = [
             replace(item, image=self.journal.address(item.image)) if isinstance(item, ImageItem) else item
             for item in self.recipe.context
@@ -44,7 +44,7 @@ class Provenance:
         return recipe_yaml(replace(self.recipe, context=tuple(context)))
 
     def download(self, folder: Path) -> Path:
-        """Write the recipe and its images into `folder`; returns the recipe's file.
+        """Write the recipe and its images into `folder`. Returns the recipe's file.
 
         Raises InputError when an image is not the one that the recipe pins.
         """
@@ -85,13 +85,11 @@ def provenance_of_image(file: Path, journal_of: Callable[[str], Journal]) -> tup
     try:
         provenance = provenance_of_run(journal_of(image.run_id))
     except (RunNotFoundError, InvalidNameError) as error:
-        raise ProvenanceError(
-            f"{file}: says that it is from run {image.run_id!r}, which is not in this bucket: {error}"
-        ) from None
+        raise ProvenanceError(f"{file}: names run {image.run_id!r}, which is not in this bucket: {error}") from None
     if provenance.stored.sha256 != image.recipe_sha256:
         raise ProvenanceError(
-            f"{file}: says that its recipe has the SHA-256 {image.recipe_sha256}; "
-            f"that of run {image.run_id} in this bucket has {provenance.stored.sha256}"
+            f"{file}: names a recipe with the SHA-256 {image.recipe_sha256}, but "
+            f"the recipe of run {image.run_id} in this bucket has {provenance.stored.sha256}"
         )
     return provenance, image
 
@@ -101,13 +99,13 @@ def read_png_provenance(file: Path) -> PngProvenance:
     try:
         with file.open("rb") as content, Image.open(content, formats=["PNG"]) as image:
             chunks = text_chunks(image)
-    except (UnidentifiedImageError, SyntaxError, ValueError):  # what Pillow raises of other and of damaged files
-        raise ProvenanceError(f"{file}: is no PNG picture; only those that a run left name their recipe") from None
+    except (UnidentifiedImageError, SyntaxError, ValueError):  # Pillow raises these for other and for damaged files
+        raise ProvenanceError(f"{file}: is not a PNG image; only the PNG files of a run name their recipe") from None
     try:
         return PngProvenance.from_chunks(chunks)
     except ValueError:
         raise ProvenanceError(
-            f"{file}: does not say which run drew it; only the files that a run left do, not edited or converted ones"
+            f"{file}: does not name its run; only the original files of a run do, not edited or converted ones"
         ) from None
 
 

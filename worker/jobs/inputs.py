@@ -109,7 +109,7 @@ class Sources:
             root = self.folder.resolve()
             path = (root / name).resolve()
         except (OSError, RuntimeError, ValueError) as error:  # circular links, an unreadable folder
-            raise InputError(f"{place}: {name[:80]!r} can't be looked for: {error}") from error
+            raise InputError(f"{place}: {name[:80]!r} can't be resolved: {error}") from error
         if not path.is_relative_to(root):
             raise InputError(f"{place}: {name!r} is outside the recipe's folder")
         try:

@@ -50,7 +50,7 @@ class RunRequest:
         if priority not in get_args(Priority):
             raise RequestError(f"priority: {priority!r} is none of {', '.join(get_args(Priority))}")
         if not isinstance(key, str | None):
-            raise RequestError("idempotency_key: must be a text")
+            raise RequestError("idempotency_key: must be a string")
         try:
             keys.idempotency(key or "none")
         except InvalidNameError as error:

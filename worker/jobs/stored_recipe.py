@@ -51,4 +51,4 @@ def parse_stored_recipe(data: bytes, address: str) -> StoredRecipe:
             check_version(document.get("version", 1), address, known=VERSION)
         return StoredRecipe(document=document, recipe=load_resolved(document))
     except (ValueError, RecursionError) as error:  # a RecipeError among them
-        raise CorruptRecordError(f"{address}: is no recipe that can be read: {error}") from error
+        raise CorruptRecordError(f"{address}: is not a readable recipe: {error}") from error
