@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.local.stack import Stack
 
 LIVENESS_S = 1.0
-"""How often the worker is checked while no event comes."""
+"""How often the worker is checked while no event arrives."""
 SHORT_ID = 8
 SETTLE_TIMEOUT_S = 5.0
 
@@ -65,14 +65,14 @@ def run_demo(
     out: Path,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a recipe through queue, worker and bucket, download what it generated to `out`, and print links to it.
+    """Submit a recipe, follow the run, download its objects to `out`, and print links to them.
 
-    Raises RunFailed, RunCancelled, or what `check` does when the worker has ended.
+    Raises RunFailed, RunCancelled, and what `check` raises when the worker has ended.
     """
     from worker.cli.run_folder import complete_folder, download, print_links
     from worker.cli.views.console import RunView, print_link, screen
 
-    # First in the queue: an earlier demo that was killed may have left a run.
+    # High priority: an earlier demo that was killed may have left a run in the queue.
     run_id = client.submit(source, overrides=overrides, priority="high")
     journal = client.journal(run_id)
     try:
@@ -89,7 +89,7 @@ def run_demo(
 
 
 def _settle(up: "Stack") -> None:
-    """Wait until the worker has finished every message: it takes its time to stop while it has one."""
+    """Wait until the worker has acknowledged every message: with one in progress it stops slowly."""
     from storage import keys
     from worker.local.fleet import POLL_S
 
@@ -99,7 +99,7 @@ def _settle(up: "Stack") -> None:
 
 
 def _events(client: "Client", run_id: str, check: Callable[[], None]) -> "Iterator[RunEvent]":
-    """The run's events to its end, for as long as `check` does not raise."""
+    """The run's events to its end. Calls `check` while none arrives."""
     from storage.redis.follow import START
 
     last = START

@@ -21,16 +21,16 @@ from worker.history.history import read_recipe, read_text
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """Where the files of a run are."""
+    """The paths of a run's files."""
 
     folder: Path
     page: Path | None
-    """None when the recipe turned it off."""
+    """None if the recipe turns it off."""
     sheet: Path
     images: Mapping[str, Path]
-    """The selected ones, by their names."""
+    """The selected images, by their names."""
     missing_glyphs: str = ""
-    """The characters of its texts that no font of this machine has; the sheet shows a placeholder for them."""
+    """The characters of its texts that no font on this machine has; the sheet shows placeholders."""
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data: absolute paths."""
@@ -44,7 +44,7 @@ class RunFolder:
 
 
 def download(journal: Journal, folder: Path) -> Journal:
-    """Copy every object of a run into `folder`, the same layout as in the bucket."""
+    """Copy every object of a run into `folder`, with the layout of the bucket."""
     copy = Journal(FolderStore(folder.parent), "", folder.name)
     for key in journal.store.list(journal.folder):
         name = key.removeprefix(journal.folder)

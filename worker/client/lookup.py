@@ -37,7 +37,7 @@ def find_run(connections: Connections, text: str) -> str:
     journal = connections.journal(run_id)
     with explain_s3_errors(f"run {run_id} can't be looked up"):
         if any(True for _ in journal.store.list(journal.folder)):
-            return run_id  # Redis forgets a run after a while, the bucket does not
+            return run_id  # it expired in Redis; the bucket keeps it
     candidates = runs.find(text)
     if len(candidates) == 1:
         return candidates[0]

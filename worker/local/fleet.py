@@ -26,8 +26,8 @@ class WorkerFleet:
         gpus: CUDA device numbers.
         options: more options for `celery worker`.
         log: file for their output; by default they write to the output of this process.
-        orphan_signal: signal that they get when this process ends without stopping them. With SIGTERM they hand their
-            run back, which needs Redis.
+        orphan_signal: signal that the workers get when this process ends without stopping them. On SIGTERM they hand
+            their run back, which needs Redis.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ def serve(env: Mapping[str, str], *, gpus: Sequence[int], options: Sequence[str]
 
 @contextmanager
 def signals_to(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Within this context, let `handler` handle the signals that end a process."""
+    """Handle the signals that end a process with `handler` within this context."""
     before = {number: signal.signal(number, handler) for number in FORWARDED}
     try:
         yield

@@ -26,7 +26,7 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class LocalServiceError(RuntimeError):
-    """A local server can't be started. The message says which, why, and what to do."""
+    """A local server can't be started. The message has its name, the reason and what to do."""
 
 
 def bound_to_parent(command: Sequence[str], number: int = signal.SIGKILL) -> list[str]:
@@ -49,7 +49,7 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start without waiting. The server ends with the thread that calls this, so call it from the main thread."""
+        """Start without waiting. Call this from the main thread: the server ends with the calling thread."""
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed command line, without a shell
                 bound_to_parent(self.command),  # both servers keep their data when they are killed

@@ -90,7 +90,7 @@ def duration(seconds: float) -> str:
 
 
 class RunView(LiveView):
-    """Shows one run from its events. Safe to share between threads.
+    """Shows a run from its events. Safe to share between threads.
 
     Args:
         console: where it is drawn.
@@ -102,7 +102,7 @@ class RunView(LiveView):
         self._lock = threading.Lock()
         self._roles: dict[int, str] = {}
         self._choices: dict[int, bool] = {}
-        """By step, whether one of several images is selected."""
+        """Whether a step has several images to select from, by step."""
         self._steps = 0
         self._writing: int | None = None
         """The step whose text is being generated."""
@@ -123,7 +123,7 @@ class RunView(LiveView):
             self._console.print(Text(words, style="dim"))
 
     def show(self, event: RunEvent) -> None:
-        """Show one event of the run. Call it in the order of the events."""
+        """Show an event of the run. Call this in the order of the events."""
         with self._lock:
             self._show(event)
             if self._steps:
@@ -165,7 +165,7 @@ class RunView(LiveView):
             self._console.print(Text(f"model loaded: {total / MB:,.0f} MB of weights", style="dim"))
 
     def _start(self, event: Started | Gap, done: int) -> None:
-        """The run begins, or continues after `done` steps, here or where the stream lost its beginning."""
+        """The run starts, or continues after `done` steps; after a gap, the stream lost its earlier events."""
         self._steps = event.steps
         self._writing, self._text, self._eta = None, "", ""
         self._began_at = self._began_at or event.at
@@ -198,7 +198,7 @@ class RunView(LiveView):
         """An image is stored: its name, and its score."""
         number, path, attempt = event.step, event.path or "", event.attempt or 0
         self._roles[number] = image_name(event.index, path=path, variation=event.variation or 0)
-        # Where a tree forks all variations continue, so that only a further attempt is worth a word.
+        # Where a tree forks, all variations continue; only a further attempt is a selection.
         selected = event.selected if self._choices.get(number) and (attempt or not path) else None
         about = annotations(attempt=attempt, score=event.score, selected=selected)
         self._line(number, event.key + about, link=event.url)
@@ -226,8 +226,8 @@ class RunView(LiveView):
         self._bars.update(self._run, completed=event.fraction, note=note + (self._eta if event.fraction < 1 else ""))
 
     def _line(self, number: int, words: str, *, link: str | None = None) -> None:
-        """Print the line of a step: what it read, wrote or drew."""
-        role = self._roles.get(number, "image")  # an image's step may lie before what the stream still has
+        """Print the line of a step: the text or image that it read, wrote or drew."""
+        role = self._roles.get(number, "image")  # its step event may be lost in a gap
         if not self._console.is_terminal:
             self._console.print(Text(f"[{number}/{self._steps}] {role}: {one_line(words)}"))
             return

@@ -71,7 +71,7 @@ def _sides(pair: Pair, found: Difference) -> Iterator[tuple[str, LineageItem | N
 
 
 def _whose(entry: LineageItem, lineage: Lineage, name: str) -> str:
-    """The run whose step generated an item: the run itself, or one that it branched off."""
+    """The name of the run whose step generated an item: the run itself or an ancestor."""
     if entry.run_id == lineage.run_id:
         return name
     is_parents = lineage.fork_point is not None and lineage.fork_point.history.run_id == entry.run_id
@@ -100,7 +100,7 @@ def _pair_table(found: Difference) -> Table:
 
 
 def step_text(name: str, entry: LineageItem | None, lineage: Lineage) -> Text:
-    """The step that generated an item, or why there is none."""
+    """The step that generated an item, or why it is missing."""
     if entry is None:
         return Text("none" if lineage.is_done else "not yet", style="dim")
     if entry.run_id == lineage.run_id:
@@ -124,7 +124,7 @@ def _outcome(pair: Pair) -> Text:
 
 
 def image_note(pair: Pair) -> str:
-    """How much two images differ, in words."""
+    """A description of how much two images differ."""
     if pair.one is None or pair.other is None:
         return f"only in {_owner(pair)}"
     if pair.same:
@@ -142,7 +142,7 @@ def _owner(pair: Pair) -> str:
 
 
 def headings(found: Difference) -> tuple[str, str]:
-    """The two runs' names and ids, and where they branched off."""
+    """The two runs' names and ids, with their fork points."""
     names = {found.one.run_id: "A", found.other.run_id: "B"}
     one, other = (_heading(name, lineage, names) for name, lineage in zip(NAMES, (found.one, found.other), strict=True))
     return one, other

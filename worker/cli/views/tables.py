@@ -113,7 +113,7 @@ def _shown(made: Artifact, journal: Journal, notes: Mapping[str, str]) -> str:
 
 
 def _annotations(artifacts: Sequence[Artifact]) -> dict[str, str]:
-    """The annotations of each image, by key: its attempt, its score, and whether it was selected from several."""
+    """The annotations of each image by key: its attempt, its score, and whether it was selected from several."""
     return {
         image.key: annotations(
             attempt=image.attempt,
