@@ -1,4 +1,4 @@
-"""The command `autoseq`, and the check that no module of another program hides one of autosequence's."""
+"""The command `autoseq`, and the check that no other program's module shadows one of autosequence's."""
 
 import sys
 from importlib.util import find_spec
@@ -9,9 +9,9 @@ HOME = Path(__file__).resolve().parent
 
 
 def check_origin() -> str:
-    """The folder that every module of autosequence comes from. Raises ImportError when one comes from elsewhere.
+    """The folder of autosequence's modules. Raises ImportError if Python finds one of them elsewhere.
 
-    Other programs use these names too: a Django project's `core.py` is imported instead, if its folder comes first.
+    Their names are common: if a Django project's folder comes first, its `core.py` is imported instead.
     """
     for name in MODULES:
         spec = find_spec(name)
@@ -26,12 +26,12 @@ def check_origin() -> str:
 
 
 def main() -> None:
-    """Run the command line. A module that is hidden by another is one line on stderr."""
+    """Run the command line. Report a shadowed module as one line on stderr."""
     try:
         check_origin()
     except ImportError as error:
         sys.stderr.write(f"autoseq: {error}\n")
-        raise SystemExit(3) from None  # as worker.cli.boundary.ExitCode has it for a package that is not there
-    from worker.cli.main import main as autoseq  # noqa: PLC0415 - it may come from elsewhere until then
+        raise SystemExit(3) from None  # ExitCode.SERVICE_DOWN, which can't be imported here
+    from worker.cli.main import main as autoseq  # noqa: PLC0415 - only after the check
 
     autoseq()

@@ -1,8 +1,8 @@
 """The engine in a notebook: no queue, no services. Run it cell by cell, or all at once from the repository's folder."""
 
-# ruff: noqa: T201 - what a notebook shows, it prints
+# ruff: noqa: T201 - a notebook prints its results
 
-# %% Load the model. The name of another model folder goes here.
+# %% Load the model. Put the path of another model folder here.
 from pathlib import Path
 
 from core.bagel import Bagel
@@ -23,16 +23,16 @@ for number, output in enumerate(outputs, start=1):
         output.save(pictures / f"{number}.png")
         print(f"{number}. a picture of {output.width} x {output.height} pixels")
 
-# %% The context is still there: go on from it, one output at a time.
+# %% Continue from the same context, one output at a time.
 inferencer.add_to_context("Change the background to black")
 night = inferencer.generate_image()
 night.save(pictures / "night.png")
 
-# %% Editing: begin with a picture. Each event comes as it happens.
+# %% Edit a picture, and print each output as soon as it is generated.
 
 
-def tell(event: Event) -> None:
-    """Say what was made."""
+def print_output(event: Event) -> None:
+    """Print a text, or save an image."""
     if isinstance(event, TextReady):
         print(f"step {event.step.number}: {event.text}")
     elif isinstance(event, ImageReady):
@@ -45,5 +45,5 @@ inferencer.generate_auto_sequence(
     [night, "Add a small yellow star at the bottom right"],
     num_images=2,
     image={"num_timesteps": 16},
-    on_event=tell,
+    on_event=print_output,
 )

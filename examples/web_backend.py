@@ -1,12 +1,12 @@
-"""A web backend in the standard library: it submits recipes and streams their progress to browsers, without torch.
+"""A web backend with the standard library and without torch: submits recipes, streams their progress to browsers.
 
-python examples/web_backend.py, then open http://127.0.0.1:8000/. Redis and S3 come from the worker's own settings.
+python examples/web_backend.py, then open http://127.0.0.1:8000/. It uses the worker's settings for Redis and S3.
 
     POST   /runs               {"recipe": ..., "overrides": ..., "variables": ...}  ->  202 {"run_id": ...}
     GET    /runs/<id>/events   Server-Sent Events; a browser that lost its connection resumes with Last-Event-ID
     DELETE /runs/<id>          cancels
 
-It listens on loopback and asks nobody who they are: put your own login in front of it.
+It listens on loopback only and has no authentication: put your own in front of it.
 """
 
 import json
@@ -28,7 +28,7 @@ ADDRESS = ("127.0.0.1", 8000)
 PAGE = Path(__file__).with_name("web_page.html")
 MAX_BODY_BYTES = 1024 * 1024
 QUIET_S = 5.0
-"""After so long without an event a comment is sent, which shows whether the browser is still there."""
+"""Time without an event after which a comment is sent, which fails if the browser has left."""
 STATUS: dict[type[Exception], HTTPStatus] = {
     RecipeError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -43,7 +43,7 @@ client = Client(settings())
 
 
 def server_sent_events(run_id: str, after: str) -> Iterator[bytes]:
-    """The run's events after the event id `after`, to its end, as a browser's EventSource reads them."""
+    """The run's events after the event id `after` until its end, as Server-Sent Events."""
     while True:
         try:
             for event in client.watch(run_id, after=after, timeout_s=QUIET_S):
@@ -72,8 +72,8 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, f"there is nothing at {self.path}")
             return
         try:
-            asked = self._body()
-            run_id = client.submit(asked["recipe"], overrides=asked.get("overrides"), variables=asked.get("variables"))
+            body = self._body()
+            run_id = client.submit(body["recipe"], overrides=body.get("overrides"), variables=body.get("variables"))
         except REFUSALS as error:
             self._refuse(STATUS[type(error)], str(error))
         except (ValueError, KeyError) as error:
@@ -83,16 +83,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         try:
-            stopped = client.cancel(self.path.removeprefix("/runs/"))
+            cancelled = client.cancel(self.path.removeprefix("/runs/"))
         except REFUSALS as error:
             self._refuse(STATUS[type(error)], str(error))
         else:
-            self._answer(HTTPStatus.OK, {"cancelled": stopped})
+            self._answer(HTTPStatus.OK, {"cancelled": cancelled})
 
     def _stream(self, run_id: str, after: str) -> None:
         events = server_sent_events(run_id, after)
         try:
-            first = next(events)  # an unknown run or id is refused before the stream begins
+            first = next(events)  # refuse an unknown run or id before the stream starts
         except REFUSALS as error:
             self._refuse(STATUS[type(error)], str(error))
             return
@@ -105,16 +105,16 @@ class Handler(BaseHTTPRequestHandler):
             for event in events:
                 self.wfile.write(event)
         except (ConnectionError, StoreUnavailableError):
-            return  # the browser left, or it comes back with its Last-Event-ID once Redis does
+            return  # the browser left, or it reconnects with its Last-Event-ID
 
     def _body(self) -> Mapping[str, Any]:
         size = int(self.headers.get("Content-Length", 0))
         if size > MAX_BODY_BYTES:
             raise ValueError(f"{size:,} bytes are more than {MAX_BODY_BYTES:,}")
-        asked = json.loads(self.rfile.read(size))
-        if not isinstance(asked, Mapping):
+        body = json.loads(self.rfile.read(size))
+        if not isinstance(body, Mapping):
             raise ValueError("not a JSON object")  # noqa: TRY004 - the value is wrong, not the program
-        return asked
+        return body
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         self._answer(status, {"error": why})

@@ -60,7 +60,7 @@ def docs_text() -> str:
 
 
 def _schema_of(kind: type[RunEvent]) -> dict[str, Any]:
-    """The schema of what this release writes: every field, but those that are None."""
+    """The schema of what this release writes: every field except those that are None."""
     schema = TypeAdapter(kind).json_schema()
     fields = schema["properties"]
     for base in (StepEvent, RunEvent):  # pydantic finds only the docstrings of a class's own fields

@@ -1,6 +1,6 @@
 """Print pip's option for PyTorch's CPU builds, which are gigabytes smaller than the default ones.
 
-Prints nothing on a machine with an NVIDIA GPU, and nothing if the index does not answer: pip would retry for long.
+Prints nothing on a machine with an NVIDIA GPU, and nothing if the index does not answer, because pip would retry it.
 """
 
 import shutil

@@ -21,10 +21,10 @@ from worker.settings import Settings, queue_of, settings
 TASK = "worker.run"
 PRIORITIES = {"high": 0, "normal": 3, "low": 9}  # Redis serves the lowest number first
 RECORDED = "autoseq_recorded"
-"""Header of a message whose run's record is written already."""
+"""Message header: the run's record is already written."""
 
 BROKER = {
-    # Look for messages of dead workers often: the default adds up to 100 s to the visibility timeout.
+    # Restore the messages of dead workers soon: the default adds up to 100 s to the visibility timeout.
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "queue_order_strategy": "priority",
@@ -51,8 +51,8 @@ class App(Celery):
 def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
     """The app for the servers of `config`.
 
-    An app that `reads_results` subscribes to the result of each task it sends, which costs a client that sends many
-    tasks and reads no result.
+    With `reads_results`, the app subscribes to the result of each task that it sends. A client that sends many tasks
+    and reads no result saves this cost.
     """
     url = _celery_url(config.redis_url.get_secret_value())
     # Not the current app: a program that imports the client may have an app of its own.
@@ -102,7 +102,7 @@ def _celery_url(url: str) -> str:
 def route(
     name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any], **_: object
 ) -> dict[str, Any] | None:
-    """The queue and priority of a run. A request that can't be read goes to the default queue: its worker says why."""
+    """The queue and priority of a run. An invalid request goes to the default queue, where a worker fails it."""
     if name != TASK or options.get("queue"):
         return None
     config = settings()
@@ -119,7 +119,7 @@ def route(
 
 
 def choose_model(wanted: str | None, config: Settings, served: Collection[str]) -> str:
-    """The model of a run: the one it names, else the default of `config`, else the only one that workers serve."""
+    """The model of a run: the one it names, else the default of `config`; the only served one if that is not served."""
     if wanted is None and config.served_model not in served and len(served) == 1:
         return next(iter(served))
     return wanted or config.served_model
@@ -139,22 +139,22 @@ def _wanted_model(request: RunRequest, config: Settings) -> str | None:
 
 @signals.before_task_publish.connect(weak=False)
 def record_run(sender: str, headers: Mapping[str, Any], body: Sequence[Any], routing_key: str, **_: object) -> None:
-    """Write a run's record before anyone publishes its message, so that the run survives the loss of the message."""
+    """Write a run's record before its message is published, so that the run survives the loss of the message."""
     if sender != TASK or headers.get(RECORDED):
         return
     args, kwargs, *_rest = body
     try:
         request = RunRequest.parse(headers["id"], args or (), kwargs or {})
     except RequestError:
-        return  # the worker fails the run with the same message
+        return  # the worker fails the run with the same error
     with connect_redis(settings()) as redis:
         write_record(Runs(redis), request, queue=routing_key, model=routing_key.removeprefix(queue_of("")))
 
 
 def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> bool:
-    """Write the run's record and claim its idempotency key. False when the run exists, or another owns the key.
+    """Write the run's record and claim its idempotency key. Returns False if the run exists or another owns the key.
 
-    Then the id of this request becomes an alias of the run that owns the key.
+    If another run owns the key, the id of this request becomes an alias of it.
     """
     if request.idempotency_key:
         owner = runs.claim_key(request.idempotency_key, request.run_id)

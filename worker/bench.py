@@ -1,4 +1,4 @@
-"""What the worker costs: the same run in this process and through the queue, turn and turn about.
+"""Measures the overhead of the worker: runs a recipe in this process and through the queue, alternately.
 
 python -m worker.bench [RECIPE] [--rounds N]
 """
@@ -19,8 +19,8 @@ from worker.settings import settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the times of each round, their medians, and the worker's share."""
-    parser = argparse.ArgumentParser(prog="python -m worker.bench", description="What the worker costs a run.")
+    """Print the times of each round, their medians, and the ratio of worker to process."""
+    parser = argparse.ArgumentParser(prog="python -m worker.bench", description="Measure the overhead of the worker.")
     parser.add_argument("recipe", nargs="?", default="magical-forest", help="a shipped recipe without images")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args(arguments)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _here(engine: Engine, recipe: Recipe) -> float:
-    """Seconds of the sequence alone, from an empty cache as a new run has it."""
+    """Seconds of the sequence alone, with an empty cache as at the start of a run."""
     model = engine.model()
     model.forget()
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Connections to Redis and S3 as the settings describe them, and what to say when one can't be used."""
+"""Connections to Redis and S3 by the settings, and the errors when one can't be used."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class ServiceUnavailableError(RuntimeError):
 
 @contextmanager
 def explain_s3_errors(what: str) -> Iterator[None]:
-    """Raise ServiceUnavailableError, which begins with `what` and names the settings, when S3 is away or refuses."""
+    """Turn S3's outages and refusals into ServiceUnavailableError, which begins with `what` and names the settings."""
     try:
         yield
     except (StoreUnavailableError, StoreRefusedError) as error:
@@ -45,7 +45,7 @@ def connect_redis(config: Settings, *, outage_timeout_s: float = 2.0) -> Redis:
             retry=OutageRetry(outage_timeout_s),
             max_connections=MAX_CONNECTIONS,
         )
-    except ValueError as error:  # describes a valid URL and does not repeat the given one
+    except ValueError as error:  # its message does not repeat the given URL, which has the password
         raise ServiceUnavailableError(f"AUTOSEQ_REDIS_URL can't be used: {error}") from error
 
 
@@ -83,7 +83,7 @@ def connect_store(config: Settings, *, timeout_s: float = 20.0, attempts: int = 
 
 
 def limits_of(config: Settings) -> UploadLimits:
-    """How much data may wait for its upload to the bucket, and for how long."""
+    """The limits of the data that waits for its upload."""
     return UploadLimits(
         pending_bytes=config.pending_upload_bytes,
         spool_bytes=config.spool_bytes,

@@ -1,4 +1,4 @@
-"""How the work on a run ends without a manifest. Control flow, except RunFailed, which clients see."""
+"""Exceptions that end the work on a run before its manifest. Control flow, except for what clients see."""
 
 # ruff: noqa: N818 - the names say what happened; Celery stores them
 
@@ -7,12 +7,12 @@ class RunEnded(Exception):
     """The work on a run ended before its manifest.
 
     RunEnded
-    ├── RunFailed              the run can't succeed
-    ├── ClaimLost              another worker has the run
-    └── RunStopped             between two events; what was made until then is committed
-        ├── RunCancelled       on request
-        └── RunHandedBack      this worker shuts down; another one continues
-            └── RunNotServable this worker can't continue the run; another one may
+    ├── RunFailed
+    ├── ClaimLost
+    └── RunStopped
+        ├── RunCancelled
+        └── RunHandedBack
+            └── RunNotServable
     """
 
 
@@ -21,15 +21,15 @@ class RunFailed(RunEnded):
 
 
 class ClaimLost(RunEnded):
-    """Another worker has the run, or has brought it to its end: this one stops and reports nothing."""
+    """Another worker has the run or has completed it; this one stops and reports nothing."""
 
 
 class RunStopped(RunEnded):
-    """The run was stopped between two events; what was made until then is committed."""
+    """The run was stopped between two events; the steps that it completed are committed."""
 
 
 class RunCancelled(RunStopped):
-    """Someone asked for the run to stop."""
+    """A client cancelled the run."""
 
 
 class RunHandedBack(RunStopped):
@@ -37,4 +37,4 @@ class RunHandedBack(RunStopped):
 
 
 class RunNotServable(RunHandedBack):
-    """This worker can't continue the run: other model weights, or a record of a newer release. Another one may."""
+    """This worker has other model weights, or can't read a record of a newer release; another worker may continue."""

@@ -108,10 +108,15 @@ class Settings(BaseSettings):
         """The name of the model that this worker serves, and the default model of clients with these settings."""
         return self.model_name or Path(self.model).name.lower()
 
+    @property
+    def input_buckets(self) -> list[str]:
+        """The buckets that recipes may read input images from."""
+        return [self.s3_bucket, *self.s3_input_buckets]
+
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
+    """The settings of this process, read on first use."""
     return Settings()
 
 

@@ -1,4 +1,4 @@
-"""The Celery task `worker.run`: a message is served, and what ended it becomes Celery's state of the task."""
+"""The Celery task `worker.run`: serves a message, and turns the exception that ended it into Celery's task state."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
 from core.model_folder import ModelFolderError
+from storage import keys
 from storage.errors import InvalidNameError
 from storage.events import Failed
 from storage.redis.progress import Progress
@@ -26,7 +27,7 @@ from worker.settings import queue_of, settings
 log = logging.getLogger(__name__)
 
 LOGGED_CHARS = 160
-"""Of a result in Celery's log: enough for the run and its state, too few for the presigned URLs that follow."""
+"""Length of a result in Celery's log: enough for the run and its state, without the presigned URLs that follow."""
 
 if TYPE_CHECKING:
     from celery.apps.worker import Worker
@@ -48,7 +49,7 @@ def parent() -> Parent:
 
 @app.task(name=TASK, bind=True, throws=(RunFailed, RunCancelled), resultrepr_maxsize=LOGGED_CHARS)
 def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Run a recipe to its end and return where everything is; RunRequest.parse says what it takes."""
+    """Run a recipe to its end and return its result. RunRequest.parse defines the arguments."""
     try:
         request = RunRequest.parse(str(self.request.id), args, kwargs)
     except RequestError as error:
@@ -61,15 +62,15 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
         runtime().drain.wait(2 * runtime().config.reconcile_interval_s)
         raise Ignore(str(error)) from error
     except (ClaimLost, RunHandedBack) as error:
-        # Another worker answers for the run; a state written here would be taken for the run's own.
+        # Another worker reports the run; a state written here would be taken for the run's.
         raise Ignore(str(error)) from error
     except RedisError as error:
-        # Nothing can be said of the run now; its message goes back, and whoever gets it continues from the last commit.
+        # Nothing can be reported now. The message goes back to the queue; its next worker resumes the run.
         raise Reject(str(error), requeue=True) from error
 
 
 def _refused(run_id: str, error: RequestError) -> Exception:
-    """A message with wrong arguments; it fails its run, unless its id is that of another one."""
+    """Fail the run of a message with wrong arguments, unless its id belongs to an existing run."""
     if runtime().runs.state(run_id) is not None:
         log.warning("a message under the id of run %s has wrong arguments and is dropped: %s", run_id, error)
         return Ignore(str(error))
@@ -87,17 +88,17 @@ def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
     def update_state(step: int, steps: int) -> None:
         task.update_state(state="PROGRESS", meta={"step": step, "steps": steps})
 
-    record()  # a message that was published without our app, or before Redis lost its data, has none yet
+    record()  # there is none if the message was published without our app, or if Redis lost its data
     owner = here.runs.claim_key(request.idempotency_key, request.run_id) if request.idempotency_key else request.run_id
     if owner != request.run_id:
-        return {"run_id": owner, "state": "duplicate", "manifest": here.journal(owner).address("manifest.json")}
+        return {"run_id": owner, "state": "duplicate", "manifest": here.journal(owner).address(keys.MANIFEST)}
     tag = (task.request.properties or {}).get("delivery_tag")
     return Delivery(request, Message(tag=tag, update_state=update_state, write_record=record), here).run_to_completion()
 
 
 @signals.worker_init.connect(weak=False)
 def check_services(sender: Worker, **_: object) -> None:
-    """Refuse to start where no run could succeed, before a message is taken."""
+    """Refuse to start, before a message is taken, if no run could succeed here."""
     from worker.serve.boot import check_pool  # noqa: PLC0415 (slow to import, and only a parent process needs it)
 
     check_pool(sender)
@@ -109,18 +110,18 @@ def check_services(sender: Worker, **_: object) -> None:
 
 
 @signals.worker_ready.connect(weak=False)
-def look_for_lost_runs(**_: object) -> None:
-    """Now and then, while this worker lives."""
-    parent().watch.start()
+def start_reconciler(**_: object) -> None:
+    """Start the reconciler when the worker is ready."""
+    parent().reconciler.start()
 
 
 @signals.worker_shutting_down.connect(weak=False)
 def drain(**_: object) -> None:
-    """Celery tells its parent process alone; the child sees the flag."""
+    """Raise the drain flag for the child: Celery notifies only the parent process."""
     parent().drain.raise_()
 
 
 @signals.worker_shutdown.connect(weak=False)
-def leave(**_: object) -> None:
-    """The last look for lost runs is over before the process ends."""
+def stop_reconciler(**_: object) -> None:
+    """Wait for the last search for lost runs before the process ends."""
     parent().stop()

@@ -23,7 +23,7 @@ from worker.history.branch import branched
 from worker.history.diff import compare
 from worker.history.history import PlaceError, read_history
 from worker.history.lineage import read_lineage
-from worker.history.provenance import provenance_of_picture, provenance_of_run
+from worker.history.provenance import provenance_of_image, provenance_of_run
 from worker.history.verify import verify
 from worker.jobs.exact_numbers import exact_numbers
 from worker.jobs.inputs import Sources
@@ -191,7 +191,7 @@ def test_every_image_leads_to_its_recipe(run_id: str) -> None:
     manifest = journal_of(run_id).manifest()
     assert manifest is not None
     for key in manifest.images:
-        provenance, picture = provenance_of_picture(ROOT / run_id / key, journal_of)
+        provenance, picture = provenance_of_image(ROOT / run_id / key, journal_of)
         assert (provenance.journal.run_id, picture.model_sha256) == (run_id, None)
 
 

@@ -1,1 +1,1 @@
-"""The command line `autoseq`: its commands, and what they show."""
+"""The command line `autoseq`: its commands and their output."""

@@ -1,4 +1,4 @@
-"""The arguments that several commands share, and how their text is read."""
+"""The arguments that several commands share, and the functions that parse them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,9 +84,9 @@ def model_folder(text: str) -> str:
 
 
 def recipe_file(text: str) -> Path:
-    """The file of a recipe: text that looks like a path is one, any other is the name of a shipped recipe.
+    """The file of a recipe, given by its path or as the name of a shipped recipe.
 
-    Raises RecipeError that lists the names.
+    Raises RecipeError, which lists the names.
     """
     from recipes.load import find
 
@@ -96,14 +96,14 @@ def recipe_file(text: str) -> Path:
     return find(text, settings_for().recipes)
 
 
-def parsed(overrides: list[str] | None) -> dict[str, Any]:
+def parsed_overrides(overrides: list[str] | None) -> dict[str, Any]:
     """The fields that --set overrides; the last value of a field wins. Raises RecipeError."""
     from recipes.overrides import parse_override
 
     return dict(parse_override(text) for text in overrides or ())
 
 
-def values_of(variables: list[str] | None) -> dict[str, Any]:
+def parsed_variables(variables: list[str] | None) -> dict[str, Any]:
     """The variables that --var sets; the last value of a variable wins. Raises RecipeError."""
     from recipes.variables import parse_variable
 
@@ -114,7 +114,7 @@ def given_recipe(text: str, overrides: list[str] | None, variables: list[str] | 
     """A recipe with the command line's overrides and variables. Raises RecipeError."""
     from recipes.load import read
 
-    return read(recipe_file(text), overrides=parsed(overrides), variables=values_of(variables))
+    return read(recipe_file(text), overrides=parsed_overrides(overrides), variables=parsed_variables(variables))
 
 
 def check_one_key(*, dedupe: bool, idempotency_key: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Where the command line meets the shell: JSON and notes out, errors as one clear line and an exit code."""
+"""The output of commands: JSON on stdout, notes on stderr, and errors as one line with an exit code."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from worker.jobs.exact_numbers import exact_numbers
 
-# ruff: noqa: PLC0415 - imported once there is an error, so that --help and completion are quick
+# ruff: noqa: PLC0415 - imported when an error occurs, so that --help and completion are quick
 
 
 class ExitCode(IntEnum):
@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
     OK = 0
     RUN_FAILED = 1
     BAD_INPUT = 2
-    """Also typer's own, for a wrong option or an unknown command."""
+    """Typer uses the same code for a wrong option or an unknown command."""
     SERVICE_DOWN = 3
     CANCELLED = 4
     INTERRUPTED = 130
@@ -32,7 +32,7 @@ class Boundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # the reader of our output closed it; typer ends quietly
+            raise  # the reader closed our output; typer exits without a message
         except tuple(_exit_codes()) as error:
             print_error(_message(error))
             raise typer.Exit(next(code for kind, code in _exit_codes().items() if isinstance(error, kind))) from None
@@ -106,7 +106,7 @@ def _exit_codes() -> dict[type[Exception], ExitCode]:
 def _message(error: Exception) -> str:
     from pydantic import ValidationError
 
-    if isinstance(error, ValidationError):  # of Settings: recipes are checked by their loader
+    if isinstance(error, ValidationError):  # of Settings: the loader of recipes raises RecipeError
         return "\n".join(f"AUTOSEQ_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
     if isinstance(error, ModuleNotFoundError):
         return f"the Python package {error.name!r} is missing: pip install 'autosequence[model]'"

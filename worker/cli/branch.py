@@ -14,7 +14,7 @@ from worker.cli.arguments import (
     RunArgument,
     Watch,
     check_one_key,
-    parsed,
+    parsed_overrides,
     settings_for,
 )
 from worker.cli.boundary import print_json
@@ -55,7 +55,7 @@ def branch(  # noqa: PLR0913 - each option is a parameter
     from worker.history.provenance import recipe_yaml
 
     check_one_key(dedupe=dedupe, idempotency_key=idempotency_key)
-    changes = parsed(overrides)
+    changes = parsed_overrides(overrides)
     if not submits or out:
         with Client(settings_for()) as client:
             run = find_stored_run(client, run)

@@ -1,4 +1,4 @@
-"""What the shell offers on Tab: run ids and recipes. Quick, and silent when Redis can't be reached."""
+"""Shell completion of run ids and recipes. Quick, and silent if Redis can't be reached."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def run_ids(incomplete: str) -> list[str]:
         )
         with redis:
             recent = Runs(redis).recent(LIMIT)
-    except (RedisError, ValueError):  # also settings and an address that can't be used
+    except (RedisError, ValueError):  # ValueError: invalid settings or an invalid URL
         return []
     return [state.run_id for state in recent if state.run_id.startswith(incomplete)]
 
@@ -40,7 +40,7 @@ def recipes(incomplete: str) -> list[str]:
 
     try:
         names = sorted(file.stem for file in settings().recipes.glob("*.yaml"))
-    except ValueError:  # settings that can't be used
+    except ValueError:  # invalid settings
         names = []
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     entries = sorted(folder.iterdir()) if folder.is_dir() else []

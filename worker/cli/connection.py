@@ -1,4 +1,4 @@
-"""What several commands do with the services: connect, find a run, and follow one."""
+"""The use of the services that several commands share: connect, find a run, follow a run."""
 
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ STATE_PHRASES = {
 def open_client() -> "Client":
     """A client of the services in the settings. Raises ServiceUnavailableError when Redis does not answer.
 
-    Without settings the default address is tried, where somebody else's Redis may answer: then a note says so.
+    Without settings, Redis at the default address may belong to another program: if it is empty, a note says so.
     """
     from worker.client import Client
     from worker.connections import ServiceUnavailableError, check_redis
@@ -51,7 +51,7 @@ def open_client() -> "Client":
 
 
 def find_run(client: "Client", text: str | None) -> str:
-    """The id of the run that an argument names; of the last run when there is no argument. Raises RunNotFoundError."""
+    """The id of the run that an argument names; of the last run without an argument. Raises RunNotFoundError."""
     from storage.errors import RunNotFoundError
 
     if text is None:
@@ -66,7 +66,7 @@ def find_run(client: "Client", text: str | None) -> str:
 
 
 def find_stored_run(client: "Client", text: str) -> str:
-    """The id of a run in the bucket. Without Redis, and for runs that it has forgotten, `text` must be the whole id.
+    """The id of a run in the bucket. Without Redis, and for runs that expired in it, `text` must be the whole id.
 
     Raises RunNotFoundError for an ambiguous prefix.
     """
@@ -81,7 +81,7 @@ def find_stored_run(client: "Client", text: str) -> str:
 
 
 def follow_run(client: "Client", run_id: str, *, after: str = "0-0", as_json: bool, stderr: bool = False) -> None:
-    """Show a run until it ends, and exit with the code that says how."""
+    """Show a run until it ends, and exit with the code of its final state."""
     from worker.cli.views.console import RunView, screen
 
     ended = "succeeded"
@@ -105,11 +105,11 @@ def follow_run(client: "Client", run_id: str, *, after: str = "0-0", as_json: bo
 
 
 def note_waiting(client: "Client") -> None:
-    """Tell the user when a queued run will wait because no worker runs."""
+    """Print a note if a queued run has to wait because no worker is running."""
     if not client.models():
         print_note(f"The run is queued. {NO_WORKER}.")
 
 
 def state_phrase(state: "RunState") -> str:
-    """A run's state as the reason why there is nothing to do."""
+    """The state of a run as the reason for doing nothing."""
     return STATE_PHRASES[state.state]

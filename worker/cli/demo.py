@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.arguments import Out, Overrides, RecipeArgument, parsed, recipe_file, settings_for
+from worker.cli.arguments import Out, Overrides, RecipeArgument, parsed_overrides, recipe_file, settings_for
 
 # ruff: noqa: PLC0415 - imported when the command runs, so that --help and completion are quick
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.local.stack import Stack
 
 LIVENESS_S = 1.0
-"""How often the worker is checked while no event comes."""
+"""How often the worker is checked while no event arrives."""
 SHORT_ID = 8
 SETTLE_TIMEOUT_S = 5.0
 
@@ -39,7 +39,7 @@ def demo(
     from worker.local.stack import running_stack, stack
     from worker.serve.engine import Engine
 
-    source, changes = recipe_file(recipe), parsed(overrides)
+    source, changes = recipe_file(recipe), parsed_overrides(overrides)
     running = running_stack()
     if running:
         print_note("Using the services of `autoseq dev` in this folder.")
@@ -65,36 +65,31 @@ def run_demo(
     out: Path,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a recipe through queue, worker and bucket, download what it generated to `out`, and print links to it.
+    """Submit a recipe, follow the run, download its objects to `out`, and print links to them.
 
-    Raises RunFailed, RunCancelled, or what `check` does when the worker has ended.
+    Raises RunFailed, RunCancelled, and what `check` raises when the worker has ended.
     """
-    from storage.events import Cancelled, Failed
-    from worker.cli.run_folder import complete_folder, download, print_link, print_links
-    from worker.cli.views.console import RunView, screen
-    from worker.errors import RunCancelled, RunFailed
+    from worker.cli.run_folder import complete_folder, download, print_links
+    from worker.cli.views.console import RunView, print_link, screen
 
-    # First in the queue: an earlier demo that was killed may have left a run.
+    # High priority: an earlier demo that was killed may have left a run in the queue.
     run_id = client.submit(source, overrides=overrides, priority="high")
     journal = client.journal(run_id)
     try:
         with RunView(screen()) as view:
             for event in _events(client, run_id, check):
                 view.show(event)
-                if isinstance(event, Failed):
-                    raise RunFailed(event.error)
-                if isinstance(event, Cancelled):
-                    raise RunCancelled(f"run {run_id} was cancelled")
     except KeyboardInterrupt:
         client.cancel(run_id)
         raise
+    client.result(run_id)  # raises RunFailed or RunCancelled
     folder = out / f"{client.state(run_id).name}-{run_id[:SHORT_ID]}"
     print_links(screen(), complete_folder(download(journal, folder), folder))
     print_link(screen(), "in S3", journal.address(""))
 
 
 def _settle(up: "Stack") -> None:
-    """Wait until the worker has finished every message: it takes its time to stop while it has one."""
+    """Wait until the worker has acknowledged every message: with one in progress it stops slowly."""
     from storage import keys
     from worker.local.fleet import POLL_S
 
@@ -104,7 +99,7 @@ def _settle(up: "Stack") -> None:
 
 
 def _events(client: "Client", run_id: str, check: Callable[[], None]) -> "Iterator[RunEvent]":
-    """The run's events to its end, for as long as `check` does not raise."""
+    """The run's events to its end. Calls `check` while none arrives."""
     from storage.redis.follow import START
 
     last = START

@@ -25,16 +25,16 @@ def dev(gpus: Gpus = "") -> None:
     from worker.serve.engine import Engine
 
     numbers = gpu_numbers(gpus)
-    Engine(settings_for()).spec()  # a model that can't be used is reported before anything starts
+    Engine(settings_for()).spec()  # report an unusable model before anything starts
     print_note("Starting Redis, S3 and a worker.")
     with stack(numbers) as up:
         serve(up)
 
 
 def serve(up: "Stack") -> None:
-    """Let the workers work until Ctrl-C; other terminals find the services through ENV_FILE.
+    """Keep the stack running until Ctrl-C. Other terminals find its services through ENV_FILE.
 
-    Raises LocalServiceError when a worker ends by itself.
+    Raises LocalServiceError if a worker ends by itself.
     """
     from worker.local.identity import write_private
     from worker.local.stack import ENV_FILE
@@ -52,15 +52,14 @@ def serve(up: "Stack") -> None:
 
 
 def program(name: str) -> str:
-    """How to call a program of this environment from another terminal: by its name when PATH leads there."""
+    """The command for a program of this environment in another terminal: its name if it is on PATH, else its path."""
     installed = Path(sys.executable).parent / name
     found = shutil.which(name)
     return name if found and Path(found).resolve() == installed.resolve() else shlex.quote(str(installed))
 
 
 def _print_examples() -> None:
-    from worker.cli.run_folder import print_link
-    from worker.cli.views.console import screen
+    from worker.cli.views.console import print_link, screen
     from worker.local.stack import DATA, LOG_FILE
 
     kwargs = """--kwargs '{"recipe": "magical-forest"}'"""

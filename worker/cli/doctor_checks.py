@@ -1,4 +1,4 @@
-"""What `autoseq doctor` checks: the services, the workers and the model that a run needs."""
+"""The checks of `autoseq doctor`: the services, the workers and the model that a run needs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from worker.serve.engine import SCRIPTED, Engine
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was checked."""
+    """The result of one check."""
 
     what: str
     problem: str | None = None
-    """What is wrong, and how to fix it."""
+    """The problem and how to fix it; None if there is none."""
     fact: str = ""
-    """What was found, when nothing is wrong."""
+    """What was found, if there is no problem."""
 
 
 def examine(client: Client) -> Iterator[Check]:
-    """Run the checks in order; those that need Redis only when it answers."""
+    """Run the checks in order. Those that need Redis or S3 run only if it answers."""
     yield _check("modules", lambda _client: check_origin(), client)
     redis = _check("Redis answers", _redis, client)
     yield redis
@@ -97,7 +97,7 @@ def _model(client: Client) -> str:
 
 
 def _model_here_or_served(client: Client) -> str:
-    """Settings shared with containers name a folder that exists only there."""
+    """As `_model`, but a missing folder is no problem if workers serve the model: they may run in containers."""
     folder, model = client.config.model, client.config.served_model
     if folder != SCRIPTED and not Path(folder).exists() and model in client.models():
         return f"{folder} is not on this machine; workers serve {model}"

@@ -1,4 +1,4 @@
-"""One run in this process, without services: its objects are files in a folder, its progress goes to the screen."""
+"""A run in this process, without services: its objects are files in a folder, its events go to the screen."""
 
 import math
 import threading
@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from recipes.load import Given
+from storage import keys
 from storage.events import ArtifactStored, RunEvent, Started, Succeeded
 from storage.journal import Journal
 from storage.objects.folder import FolderStore
 from worker.connections import limits_of
 from worker.jobs.inputs import Sources
-from worker.jobs.job import Job, prepare, store
+from worker.jobs.job import prepare, store
 from worker.serve.claim import Unclaimed
 from worker.serve.engine import Engine
 from worker.serve.report import RunReporter
@@ -38,7 +39,7 @@ class ScreenSink:
         if isinstance(event, Started):
             self._committed = event.done
         if isinstance(event, ArtifactStored) and event.step <= self._committed:
-            return  # shown when it was made, before the run was interrupted
+            return  # it was shown before the run was interrupted
         with self._lock:
             self._count += 1
             self._fraction = max(self._fraction, event.fraction)
@@ -47,19 +48,18 @@ class ScreenSink:
 
 
 def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[RunEvent], None]) -> Journal:
-    """Run a recipe to its end and return its folder, out/<name>-<hash>, which holds what S3 would.
+    """Run a recipe to its end and return its folder, out/<name>-<hash>, with the same objects as in S3.
 
-    The folder's name follows from the recipe and its images: running the same recipe again resumes the run in it.
+    The hash is that of the recipe and its images, so running the same recipe again resumes the run.
 
     Raises:
-        RecipeError, InputError: what is wrong with the recipe or its images.
+        RecipeError, InputError: the recipe or its images can't be used.
         ModelFolderError: the model of `config` can't be used.
         OSError, StorageError: the folder can't be written.
     """
     engine = Engine(config)
-    job = _named(
-        prepare(given, spec=engine.identified_spec(), sources=Sources(folder=given.document.folder), run_id="")
-    )
+    job = prepare(given, spec=engine.identified_spec(), sources=Sources(folder=given.document.folder), run_id="")
+    job = replace(job, run_id=f"{job.recipe.name}-{job.recipe_sha256[:SHORT_HASH]}")
     journal = Journal(FolderStore(out), "", job.run_id)
     out.mkdir(parents=True, exist_ok=True)
     sink = ScreenSink(show)
@@ -74,9 +74,5 @@ def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[RunEv
             claim=Unclaimed(),
             uploads=limits_of(config),
         )
-    sink.publish(Succeeded(manifest=journal.address("manifest.json")))
+    sink.publish(Succeeded(manifest=journal.address(keys.MANIFEST)))
     return journal
-
-
-def _named(job: Job) -> Job:
-    return replace(job, run_id=f"{job.recipe.name}-{job.recipe_sha256[:SHORT_HASH]}")

@@ -1,4 +1,4 @@
-"""What each step of a recipe costs, counted with the model's own tokenizer where it is on this machine."""
+"""The cost of each step of a recipe, counted with the model's tokenizer if it is on this machine."""
 
 import importlib.util
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class PlanCosts:
     recipe: str
     model: str
     exact: bool
-    """Whether the model's own tokenizer counted the given texts; generated texts count with their limit."""
+    """Whether the model's tokenizer counted the given texts. Generated texts count with their limit."""
     costs: tuple[StepCost, ...]
     warnings: tuple[RecipeWarning, ...] = ()
 
@@ -79,18 +79,18 @@ def plan_costs(given: Given, config: Settings) -> PlanCosts:
 
 
 def token_counter(model: Path) -> tuple[Callable[[str], int], bool]:
-    """What counts the tokens of a text for the model in the folder `model`, and whether that is exact.
+    """The function that counts a text's tokens for the model in the folder `model`, and whether it is exact.
 
-    Raises ModelFolderError when the folder's tokenizer can't be read.
+    Raises ModelFolderError if the folder's tokenizer can't be read.
     """
     file = model / "tokenizer.json"
     if not file.is_file() or importlib.util.find_spec("tokenizers") is None:
         return _about, False
-    from tokenizers import Tokenizer  # noqa: PLC0415 - comes with the model extra, which a web backend lacks
+    from tokenizers import Tokenizer  # noqa: PLC0415 - of the extra `model`, which a web backend lacks
 
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises just that for whatever it can't parse
+    except Exception as error:  # tokenizers raises a bare Exception for any file that it can't parse
         raise ModelFolderError(f"{file}: not a tokenizer: {error}") from error
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), True
 
@@ -100,30 +100,21 @@ def _about(text: str) -> int:
 
 
 def described(step: Step) -> str:
-    """A step in a few words, for the plan's table."""
+    """A short description of a step, for the plan's table."""
     branch = f"branch {dotted(step.path)}: " if step.path else ""
-    return branch + _act(step)
-
-
-def _act(step: Step) -> str:
     match step:
         case Read(role=role, item=TextItem(text=text)):
-            return f"read {role}: {text}"
+            return f"{branch}read {role}: {text}"
         case Read(role=role):
-            return f"read {role}: an image"
+            return f"{branch}read {role}: an image"
         case Write(role=role):
-            return f"write {role}"
-        case Draw():
-            return _drawing(step)
+            return f"{branch}write {role}"
+        case Draw(index=index, variations=variations, attempt=attempt):
+            variants = f" in {variations} variations" if variations > 1 else ""
+            retry = f", attempt {attempt + 1}, if its score is low" if attempt else ""
+            return f"{branch}draw image {index + 1}{variants}{retry}"
         case Evict(dropped=dropped):
             items = "item of step" if len(dropped) == 1 else "items of steps"
-            return f"forget the {items} {', '.join(map(str, dropped))}"
+            return f"{branch}forget the {items} {', '.join(map(str, dropped))}"
         case _:
-            return step.kind
-
-
-def _drawing(step: Draw) -> str:
-    what = f"image {step.index + 1}"
-    if step.variations > 1:
-        what += f" in {step.variations} variations"
-    return f"draw {what}, attempt {step.attempt + 1}, if its score is low" if step.attempt else f"draw {what}"
+            return branch + step.kind

@@ -42,15 +42,15 @@ def recipe_from(
     """Print the exact recipe of a run, or of the run that generated an image, ready to submit again."""
     from storage.image_formats import FORMATS
     from worker.client import Client
-    from worker.history.provenance import provenance_of_picture, provenance_of_run
+    from worker.history.provenance import provenance_of_image, provenance_of_run
 
     if out and download:
         raise typer.BadParameter("--out and --download can't be used together")
     with Client(settings_for()) as client:
         if "/" in source or Path(source).suffix[1:] in FORMATS or Path(source).is_file():
-            found, claim = provenance_of_picture(Path(source), client.journal)
-            which = f", variation {claim.variation}" if claim.variation else ""
-            print_note(f"{source}: step {claim.step}{which} of run {claim.run_id}, generated with seed {claim.seed}")
+            found, image = provenance_of_image(Path(source), client.journal)
+            which = f", variation {image.variation}" if image.variation else ""
+            print_note(f"{source}: step {image.step}{which} of run {image.run_id}, generated with seed {image.seed}")
         else:
             found = provenance_of_run(client.journal(find_stored_run(client, source)))
         if download:

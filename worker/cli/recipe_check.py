@@ -1,4 +1,4 @@
-"""What `autoseq validate` finds in a recipe and its images, without services."""
+"""The checks of `autoseq validate` on a recipe and its images, without services."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from recipes.recipe import ImageItem
 from recipes.warnings import RecipeWarning, warnings
 from worker.cli.arguments import recipe_file
 from worker.jobs.inputs import InputError, Sources
-from worker.serve.engine import Engine
+from worker.serve.engine import SCRIPTED, Engine
 from worker.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeCheck:
-    """What was found in one recipe."""
+    """The faults and warnings of one recipe."""
 
     recipe: str
     faults: tuple[Fault, ...] = ()
@@ -41,12 +41,13 @@ class RecipeCheck:
 def check_recipe(
     text: str,
     spec: ModelSpec | None,
-    variables: Mapping[str, Any] | None = None,
+    *,
     overrides: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> RecipeCheck:
-    """Check a recipe, named as on the command line: its fields and images, and its sizes when a spec is given.
+    """Check a recipe, given as on the command line: its fields and images, and with a spec also its sizes.
 
-    Images in S3 are left to the worker.
+    The images of a recipe that refers to S3 are left to the worker.
     """
     try:
         file = recipe_file(text)
@@ -65,6 +66,6 @@ def known_spec(config: Settings, *, required: bool) -> ModelSpec | None:
 
     Raises ModelFolderError.
     """
-    if required or config.model == "scripted" or Path(config.model).is_dir():
+    if required or config.model == SCRIPTED or Path(config.model).is_dir():
         return Engine(config).spec()
     return None

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from recipes.recipe import TextItem
 from storage import keys
@@ -16,21 +15,22 @@ from storage.objects.folder import FolderStore
 from storage.text_layout import missing_glyphs
 from worker.cli.boundary import print_note
 from worker.cli.sheets.run_sheet import run_sheet
+from worker.cli.views.console import print_link
 from worker.history.history import read_recipe, read_text
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """Where the files of a run are."""
+    """The paths of a run's files."""
 
     folder: Path
     page: Path | None
-    """None when the recipe turned it off."""
+    """None if the recipe turns it off."""
     sheet: Path
     images: Mapping[str, Path]
-    """The selected ones, by their names."""
+    """The selected images, by their names."""
     missing_glyphs: str = ""
-    """The characters of its texts that no font of this machine has; the sheet shows a placeholder for them."""
+    """The characters of its texts that no font on this machine has; the sheet shows placeholders."""
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data: absolute paths."""
@@ -44,7 +44,7 @@ class RunFolder:
 
 
 def download(journal: Journal, folder: Path) -> Journal:
-    """Copy every object of a run into `folder`, the same layout as in the bucket."""
+    """Copy every object of a run into `folder`, with the layout of the bucket."""
     copy = Journal(FolderStore(folder.parent), "", folder.name)
     for key in journal.store.list(journal.folder):
         name = key.removeprefix(journal.folder)
@@ -74,7 +74,7 @@ def complete_folder(journal: Journal, folder: Path) -> RunFolder:
 
 
 def _texts(journal: Journal, manifest: Manifest) -> Iterator[str]:
-    yield from (item.text for item in read_recipe(journal).context if isinstance(item, TextItem))
+    yield from (item.text for item in read_recipe(journal).recipe.context if isinstance(item, TextItem))
     yield from (read_text(journal, artifact) for artifact in manifest.artifacts if artifact.kind == "text")
 
 
@@ -89,8 +89,3 @@ def print_links(console: Console, run: RunFolder) -> None:
     if run.missing_glyphs:
         packages = "install fonts that have them, such as fonts-noto-cjk and fonts-noto-color-emoji"
         print_note(f"The contact sheet lacks the characters {run.missing_glyphs}: {packages}.")
-
-
-def print_link(console: Console, name: str, address: str) -> None:
-    """Print a name and a link on one line, which no terminal width breaks: it can be clicked and copied."""
-    console.print(Text.assemble((f"  {name:<15}", "cyan"), address), soft_wrap=True)

@@ -16,9 +16,9 @@ from worker.cli.arguments import (
     Variables,
     Watch,
     check_one_key,
-    parsed,
+    parsed_overrides,
+    parsed_variables,
     recipe_file,
-    values_of,
 )
 from worker.cli.boundary import print_json
 from worker.cli.connection import follow_run, note_waiting, open_client
@@ -47,8 +47,8 @@ def submit(  # noqa: PLR0913 - each option is a parameter
     if sweep and (dedupe or idempotency_key):
         raise typer.BadParameter("--sweep can't be used with --dedupe or --idempotency-key; use --run-id")
     given: dict[str, Any] = {
-        "overrides": parsed(overrides),
-        "variables": values_of(variables),
+        "overrides": parsed_overrides(overrides),
+        "variables": parsed_variables(variables),
         "priority": priority,
     }
     with open_client() as client:

@@ -1,4 +1,4 @@
-"""What `autoseq submit --sweep` and `autoseq sweep` do: submit, follow and show the runs of a sweep."""
+"""Submit, follow and show the runs of a sweep, for `autoseq submit --sweep` and `autoseq sweep`."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,9 +13,8 @@ from recipes.sweep import parse_sweep
 from storage import keys
 from storage.sweeps import Sweep
 from worker.cli.boundary import ExitCode, print_json, print_note
-from worker.cli.run_folder import print_link
 from worker.cli.sheets.sweep_sheet import sweep_sheet
-from worker.cli.views.console import screen
+from worker.cli.views.console import print_link, screen
 from worker.cli.views.sweep_view import SweepView, summary, sweep_table
 from worker.cli.views.tables import print_all
 from worker.client import Client
@@ -35,7 +34,7 @@ def parsed_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
 def submit(
     client: Client, recipe: Path, sweeps: Sequence[str], *, out: Path, follow: bool, as_json: bool, **options: Any
 ) -> None:
-    """Queue a sweep, print its id, and with `follow` follow it to its end; `options` are those of Client.sweep."""
+    """Queue a sweep, print its id, and follow it to its end if `follow`. `options` are those of Client.sweep."""
     sweep = client.sweep(recipe, parsed_sweeps(sweeps), **options)
     if not as_json:
         typer.echo(sweep.sweep_id)
@@ -49,7 +48,7 @@ def submit(
 
 
 def show(client: Client, sweep: Sweep, *, out: Path, follow: bool, as_json: bool) -> None:
-    """Show the runs of a sweep, with `follow` until they have ended. Then one sheet has all their last images."""
+    """Show the runs of a sweep, until all have ended if `follow`. Once they have, make their contact sheet."""
     states = _followed(client, sweep, quiet=as_json) if follow else states_of(client, sweep)
     ended = all(state is None or state.is_final for state in states.values())
     sheet = None
@@ -87,7 +86,7 @@ def sweep_data(sweep: Sweep, states: States) -> dict[str, Any]:
 
 
 def _followed(client: Client, sweep: Sweep, *, quiet: bool) -> States:
-    """The final states of the runs, shown as they change unless `quiet`."""
+    """The final states of the runs. Shows each change unless `quiet`."""
     states: States = {}
     view = SweepView(screen(stderr=True), sweep)
     try:

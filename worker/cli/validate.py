@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.arguments import Json, Model, Overrides, Variables, parsed, settings_for, values_of
+from worker.cli.arguments import Json, Model, Overrides, Variables, parsed_overrides, parsed_variables, settings_for
 from worker.cli.boundary import ExitCode, print_error, print_json, print_note
 from worker.cli.completion import recipes as recipe_names
 
@@ -28,8 +28,8 @@ def validate(
     from worker.cli.recipe_check import check_recipe, known_spec
 
     spec = known_spec(settings_for(model), required=model is not None)
-    given = values_of(variables), parsed(overrides)
-    checks = [check_recipe(recipe, spec, *given) for recipe in recipes]
+    changes, values = parsed_overrides(overrides), parsed_variables(variables)
+    checks = [check_recipe(recipe, spec, overrides=changes, variables=values) for recipe in recipes]
     if as_json:
         print_json([check.to_data() for check in checks])
     else:

@@ -11,7 +11,7 @@ from storage.errors import RunNotFoundError
 from storage.events import Cancelled, Failed, RunEvent
 from storage.redis.follow import START, follow
 from worker.client.connections import Connections
-from worker.client.lookup import find_run, not_found, state_of
+from worker.client.lookup import find_run, not_found
 from worker.client.submit import RecipeChecker, publish_request, submit_checked
 from worker.client.sweeps import submit_sweep
 from worker.connections import explain_s3_errors
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Client(Connections):
     """Submits runs to the workers and reads them. Safe to share between threads.
 
-    Close it when you are done, or use it as a context manager. Where a method takes a run id, it also takes the
+    Close it when you are done, or use it as a context manager. Wherever a method takes a run id, it also accepts the
     second id that Celery gave to a call with a known idempotency key.
     """
 
@@ -55,7 +55,7 @@ class Client(Connections):
             variables: values for `${name}` in the recipe's texts, as in {"animal": "fox"}.
             priority: queue priority; higher starts first.
             idempotency_key: return the existing run for this key, if there is one.
-            dedupe: return the existing run of the same resolved recipe, images and model, if there is one.
+            dedupe: return the existing run with the same resolved recipe, images and model, if there is one.
             run_id: the id of the run; by default a random one. If a run has this id already, it is returned.
             group: the id of the Celery group of the run.
 
@@ -65,7 +65,7 @@ class Client(Connections):
             ValueError: both `dedupe` and `idempotency_key` are given.
         """
         if dedupe and idempotency_key:
-            raise ValueError("dedupe makes its own idempotency key: give one of the two")
+            raise ValueError("dedupe and idempotency_key can't be used together")
         checked = RecipeChecker(self, recipe).check(overrides, variables)
         if run_id:
             keys.check_run_id(run_id)
@@ -85,7 +85,7 @@ class Client(Connections):
 
         Args:
             run: the id of the other run.
-            at: the number of its step. The new run's initial context is what the model had seen after that step.
+            at: the number of its step. The context after that step becomes the new run's initial context.
             variation: which image of the step to continue from; by default the one that the run selected.
             overrides: fields to change; all others are those of the other run.
             **options: priority, idempotency_key, dedupe and run_id, as in `submit`.
@@ -94,7 +94,7 @@ class Client(Connections):
             The id of the new run.
 
         Raises:
-            RunNotFoundError, PlaceError: there is no such run or step; nothing was queued.
+            RunNotFoundError, PlaceError: the run or step does not exist; nothing was queued.
             RecipeError, InputError, ServiceUnavailableError: as `submit`.
         """
         journal = self.journal(self.runs.resolve_alias(run))
@@ -136,13 +136,13 @@ class Client(Connections):
         )
 
     def find_run(self, text: str) -> str:
-        """The id of the run that `text` names: an id, the second id of a repeated call, or a unique beginning of an id.
+        """The id of the run that `text` names: an id, the second id of a repeated call, or a unique prefix of an id.
 
-        For people who type ids: a beginning is looked for among the runs of everyone who uses this Redis.
+        For ids that people type: a prefix is searched among all runs in this Redis.
 
         Raises:
-            RunNotFoundError: there is no such run, or several; the message lists them.
-            InvalidNameError: `text` can't be the beginning of a run id.
+            RunNotFoundError: no run or several runs match; the message lists them.
+            InvalidNameError: `text` can't be a prefix of a run id.
             ServiceUnavailableError: S3 can't be used.
         """
         return find_run(self, text)
@@ -158,17 +158,17 @@ class Client(Connections):
             yield from follow(self.redis, known_as, after=after, timeout_s=timeout_s)
 
     def result(self, run_id: str, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Wait for the run's end and return its result, as the Celery task does: the URLs of everything it made.
+        """Wait for the run's end and return its result, as the Celery task does: the URLs of all its artifacts.
 
         Raises:
             RunFailed, RunCancelled: the run failed or was cancelled.
-            RunNotFoundError: there is no such run.
+            RunNotFoundError: the run does not exist.
             TimeoutError: the run has not ended within `timeout_s`.
         """
         try:
             *_, last = self.watch(run_id, timeout_s=timeout_s)
         except RunNotFoundError:
-            last = None  # Redis forgets a run after a while, the bucket does not
+            last = None  # it expired in Redis; the bucket keeps it
         journal = self.journal(self.runs.resolve_alias(run_id))
         if isinstance(last, Failed):
             raise RunFailed(last.error)
@@ -183,25 +183,29 @@ class Client(Connections):
 
     def state(self, run_id: str) -> RunState:
         """The state of a run. Raises RunNotFoundError."""
-        return state_of(self, run_id)
+        run_id = self.runs.resolve_alias(run_id)
+        state = self.runs.state(run_id)
+        if state is None:
+            raise not_found(run_id)
+        return state
 
     def list(self, limit: int = 20) -> builtins.list[RunState]:
         """The states of the latest runs, newest first."""
         return self.runs.recent(limit)
 
     def count_open(self) -> int:
-        """How many runs are queued or running. Scale workers on it: the broker's list lacks the running ones."""
+        """The number of runs that are queued or running. Scale workers by it: the broker counts only queued ones."""
         return self.runs.count_open()
 
     def cancel(self, run_id: str) -> bool:
-        """Cancel a run: a queued one at once, a running one within a step or a token. False if it has ended already.
+        """Cancel a run: a queued one at once, a running one within a step or a token. False if it has already ended.
 
         Raises RunNotFoundError.
         """
         return self.runs.request_cancel(self.runs.resolve_alias(run_id))
 
     def resume(self, run_id: str) -> bool:
-        """Queue a failed or cancelled run again; it resumes after its last completed step. False if it need not.
+        """Queue a failed or cancelled run again; it resumes after its last completed step. False for any other state.
 
         Raises RunNotFoundError, ServiceUnavailableError.
         """

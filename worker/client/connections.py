@@ -1,4 +1,4 @@
-"""The servers that a client uses: each connection is opened on first use and closed with the client."""
+"""The connections of a client, each opened on first use and closed with the client."""
 
 from contextlib import ExitStack
 from functools import cached_property
@@ -20,7 +20,7 @@ from worker.connections import ServiceUnavailableError, connect_redis, connect_s
 from worker.settings import Settings
 
 BROKER_CONNECTIONS = 4
-"""How many threads of a client can publish at the same time; others wait."""
+"""Maximum number of threads of a client that publish at the same time; others wait."""
 
 
 class Connections:
@@ -71,7 +71,7 @@ class Connections:
 
     @cached_property
     def broker(self) -> ConnectionPool:
-        """A connection pool of this client: Celery's own pools are shared by the process and can't be closed."""
+        """The client's own connection pool: Celery's pools are shared by the process and can't be closed."""
         pool = self.app.connection_for_write().Pool(BROKER_CONNECTIONS)
         self._opened.callback(pool.force_close_all)
         return pool

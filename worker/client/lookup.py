@@ -1,4 +1,4 @@
-"""What is known of one run: its state from Redis, its artifacts from the bucket, which keeps every run."""
+"""Look up one run: its id and state in Redis, its artifacts in the bucket, which keeps every run."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,13 +9,14 @@ from storage.journal import Artifact, Journal
 from storage.redis.state import RunState
 from worker.client.connections import Connections
 from worker.connections import explain_s3_errors
+from worker.jobs.result import artifact_data
 
 MAX_CANDIDATES = 10
-"""How many ids an error lists."""
+"""Maximum number of ids that an error lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class RunDetails:
     """A run and the artifacts that it has committed so far."""
 
     state: RunState
@@ -24,11 +25,7 @@ class Found:
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data, each artifact with its key and URL."""
-        made = [
-            {**one.to_data(), "key": self.journal.folder + one.key, "url": self.journal.url(one.key)}
-            for one in self.artifacts
-        ]
-        return {**asdict(self.state), "artifacts": made}
+        return {**asdict(self.state), "artifacts": artifact_data(self.artifacts, self.journal)}
 
 
 def find_run(connections: Connections, text: str) -> str:
@@ -40,7 +37,7 @@ def find_run(connections: Connections, text: str) -> str:
     journal = connections.journal(run_id)
     with explain_s3_errors(f"run {run_id} can't be looked up"):
         if any(True for _ in journal.store.list(journal.folder)):
-            return run_id  # Redis forgets a run after a while, the bucket does not
+            return run_id  # it expired in Redis; the bucket keeps it
     candidates = runs.find(text)
     if len(candidates) == 1:
         return candidates[0]
@@ -50,22 +47,13 @@ def find_run(connections: Connections, text: str) -> str:
     raise RunNotFoundError(f"run {text}: {len(candidates)} run ids begin with this: {listed}")
 
 
-def state_of(connections: Connections, run_id: str) -> RunState:
-    """The state of a run that Redis knows. Raises RunNotFoundError."""
-    run_id = connections.runs.resolve_alias(run_id)
-    state = connections.runs.state(run_id)
-    if state is None:
-        raise not_found(run_id)
-    return state
-
-
-def look_up(connections: Connections, run_id: str) -> Found:
+def look_up(connections: Connections, run_id: str) -> RunDetails:
     """The run `run_id`. Raises RunNotFoundError when neither Redis nor the bucket has it."""
     journal = connections.journal(connections.runs.resolve_alias(run_id))
     state = connections.runs.state(journal.run_id) or state_in_bucket(journal)
     commits = journal.commits() if state.started_at or state.is_final else ()
     artifacts = tuple(artifact for commit in commits for artifact in commit.artifacts)
-    return Found(state=state, artifacts=artifacts, journal=journal)
+    return RunDetails(state=state, artifacts=artifacts, journal=journal)
 
 
 def state_in_bucket(journal: Journal) -> RunState:
@@ -86,5 +74,5 @@ def state_in_bucket(journal: Journal) -> RunState:
 
 
 def not_found(run_id: str) -> RunNotFoundError:
-    """The error for a run of which nothing is known."""
+    """The error for a run that neither Redis nor the bucket has."""
     return RunNotFoundError(f"run {run_id}: there is no such run, or it ended long ago")

@@ -27,7 +27,7 @@ from worker.settings import queue_of
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedRecipe:
-    """A recipe without faults, and everything that submitting it takes."""
+    """A recipe without faults, with everything needed to submit it."""
 
     given: Given
     recipe: Recipe
@@ -41,12 +41,12 @@ class CheckedRecipe:
         return self.fetch(self.recipe)
 
     def with_images(self) -> Self:
-        """Itself, once its images are known to be usable. Raises InputError, ServiceUnavailableError."""
+        """Itself, after its images are fetched and checked. Raises InputError, ServiceUnavailableError."""
         _ = self.images
         return self
 
     def dedupe_key(self) -> str:
-        """The idempotency key of this recipe, with these images, on this model."""
+        """An idempotency key made from the recipe, its images and its model."""
         image_hashes = [image.sha256 for image in self.images]
         return f"recipe-{recipe_sha256(to_document(self.recipe), image_hashes)}"
 
@@ -64,7 +64,7 @@ class CheckedRecipe:
                     journal.put_once(name, image.data, content_type=image.content_type)
                     item.update(image=escaped(journal.address(name)), sha256=image.sha256)
             except CommitConflictError:
-                message = f"run {run_id}: its folder in S3 already holds other images; use another run id"
+                message = f"run {run_id}: its folder in S3 already has other images; use another run id"
                 raise InputError(message) from None
         return data
 
@@ -77,7 +77,7 @@ class RecipeChecker:
         recipe: a file (a Path), the name of a shipped recipe (a str), or a recipe as JSON-like data.
 
     Raises:
-        RecipeError: there is no such recipe.
+        RecipeError: no shipped recipe has this name.
         ServiceUnavailableError: Redis can't be used.
     """
 
@@ -106,7 +106,7 @@ class RecipeChecker:
         return Sources(
             folder=self.source.parent if isinstance(self.source, Path) else None,
             store=self._connections.objects,
-            buckets=[config.s3_bucket, *config.s3_input_buckets],
+            buckets=config.input_buckets,
         )
 
     def _fetch(self, recipe: Recipe) -> tuple[InputImage, ...]:
@@ -123,7 +123,7 @@ def submit_checked(
     run_id: str | None = None,
     group: str | None = None,
 ) -> str:
-    """Queue a run of a checked recipe, unless its key or its id has one already. `Client.submit` has the details."""
+    """Queue a run of a checked recipe, unless its key or id has a run. `Client.submit` has the details."""
     run_id = keys.check_run_id(run_id or str(uuid.uuid4()))
     if idempotency_key:
         run_id = connections.runs.claim_key(idempotency_key, run_id)
@@ -147,7 +147,7 @@ def submit_checked(
 
 
 def publish_request(connections: Connections, request: RunRequest, queue: str) -> None:
-    """Put the message of a recorded run into its queue. Raises ServiceUnavailableError."""
+    """Publish the message of a recorded run. Raises ServiceUnavailableError."""
     try:
         with connections.broker.acquire(block=True) as connection:
             publish(connections.app, request, queue, connection)

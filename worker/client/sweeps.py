@@ -1,4 +1,4 @@
-"""Sweeps: many runs of one recipe with fields changed, checked together, queued one by one, followed as one."""
+"""Sweeps: one run of a recipe per combination of values, checked together and followed together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 OUTAGE_S = 60.0
-"""How long Redis may be unavailable while a sweep is followed."""
+"""How long following a sweep waits for Redis during an outage."""
 
 States: TypeAlias = dict[str, RunState | None]
 """The states of the runs of a sweep, by run id; None for a run that neither Redis nor the bucket has."""
@@ -78,7 +78,7 @@ def _listed(field: str, values: Sequence[Any]) -> list[Any]:
         listed: list[Any] = json.loads(json.dumps(list(values), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise RecipeError(
-            [Fault(path=(), message=f"{field}: its values are no JSON data: {error}", source="sweep")]
+            [Fault(path=(), message=f"{field}: its values are not JSON data: {error}", source="sweep")]
         ) from None
     return listed
 
@@ -89,7 +89,7 @@ def _check(
     overrides: Mapping[str, Any],
     variables: Mapping[str, Any] | None,
 ) -> list[CheckedRecipe]:
-    """The checked recipe of every run, its images fetched. Raises RecipeError with the faults of all the runs."""
+    """The checked recipe of every run, its images fetched. Raises RecipeError with the faults of all runs."""
     checked: list[CheckedRecipe] = []
     found: dict[Fault, list[Values]] = {}
     unusable: dict[tuple[ContextItem, ...], InputError] = {}
@@ -109,12 +109,12 @@ def _check(
         for fault in faults:
             found.setdefault(fault, []).append(values)
     if found:
-        raise RecipeError([_named(fault, at, of=len(runs)) for fault, at in found.items()])
+        raise RecipeError([_with_values(fault, at, of=len(runs)) for fault, at in found.items()])
     return checked
 
 
-def _named(fault: Fault, at: Sequence[Values], *, of: int) -> Fault:
-    """The fault, with the values that all the runs with this fault share, unless every run has it."""
+def _with_values(fault: Fault, at: Sequence[Values], *, of: int) -> Fault:
+    """The fault, with a note of the values that its runs share, unless every run has it."""
     shared = {field: value for field, value in at[0].items() if all(other[field] == value for other in at)}
     if len(at) == of or not shared:
         return fault
@@ -122,7 +122,7 @@ def _named(fault: Fault, at: Sequence[Values], *, of: int) -> Fault:
 
 
 def _record(connections: Connections, sweep: Sweep) -> None:
-    """Store the sweep, before any of its runs."""
+    """Store the sweep before its runs are queued."""
     with explain_s3_errors("the sweep can't be stored"):
         try:
             connections.sweeps.create(sweep)
@@ -136,7 +136,7 @@ def states_of(connections: Connections, sweep: Sweep) -> States:
 
 
 def follow_sweep(connections: Connections, sweep: Sweep) -> Iterator[States]:
-    """The states of the runs, each time one changes, until all runs have ended. Waits up to OUTAGE_S for Redis."""
+    """The states of the runs whenever one changes, until all have ended. Waits up to OUTAGE_S for Redis."""
     before: States = {}
     with connect_redis(connections.config, outage_timeout_s=OUTAGE_S) as redis:
         while not before or any(state and not state.is_final for state in before.values()):
@@ -151,7 +151,7 @@ def follow_sweep(connections: Connections, sweep: Sweep) -> Iterator[States]:
 def _states(connections: Connections, runs: Runs, sweep: Sweep, known: States | None = None) -> States:
     states: States = {state.run_id: state for state in runs.states(sweep.run_ids)}
     for run_id in sweep.run_ids:
-        if run_id not in states:  # Redis forgets a run after a while, the bucket does not
+        if run_id not in states:  # it expired in Redis; the bucket keeps it
             states[run_id] = known[run_id] if known else _from_bucket(connections, run_id)
     return {run_id: states[run_id] for run_id in sweep.run_ids}
 

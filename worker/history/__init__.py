@@ -1,1 +1,1 @@
-"""Runs that are stored: read back, branched, compared and verified."""
+"""Stored runs: read, branch, compare and verify them."""

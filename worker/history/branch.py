@@ -1,4 +1,4 @@
-"""A branch: a recipe that continues a run after one of its steps; its initial context is the run's context there."""
+"""A branch: a recipe that continues a run after one of its steps, with the run's context as its initial context."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,23 +14,23 @@ from worker.history.history import History, PlaceError, read_history
 
 @dataclass(frozen=True, kw_only=True)
 class ForkPoint:
-    """A place in a run where another run can branch off."""
+    """A step of a run after which another run can branch off."""
 
     history: History
     step: Step
     path: Path
-    """The branch of a tree that is continued, with the variation of the last image."""
+    """The continued branch of a tree, with the variation of the last image."""
     drawn: Artifact | None
-    """The image to continue from, when the step drew some."""
+    """The image to continue from, if the step drew images."""
 
     @property
     def images(self) -> int:
-        """How many images the sequence has up to there."""
+        """The number of images up to the fork point."""
         return sum(isinstance(step, Draw) and not step.attempt for step in self._before)
 
     @property
     def refinements(self) -> int:
-        """How many refinement texts it has up to there."""
+        """The number of refinement texts up to the fork point."""
         return sum(isinstance(step, Read | Write) and step.role == "refinement" for step in self._before)
 
     @property
@@ -38,16 +38,16 @@ class ForkPoint:
         return self.history.before(self.step.number, self.path)
 
     def context(self) -> tuple[ContextItem, ...]:
-        """The context there. Raises PlaceError, CorruptRecordError."""
+        """The context at the fork point. Raises PlaceError, CorruptRecordError."""
         return self.history.items(self.step, self.path, self.drawn)
 
     def recipe(self) -> Recipe:
-        """The recipe that continues from there as the run itself does. It may have no images left, which is invalid.
+        """The recipe of the rest of the run. It is invalid, with `num_images` 0, if no images remain.
 
         Raises PlaceError, CorruptRecordError.
         """
         parent, context = self.history.recipe, self.context()
-        pinned = parent.num_pinned  # the same items at the beginning, whatever came behind them
+        pinned = parent.num_pinned  # the branch pins the same items, not all of its longer initial context
         return replace(
             parent,
             context=context,
@@ -63,8 +63,8 @@ def fork_at(history: History, at: int, variation: int | None = None) -> ForkPoin
 
     Args:
         history: of the run.
-        at: the number of a step that is done.
-        variation: which of the images that it drew to continue from; by default the selected one.
+        at: the number of a completed step.
+        variation: which image of the step to continue from; by default the selected one.
 
     Raises PlaceError.
     """
@@ -77,7 +77,7 @@ def fork_at(history: History, at: int, variation: int | None = None) -> ForkPoin
         path = step.branch(drawn.variation) if step.forks else step.path
         return ForkPoint(history=history, step=step, path=path, drawn=drawn)
     if variation is not None:
-        raise PlaceError(f"{history.place(at)}: draws no image that could be chosen by its variation")
+        raise PlaceError(f"{history.place(at)}: draws no image, so no variation can be selected")
     return ForkPoint(history=history, step=step, path=step.path, drawn=None)
 
 
@@ -95,15 +95,15 @@ def branched(
     recipe = fork_at(history, at, variation).recipe()
     if recipe.num_images < 1 and "num_images" not in (overrides or {}):
         raise PlaceError(
-            f"{history.place(at)}: all {history.recipe.num_images} images are there; "
-            "say how many more are wanted: num_images=1 or more"
+            f"{history.place(at)}: all {history.recipe.num_images} images are complete; "
+            "set how many more to draw: num_images=1 or more"
         )
     document: dict[str, Any] = escaped(to_document(recipe))
     return document
 
 
 def _pick(history: History, step: Draw, variation: int | None) -> Artifact:
-    """One of the images that `step` drew."""
+    """The image of `step` to continue from."""
     drawn = history.candidates(step)
     numbers = ", ".join(map(str, sorted(drawn)))
     if variation is not None:
@@ -112,6 +112,6 @@ def _pick(history: History, step: Draw, variation: int | None) -> Artifact:
         return drawn[variation]
     selected = [one for one in drawn.values() if one.selected] or list(drawn.values())
     if len(selected) != 1:
-        what = "drew several images that may go on; choose by variation"
+        what = "selected several images; select one by its variation"
         raise PlaceError(f"{history.place(step.number)}: {what}: {numbers}")
     return selected[0]

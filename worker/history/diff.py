@@ -1,4 +1,4 @@
-"""How two runs differ: their recipes field by field, then all their texts and images, place by place."""
+"""The difference of two runs: their recipes field by field, then their texts and images place by place."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,6 @@ from typing import Any
 from PIL import Image, ImageChops, ImageStat
 
 from recipes.canonical import to_document
-from recipes.recipe import Recipe
 from storage.errors import CorruptRecordError, ObjectNotFoundError
 from worker.history.history import is_on, read_history
 from worker.history.lineage import JournalOf, Lineage, LineageItem, Place, read_lineage
@@ -31,10 +30,10 @@ class Pair:
 
     place: Place
     one: LineageItem | None
-    """None where the run has no item, or not yet."""
+    """None if the run has no item there, or not yet."""
     other: LineageItem | None
     same: bool
-    """Whether the text or the pixels are equal, and both or neither of the items is selected."""
+    """Whether the texts or pixels are equal, and both or neither of the items are selected."""
     distance: float | None = None
     """The mean absolute difference of two images of equal size, over pixels and channels, 0 to 255."""
 
@@ -87,34 +86,32 @@ class Difference:
 
 
 def compare(one: str, other: str, journal_of: JournalOf) -> Difference:
-    """The runs `one` and `other`, as far as they are done.
+    """The difference of the runs `one` and `other`, as far as they are complete.
 
     Raises:
-        RunNotFoundError: one of them is not in the bucket.
+        RunNotFoundError: a run is not in the bucket.
         CorruptRecordError, NewerRecordError, StoreUnavailableError, StoreRefusedError: a run can't be read.
     """
     first, second = (read_lineage(read_history(journal_of(run_id)), journal_of) for run_id in (one, other))
     deeper = max(first.path, second.path, key=len)
     if is_on(first.path, deeper) and is_on(second.path, deeper):
-        # the other branches of a parent's tree are no difference
+        # the other branches of the parent's tree are not a difference
         first, second = first.along(deeper), second.along(deeper)
     return Difference(
         one=first,
         other=second,
-        changes=tuple(_changes(*_comparable(first, second))),
+        changes=tuple(_changes("", _content(first, second), _content(second, first))),
         pairs=tuple(_pairs(first, second)),
     )
 
 
-def load_picture(item: LineageItem) -> Image.Image:
-    """An image of a sequence, RGB. Raises CorruptRecordError."""
+def load_image(item: LineageItem) -> Image.Image:
+    """The image of an item, RGB. Raises CorruptRecordError."""
     try:
         with Image.open(io.BytesIO(item.journal.get(item.key))) as image:
             return image.convert("RGB")
     except (ObjectNotFoundError, OSError, SyntaxError, ValueError) as error:
-        raise CorruptRecordError(
-            f"{item.journal.address(item.key)}: is no picture that can be read: {error}"
-        ) from error
+        raise CorruptRecordError(f"{item.journal.address(item.key)}: is not a readable image: {error}") from error
 
 
 def _item_data(item: LineageItem) -> dict[str, Any]:
@@ -125,24 +122,14 @@ def _item_data(item: LineageItem) -> dict[str, Any]:
     return {**data, "address": item.journal.address(item.key), "sha256": item.sha256}
 
 
-def _comparable(one: Lineage, other: Lineage) -> tuple[Recipe, Recipe]:
-    """The recipes of two runs; for the parent of a branch, the rest of its recipe after the fork point."""
-    return _rest(one, other), _rest(other, one)
+def _content(lineage: Lineage, other: Lineage) -> dict[str, Any]:
+    """The recipe of a run as data, without its parent, its images by their hashes.
 
-
-def _rest(lineage: Lineage, branch: Lineage) -> Recipe:
-    fork = branch.fork_point
-    return fork.recipe() if fork and fork.history.run_id == lineage.run_id else lineage.history.recipe
-
-
-def _changes(one: Recipe, other: Recipe) -> Iterator[Change]:
-    documents = [_content(recipe) for recipe in (one, other)]
-    yield from _fields("", *documents)
-
-
-def _content(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as data, without its parent, its images by their hashes."""
-    document = to_document(recipe)
+    If `other` branched off the run, only the rest of its recipe after the fork point.
+    """
+    fork = other.fork_point
+    is_parent = fork is not None and fork.history.run_id == lineage.run_id
+    document = to_document(fork.recipe() if fork and is_parent else lineage.history.recipe)
     del document["parent"]
     document["context"] = [
         {"image": f"sha256 {item['sha256']}"} if "image" in item else item for item in document["context"]
@@ -150,14 +137,14 @@ def _content(recipe: Recipe) -> dict[str, Any]:
     return document
 
 
-def _fields(path: str, one: Any, other: Any) -> Iterator[Change]:  # noqa: ANN401 - any part of a recipe
+def _changes(path: str, one: Any, other: Any) -> Iterator[Change]:  # noqa: ANN401 - any part of a recipe
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for name in dict.fromkeys((*one, *other)):
-            yield from _fields(f"{path}.{name}" if path else name, one.get(name), other.get(name))
+            yield from _changes(f"{path}.{name}" if path else name, one.get(name), other.get(name))
     elif isinstance(one, list) and isinstance(other, list) and path in ("context", "refinement_prompts"):
         for index in range(max(len(one), len(other))):
             values = [values[index] if index < len(values) else None for values in (one, other)]
-            yield from _fields(f"{path}.{index}", *values)
+            yield from _changes(f"{path}.{index}", *values)
     elif one != other:
         yield Change(field=path, one=one, other=other)
 
@@ -170,7 +157,7 @@ def _pairs(one: Lineage, other: Lineage) -> Iterator[Pair]:
 
 
 def _merged(one: list[Place], other: list[Place]) -> list[Place]:
-    """All places, in the order of the sequence: those that only `other` has come after their predecessor there."""
+    """All places in the order of the sequence; a place that only `other` has follows its predecessor in `other`."""
     merged = list(one)
     known = set(one)
     behind = 0
@@ -191,13 +178,13 @@ def _pair(place: Place, one: LineageItem | None, other: LineageItem | None) -> P
         return Pair(place=place, one=one, other=other, same=alike and one.text == other.text)
     if one.sha256 == other.sha256:
         return Pair(place=place, one=one, other=other, same=alike, distance=0.0)
-    # The files name their runs, so it is the pixels that may be the same.
-    distance = _distance(load_picture(one), load_picture(other))
+    # The files name their runs in text chunks, so only the pixels can be equal.
+    distance = _distance(load_image(one), load_image(other))
     return Pair(place=place, one=one, other=other, same=alike and distance == 0, distance=distance)
 
 
 def _distance(one: Image.Image, other: Image.Image) -> float | None:
-    """The mean absolute difference of two RGB images, 0 to 255; None when they are of different sizes."""
+    """The mean absolute difference of two RGB images, 0 to 255; None if their sizes differ."""
     if one.size != other.size:
         return None
     means = ImageStat.Stat(ImageChops.difference(one, other)).mean

@@ -1,4 +1,4 @@
-"""The history of a run, from the bucket alone: the context that the model has at each committed step."""
+"""The history of a run, read from the bucket: its committed steps and the context at each of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from worker.jobs.stored_recipe import StoredRecipe, read_stored_recipe
 
 
 class PlaceError(ValueError):
-    """A step or variation can't be used: the message says which, why, and what is allowed."""
+    """A step or variation can't be used. The message has the step, the problem and what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """A run as far as it is committed; it may still run, or have failed."""
+    """The committed part of a run, which may be in progress, complete, failed or cancelled."""
 
     journal: Journal
     recipe: Recipe
@@ -25,36 +25,36 @@ class History:
     steps: tuple[Step, ...]
     """The whole plan."""
     commits: tuple[Commit, ...]
-    """Of the first steps."""
+    """Those of the first steps, in order."""
 
     @property
     def run_id(self) -> str:
         return self.journal.run_id
 
     def place(self, number: int) -> str:
-        """A step of this run, for messages."""
+        """The name of a step in error messages."""
         return f"run {self.run_id}, step {number}"
 
     def step(self, number: int) -> Step:
-        """A step that is done. Raises PlaceError."""
+        """A completed step. Raises PlaceError."""
         if not 1 <= number <= len(self.steps):
-            raise PlaceError(f"{self.place(number)}: there is none; allowed: 1 to {len(self.steps)}")
+            raise PlaceError(f"{self.place(number)}: does not exist; allowed: 1 to {len(self.steps)}")
         if number > len(self.commits):
-            done = f"steps 1 to {len(self.commits)} are" if self.commits else "none is"
-            raise PlaceError(f"{self.place(number)}: is not done yet; {done}")
+            done = f"steps 1 to {len(self.commits)}" if self.commits else "none yet"
+            raise PlaceError(f"{self.place(number)}: is not complete yet; allowed: {done}")
         return self.steps[number - 1]
 
     def before(self, number: int, path: Path) -> tuple[Step, ...]:
-        """The steps up to and with `number` that lie on the branch `path`."""
+        """The steps up to and including `number` on the branch `path`."""
         return tuple(step for step in self.steps[:number] if is_on(step.path, path))
 
     def candidates(self, step: Draw) -> dict[int, Artifact]:
-        """The images that `step` drew, by variation; when it was skipped, those that were kept."""
+        """The images that `step` drew, by variation; if it was skipped, those selected before."""
         artifacts = self.commits[step.number - 1].artifacts
         return {one.variation: one for one in artifacts} if artifacts else self.kept(step)
 
     def kept(self, last: Draw) -> dict[int, Artifact]:
-        """The images that are selected after the attempt `last`, by variation: one, or in a tree one a branch."""
+        """The images that are selected after the attempt `last`, by variation: one, or in a tree one per branch."""
         kept: dict[Path, Artifact] = {}
         for number in range(last.item, last.number + 1):
             for one in self.commits[number - 1].artifacts:
@@ -66,9 +66,9 @@ class History:
         """The context once `step` is done and the sequence continues on `path`, as items of a recipe.
 
         Args:
-            step: a step that is done.
+            step: a completed step.
             path: the branch, with the selected variation.
-            drawn: the image to continue from, when `step` drew some.
+            drawn: the image to continue from, if `step` drew images.
         """
         if drawn is None:
             return tuple(self._item(number, path) for number in step.after)
@@ -98,39 +98,34 @@ class History:
         text = read_text(self.journal, artifact)
         if not 1 <= len(text) <= MAX_TEXT_CHARS:
             raise PlaceError(
-                f"{self.place(number)}: its text has {len(text):,} characters, and it would be in the context; "
-                f"allowed there: 1 to {MAX_TEXT_CHARS:,}"
+                f"{self.place(number)}: its text has {len(text):,} characters, which a context can't hold; "
+                f"allowed: 1 to {MAX_TEXT_CHARS:,}"
             )
         return text
 
 
 def read_history(journal: Journal, *, last: int | None = None) -> History:
-    """The run of `journal`, as far as it is done; up to the step `last` when one is given.
+    """The committed steps of the run of `journal`, up to the step `last` if one is given.
 
     Raises:
-        RunNotFoundError: there is no such run in the bucket, or no worker has begun it.
-        CorruptRecordError: a record is not one that a worker writes.
-        NewerRecordError: a record is for a newer release to read.
+        RunNotFoundError: the bucket has no such run, or no worker has started it.
+        CorruptRecordError: a record is invalid.
+        NewerRecordError: a newer release wrote a record that this one can't read.
         StoreUnavailableError, StoreRefusedError: the bucket can't be read.
     """
-    recipe = read_recipe(journal)
+    recipe = read_recipe(journal).recipe
     steps = plan(recipe)
     return History(journal=journal, recipe=recipe, steps=steps, commits=tuple(_commits(journal, steps[:last])))
 
 
-def read_recipe(journal: Journal) -> Recipe:
-    """The resolved recipe of a run. Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
-    return find_recipe(journal).recipe
-
-
-def find_recipe(journal: Journal) -> StoredRecipe:
-    """The recipe of a run as stored. Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
+def read_recipe(journal: Journal) -> StoredRecipe:
+    """The stored recipe of a run. Raises RunNotFoundError, CorruptRecordError, NewerRecordError."""
     try:
         return read_stored_recipe(journal)
     except ObjectNotFoundError:
         address = journal.address(keys.RECIPE)
         raise RunNotFoundError(
-            f"run {journal.run_id}: there is no {address}; a run has it once a worker begins it"
+            f"run {journal.run_id}: {address} does not exist; a worker writes it when it starts the run"
         ) from None
 
 
@@ -140,7 +135,7 @@ def read_text(journal: Journal, artifact: Artifact) -> str:
 
 
 def is_on(path: Path, branch: Path) -> bool:
-    """Whether `path` leads to `branch`, or is it."""
+    """Whether `path` is a prefix of `branch` or equal to it."""
     return branch[: len(path)] == path
 
 

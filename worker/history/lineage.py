@@ -1,4 +1,4 @@
-"""The lineage of a run: its own texts and images, after those of the runs that it branched off."""
+"""The lineage of a run: the texts and images of its ancestors up to each fork point, then its own."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -22,13 +22,13 @@ class Place:
     """A position in a sequence, independent of step numbers."""
 
     path: Path = ()
-    """The branch of a tree; of an image, that of its step."""
+    """The branch of a tree; for an image, the branch of its step."""
     images: int
-    """How many images the branch has before it."""
+    """The number of images before it on its branch."""
     rank: int
-    """Of its role."""
+    """The index of its role in ROLES."""
     item: int = 0
-    """Which item of the initial context, from 0."""
+    """The index of an item of the initial context."""
     attempt: int = 0
     variation: int = 0
 
@@ -54,30 +54,30 @@ class LineageItem:
 
     place: Place
     run_id: str
-    """The run that read or made it."""
+    """The run that read or generated it."""
     step: int
     text: str | None = None
     """None for an image."""
     key: str = ""
-    """Of an image: its object within the run's folder."""
+    """Name of its object within the run's folder."""
     sha256: str = ""
     selected: bool = True
-    """Whether the sequence continues from it; not so other variations and dropped attempts."""
+    """Whether the sequence continues from it; False for other variations and dropped attempts."""
     journal: Journal = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """The sequence of a run from its very beginning, as far as it is done."""
+    """The whole sequence of a run, as far as it is complete."""
 
     history: History
     fork_point: ForkPoint | None
-    """Where the run branched off; None for one that did not, or whose parent is not in this bucket."""
+    """Where the run branched off; None if it did not, or if its parent is not in this bucket."""
     items: tuple[LineageItem, ...]
     path: Path = ()
     """The prefix of the run's own branches."""
     images: int = 0
-    """How many images came before the run's own."""
+    """The number of images before the run's own."""
 
     @property
     def run_id(self) -> str:
@@ -88,7 +88,7 @@ class Lineage:
         return len(self.history.commits) == len(self.history.steps)
 
     def along(self, path: Path) -> "Lineage":
-        """Of a tree, the items that lead to `path` and those that follow it."""
+        """Only the items of a tree that lead to `path` or follow it."""
         return replace(self, items=tuple(one for one in self.items if _is_along(one.place, path)))
 
 
@@ -114,7 +114,7 @@ def _is_along(place: Place, path: Path) -> bool:
 
 
 def _fork_point(history: History, journal_of: JournalOf) -> ForkPoint | None:
-    """The place in another run where this one's initial context is from."""
+    """The fork point in the parent that has the run's initial context."""
     if history.recipe.parent is None:
         return None
     run_id, _, number = history.recipe.parent.rpartition("@")
@@ -134,7 +134,7 @@ def _forks(parent: History, number: int) -> Iterator[ForkPoint]:
 
 
 def _contents(context: tuple[ContextItem, ...]) -> list[object]:
-    """The items of a context, images by their content."""
+    """The items of a context, images by their hashes."""
     return [one.sha256 if isinstance(one, ImageItem) else one for one in context]
 
 
@@ -149,7 +149,7 @@ def _given(history: History) -> Iterator[LineageItem]:
 
 
 def _inherited(before: Lineage, fork: ForkPoint, path: Path) -> Iterator[LineageItem]:
-    """What leads to the fork point. Of the images drawn there, the branch may continue from another than the parent."""
+    """The items up to the fork point. The branch may select another image there than its parent."""
     for item in before.items:
         if not is_on(item.place.path, path):
             continue
@@ -201,7 +201,7 @@ def _place(lineage: Lineage, step: Step, artifact: Artifact) -> Place:
 
 
 def _selected(history: History) -> Iterator[Artifact]:
-    """The images from which the run continues, as far as it is done."""
+    """The images that the run selected, as far as it is complete."""
     done = [step for step in history.steps[: len(history.commits)] if isinstance(step, Draw)]
     for last in {step.item: step for step in done}.values():
         yield from history.kept(last).values()

@@ -1,4 +1,4 @@
-"""The provenance of a run or of an image file: the recipe that it was made from."""
+"""The provenance of a run or of an image file: the recipe that generated it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,33 +15,37 @@ from storage.errors import InvalidNameError, ObjectNotFoundError, RunNotFoundErr
 from storage.image_formats import NAMES, metadata_of, open_image
 from storage.journal import Journal
 from storage.png import PngProvenance
-from worker.history.history import find_recipe
+from worker.history.history import read_recipe
 from worker.jobs.inputs import InputError, checked
 from worker.jobs.stored_recipe import StoredRecipe
 
 
 class ProvenanceError(ValueError):
-    """The recipe of an image file can't be found: the message says which, and why."""
+    """The recipe of an image file can't be found. The message has the file and the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The recipe that something came from, and where its images are."""
+    """The recipe of a run, and the folder that has its images."""
 
     journal: Journal
     stored: StoredRecipe
 
     @property
     def recipe(self) -> Recipe:
-        """Resolved, its images as the run's own inputs."""
+        """Resolved, with its images as the run's own inputs."""
         return self.stored.recipe
 
     def to_yaml(self) -> str:
-        """The recipe as a file that can be submitted from anywhere: its images are those of the run in S3."""
-        return recipe_yaml(self._with_images(self.journal.address))
+        """The recipe as YAML that can be submitted from anywhere: it refers to the run's images in S3."""
+        context = [
+            replace(item, image=self.journal.address(item.image)) if isinstance(item, ImageItem) else item
+            for item in self.recipe.context
+        ]
+        return recipe_yaml(replace(self.recipe, context=tuple(context)))
 
     def download(self, folder: Path) -> Path:
-        """Write the recipe and its images into `folder`; returns the recipe's file.
+        """Write the recipe and its images into `folder`. Returns the recipe's file.
 
         Raises InputError when an image is not the one that the recipe pins.
         """
@@ -53,13 +57,6 @@ class Provenance:
         recipe = folder / f"{self.recipe.name}.yaml"
         recipe.write_text(recipe_yaml(self.recipe))
         return recipe
-
-    def _with_images(self, address: Callable[[str], str]) -> Recipe:
-        moved = [
-            replace(item, image=address(item.image)) if isinstance(item, ImageItem) else item
-            for item in self.recipe.context
-        ]
-        return replace(self.recipe, context=tuple(moved))
 
     def _content(self, item: ImageItem) -> bytes:
         address = self.journal.address(item.image)
@@ -74,44 +71,44 @@ class Provenance:
 
 def provenance_of_run(journal: Journal) -> Provenance:
     """The recipe of a run. Raises RunNotFoundError, CorruptRecordError, NewerRecordError and what S3 raises."""
-    return Provenance(journal=journal, stored=find_recipe(journal))
+    return Provenance(journal=journal, stored=read_recipe(journal))
 
 
-def provenance_of_picture(file: Path, journal_of: Callable[[str], Journal]) -> tuple[Provenance, PngProvenance]:
-    """The recipe of the run that drew the image in a file, and what the file says of itself.
+def provenance_of_image(file: Path, journal_of: Callable[[str], Journal]) -> tuple[Provenance, PngProvenance]:
+    """The recipe of the run that drew the image in a file, and the provenance in the file itself.
 
     Raises:
-        ProvenanceError: it is no image of a run, or its run is not in the bucket, or that has another recipe.
+        ProvenanceError: the file is not an image of a run, or its run is not in the bucket or has another recipe.
         OSError: the file can't be read.
         CorruptRecordError, NewerRecordError, StoreUnavailableError, StoreRefusedError: the run can't be read.
     """
-    picture = read_png_provenance(file)
+    image = read_png_provenance(file)
     try:
-        provenance = provenance_of_run(journal_of(picture.run_id))
+        provenance = provenance_of_run(journal_of(image.run_id))
     except (RunNotFoundError, InvalidNameError) as error:
+        raise ProvenanceError(f"{file}: names run {image.run_id!r}, which is not in this bucket: {error}") from None
+    if provenance.stored.sha256 != image.recipe_sha256:
         raise ProvenanceError(
-            f"{file}: says that it is from run {picture.run_id!r}, which is not in this bucket: {error}"
-        ) from None
-    if provenance.stored.sha256 != picture.recipe_sha256:
-        raise ProvenanceError(
-            f"{file}: says that its recipe has the SHA-256 {picture.recipe_sha256}; "
-            f"that of run {picture.run_id} in this bucket has {provenance.stored.sha256}"
+            f"{file}: names a recipe with the SHA-256 {image.recipe_sha256}, but "
+            f"the recipe of run {image.run_id} in this bucket has {provenance.stored.sha256}"
         )
-    return provenance, picture
+    return provenance, image
 
 
 def read_png_provenance(file: Path) -> PngProvenance:
-    """What the image in a file says of itself. Raises ProvenanceError, OSError."""
+    """The provenance in the text chunks of a PNG file. Raises ProvenanceError, OSError."""
     try:
         with open_image(file) as image:
             chunks = metadata_of(image)
-    except (UnidentifiedImageError, SyntaxError, ValueError):  # what Pillow raises of other and of damaged files
-        raise ProvenanceError(f"{file}: is no {NAMES} picture; only those that a run left name their recipe") from None
+    except (UnidentifiedImageError, SyntaxError, ValueError):  # Pillow raises these for other and for damaged files
+        raise ProvenanceError(
+            f"{file}: is not a {NAMES} image; only the image files of a run name their recipe"
+        ) from None
     try:
         return PngProvenance.from_chunks(chunks)
     except ValueError:
         raise ProvenanceError(
-            f"{file}: does not say which run drew it; only the files that a run left do, not edited or converted ones"
+            f"{file}: does not name its run; only the original files of a run do, not edited or converted ones"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Checks that a run in the bucket is whole, from its objects alone: they must be what its recipe asks for."""
+"""Verifies a run in the bucket: its objects must be complete, intact and those of its recipe."""
 
 import hashlib
 import io
@@ -24,10 +24,10 @@ _SHOWN_CHARS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Flaw:
-    """One thing that is not as a worker writes it."""
+    """A difference from what a worker writes."""
 
     name: str
-    """Of the object, within the run's folder."""
+    """The object's name within the run's folder."""
     problem: str
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class Inspection:
     folder: str
     """Address of the run's folder."""
     steps: int
-    """Committed ones."""
+    """The number of committed steps."""
     objects: int
     flaws: tuple[Flaw, ...]
 
@@ -56,16 +56,16 @@ class Inspection:
 
 
 def verify(journal: Journal) -> Inspection:
-    """Read every object in the run's folder, one at a time, and report everything that is wrong.
+    """Read every object in the run's folder, one at a time, and report all flaws.
 
     Raises:
         RunNotFoundError: the folder is empty.
-        NewerRecordError: a newer release wrote the run, and only such a one can check it.
+        NewerRecordError: a newer release wrote the run; verify it with that release.
         StoreUnavailableError, StoreRefusedError: the bucket can't be read.
     """
     found = {key.removeprefix(journal.folder) for key in journal.store.list(journal.folder)}
     if not found:
-        raise RunNotFoundError(f"run {journal.run_id}: there is nothing in {journal.address('')}")
+        raise RunNotFoundError(f"run {journal.run_id}: {journal.address('')} is empty")
     inspector = _Inspector(journal, found)
     inspector.inspect()
     return Inspection(
@@ -78,7 +78,7 @@ def verify(journal: Journal) -> Inspection:
 
 
 class _Inspector:
-    """Checks recipe, inputs, model, steps, manifest and page, in this order; other objects do not belong to a run."""
+    """Checks recipe, inputs, model, steps, manifest and page in this order, then reports all other objects."""
 
     def __init__(self, journal: Journal, found: set[str]) -> None:
         self.journal = journal
@@ -106,7 +106,7 @@ class _Inspector:
         self.flaws.append(Flaw(name=name, problem=problem))
 
     def _get(self, name: str) -> bytes | None:
-        """A required object."""
+        """The content of a required object; None if it is missing, which is reported."""
         self.accounted.add(name)
         if name in self.found:
             try:
@@ -126,7 +126,7 @@ class _Inspector:
             self._flaw(keys.RECIPE, str(error))
             return
         if canonical_json(stored.document) != data or known(stored.document) != to_document(stored.recipe):
-            self._flaw(keys.RECIPE, "is not as a worker writes it: fields are missing or changed")
+            self._flaw(keys.RECIPE, "has missing or changed fields")
         for item in stored.images:
             content = self._get(item.image)
             if content is not None and _sha256(content) != item.sha256:
@@ -134,7 +134,7 @@ class _Inspector:
         self.stored = stored
 
     def _model(self) -> None:
-        """The record of the model; runs that release 0.1.0 began have none."""
+        """The record of the model; runs of release 0.1.0 have none."""
         self.accounted.add(keys.MODEL)
         try:
             self.model = self.journal.model()
@@ -151,7 +151,7 @@ class _Inspector:
                     self._flaw(keys.MODEL, f"has the {what} {found}, the recipe has {wanted}")
 
     def _step(self, number: int, step: Step | None) -> None:
-        """The record of a step: whether it is that of the plan's step, and whether its objects are there."""
+        """The commit of a step, which must match the plan, and its objects."""
         name = keys.commit(number)
         self.accounted.add(name)
         try:
@@ -170,7 +170,7 @@ class _Inspector:
         if self.stored and step:
             expected = expected_commit(step, self.stored.recipe, commit)
             if expected != commit:
-                self._flaw(name, f"is not the plan's step: {_difference(expected, commit)}")
+                self._flaw(name, f"does not match the plan: {_difference(expected, commit)}")
         for artifact in commit.artifacts:
             self._artifact(artifact, commit)
 
@@ -179,23 +179,23 @@ class _Inspector:
         if data is None:
             return
         if len(data) != artifact.size:
-            self._flaw(artifact.key, f"has {len(data)} bytes, its commit says {artifact.size}")
+            self._flaw(artifact.key, f"has {len(data)} bytes, its commit has {artifact.size}")
         if _sha256(data) != artifact.sha256:
-            self._flaw(artifact.key, f"has the SHA-256 {_sha256(data)}, its commit says {artifact.sha256}")
+            self._flaw(artifact.key, f"has the SHA-256 {_sha256(data)}, its commit has {artifact.sha256}")
         elif artifact.kind == "image":
             self._picture(artifact, data, commit)
 
     def _picture(self, artifact: Artifact, data: bytes, commit: Commit) -> None:
-        """Whether an image whose bytes are those of its commit can be decoded and names its provenance."""
+        """An image with the checksum of its commit, which must be decodable and name its provenance."""
         try:
             with open_image(io.BytesIO(data)) as image:
                 image.load()
                 size, chunks = image.size, metadata_of(image)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            self._flaw(artifact.key, f"is no {NAMES} image: {error}")
+            self._flaw(artifact.key, f"is not a readable {NAMES} image: {error}")
             return
         if size != (artifact.width, artifact.height):
-            self._flaw(artifact.key, f"is {size} pixels, its commit says {(artifact.width, artifact.height)}")
+            self._flaw(artifact.key, f"is {size} pixels, its commit has {(artifact.width, artifact.height)}")
         # A worker of release 0.1.0 does not name its model.
         model_sha256 = self.model.sha256 if self.model and png.CHUNKS["model_sha256"] in chunks else None
         expected = png_provenance(self.journal.run_id, artifact, commit.recipe_sha256, model_sha256).to_chunks()
@@ -219,7 +219,7 @@ class _Inspector:
             recipe, recipe_sha256 = self.stored.recipe, self.stored.sha256
             expected = manifest_of(self.journal.run_id, recipe, recipe_sha256, self.commits, model_sha256=model_sha256)
             if manifest != expected:
-                self._flaw(keys.MANIFEST, f"is not what the commits say: {_difference(expected, manifest)}")
+                self._flaw(keys.MANIFEST, f"does not match the commits: {_difference(expected, manifest)}")
 
     def _page(self) -> None:
         if self.stored is None or not self.stored.recipe.output.page:

@@ -1,1 +1,1 @@
-"""What a run is made of: its request, inputs, artifacts and result."""
+"""The parts of a run: its request, inputs, artifacts and result."""

@@ -1,4 +1,4 @@
-"""The artifacts of a step: which ones it has to leave, how they are stored, and how they are read again."""
+"""The artifacts of a step: which ones it must leave, how they are stored, and how they are read again."""
 
 import hashlib
 import io
@@ -21,14 +21,14 @@ from worker.jobs.job import Job
 
 TEXT_TYPE = "text/plain; charset=utf-8"
 _ABSENT = Artifact(kind="text", role="image", step=0, key="", content_type="")
-"""Stands for an artifact that a commit lacks."""
+"""Placeholder for an artifact that a commit lacks."""
 
 
 def expected_artifacts(step: Step, recipe: Recipe) -> tuple[Artifact, ...]:
-    """What `step` leaves: all that follows from the recipe, so without what only the model decides.
+    """The artifacts of `step`, with every field that follows from the recipe.
 
-    That is the content (but of a given text), the score and the selection; an image that takes its size from the
-    context has None for it. A further attempt at an image leaves only those that it draws again.
+    Fields that the model decides are left empty: the content, except of given texts, the score and the selection, and
+    the size of an image that takes it from the context. A further attempt leaves only the images that it draws again.
     """
     match step:
         case Read(role="refinement", item=TextItem(text=text)):
@@ -42,7 +42,7 @@ def expected_artifacts(step: Step, recipe: Recipe) -> tuple[Artifact, ...]:
 
 
 def expected_commit(step: Step, recipe: Recipe, found: Commit) -> Commit:
-    """The commit of `step` as it has to be where `found` is: the same but for what contradicts the recipe."""
+    """`found`, the commit of `step`, with every field that contradicts the recipe corrected."""
     expected = expected_artifacts(step, recipe)
     kind: str = step.kind
     if isinstance(step, Draw) and step.attempt:  # the scores decide which variations are drawn again, if any
@@ -57,7 +57,7 @@ def expected_commit(step: Step, recipe: Recipe, found: Commit) -> Commit:
 
 
 def _as_drawn(expected: Artifact, found: Artifact) -> Artifact:
-    """`expected` with what the recipe leaves open as `found` has it."""
+    """`expected`, with the fields that the recipe leaves open taken from `found`."""
     return replace(
         expected,
         size=expected.size or found.size,
@@ -124,18 +124,16 @@ def restored(commit: Commit, journal: Journal) -> StepOutput:
     """
     if commit.kind == "draw":
         return tuple(_variation(artifact, journal) for artifact in commit.artifacts if artifact.selected)
-    for artifact in commit.artifacts:
-        return journal.read_artifact(artifact).decode()
-    return None
+    return journal.read_artifact(commit.artifacts[0]).decode() if commit.artifacts else None
 
 
 def dotted(path: Path) -> str:
-    """A branch of a tree as people read it: 0.1."""
+    """The path of a branch as text, such as 0.1."""
     return ".".join(map(str, path))
 
 
 def png_provenance(run_id: str, artifact: Artifact, recipe_sha256: str, model_sha256: str | None) -> png.PngProvenance:
-    """What the file of an image says of itself."""
+    """The provenance that is written into the file of an image."""
     return png.PngProvenance(
         run_id=run_id,
         step=artifact.step,

@@ -1,4 +1,4 @@
-"""JSON that keeps its whole numbers in readers that hold numbers as doubles, such as JavaScript and jq."""
+"""JSON whose whole numbers survive readers that parse numbers as doubles, such as JavaScript and jq."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ MAX_EXACT = 2**53
 
 
 def exact_numbers(data: Any) -> Any:  # noqa: ANN401 - any JSON data
-    """`data` with each whole number that a double can't hold as a string."""
+    """`data`, with each whole number that a double can't represent as a string."""
     if isinstance(data, dict):
         return {name: exact_numbers(value) for name, value in data.items()}
     if isinstance(data, list | tuple):

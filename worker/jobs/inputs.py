@@ -1,4 +1,4 @@
-"""The images of a recipe: fetched from the places that recipes may refer to, checked, and decoded."""
+"""The images of a recipe: fetched from the sources that recipes may refer to, checked, and decoded."""
 
 import hashlib
 import io
@@ -20,14 +20,12 @@ MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
-
-
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError, TypeError, OverflowError)
-"""What Pillow's decoders and its EXIF reader raise for damaged files."""
+"""Exceptions that Pillow's decoders and its EXIF reader raise for damaged files."""
 
 
 class InputError(ValueError):
-    """An image of the recipe can't be used. The message says which, what is wrong and what is allowed."""
+    """An image of the recipe can't be used. The message has its position, the problem and what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class InputImage:
     def decode(self) -> Image.Image:
         """The image, rotated upright, with its alpha channel if it has one."""
         with warnings.catch_warnings():
-            # Pillow warns of large images, which MAX_PIXELS bounds, and of EXIF data that it can read only in part.
+            # Pillow warns about large images, which MAX_PIXELS limits, and about partly readable EXIF data.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(self.data), formats=tuple(EXTENSIONS)) as image:
                 image.load()
@@ -54,7 +52,7 @@ class InputImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The places that images may come from. Each image is fetched once in the life of this object."""
+    """The sources that images may come from. Each image is fetched once per instance."""
 
     folder: Path | None = None
     """The folder of the recipe file; None when the recipe did not come from a file."""
@@ -111,7 +109,7 @@ class Sources:
             root = self.folder.resolve()
             path = (root / name).resolve()
         except (OSError, RuntimeError, ValueError) as error:  # circular links, an unreadable folder
-            raise InputError(f"{place}: {name[:80]!r} can't be looked for: {error}") from error
+            raise InputError(f"{place}: {name[:80]!r} can't be resolved: {error}") from error
         if not path.is_relative_to(root):
             raise InputError(f"{place}: {name!r} is outside the recipe's folder")
         try:
@@ -157,7 +155,7 @@ def checked(place: str, data: bytes) -> InputImage:
 
 
 def _extension(place: str, data: bytes) -> str:
-    """The file extension of an image, by its header. Raises InputError if it is too large, and what Pillow raises."""
+    """The file extension of an image, by its header. Raises InputError if it is too large, and Pillow's exceptions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS)) as image:

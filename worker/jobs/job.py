@@ -22,24 +22,24 @@ from worker.jobs.stored_recipe import read_stored_recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything that the output of a run follows from."""
+    """Everything that determines the output of a run."""
 
     run_id: str
     recipe: Recipe
     """Resolved: every default filled in, images referred to as the run's own inputs and pinned to their hashes."""
     document: Mapping[str, Any]
-    """The recipe as stored. The release that began the run may have given it fields that this one does not know."""
+    """The recipe as stored. It may have fields of another release, which started the run."""
     inputs: tuple[InputImage, ...]
     model_sha256: str | None = None
-    """The fingerprint of the model that the run was begun with; None when it is not recorded."""
+    """The fingerprint of the model that the run was started with; None if it is not recorded."""
 
     @cached_property
     def recipe_sha256(self) -> str:
-        """The identity of the run: what its outcome is decided by."""
+        """The hash that identifies the run by everything that determines its outcome."""
         return recipe_sha256(self.document, [image.sha256 for image in self.inputs])
 
     def sizes_at(self, number: int) -> str:
-        """What decides how much memory the step `number` takes, for an error message."""
+        """The sizes that determine the memory use of step `number`, for an error message."""
         step = plan(self.recipe)[max(number, 1) - 1]
         image = self.recipe.image
         size = f"{image.width} x {image.height} pixels" if image.width else "images of the size of the last"
@@ -69,7 +69,7 @@ def prepare(given: Given, *, spec: ModelSpec, sources: Sources, run_id: str) -> 
 
 
 def store(job: Job, journal: Journal) -> None:
-    """Store the job's inputs and its model, then its recipe. Raises CommitConflictError when other ones are there.
+    """Store the job's inputs and its model, then its recipe. Raises CommitConflictError if others are stored.
 
     The run has begun once its recipe is stored, so that no run begins without a record of its model.
     """
@@ -81,7 +81,7 @@ def store(job: Job, journal: Journal) -> None:
 
 
 def restore(run_id: str, journal: Journal) -> Job | None:
-    """The job that is stored in the run's folder; None when none is. Raises CorruptRecordError, NewerRecordError."""
+    """The job that is stored in the run's folder, if any. Raises CorruptRecordError, NewerRecordError."""
     try:
         stored = read_stored_recipe(journal)
     except ObjectNotFoundError:

@@ -18,7 +18,7 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """A requested run; its recipe is not checked yet."""
+    """A requested run, its recipe not yet checked."""
 
     run_id: str
     recipe: str | Mapping[str, Any]
@@ -28,7 +28,7 @@ class RunRequest:
     priority: Priority = "normal"
     idempotency_key: str | None = None
     group: str | None = None
-    """The Celery group of its message. Nothing depends on it."""
+    """The Celery group of its message, for Celery's tools only."""
 
     @staticmethod
     def parse(run_id: str, args: Sequence[object], kwargs: Mapping[str, object]) -> "RunRequest":
@@ -50,7 +50,7 @@ class RunRequest:
         if priority not in get_args(Priority):
             raise RequestError(f"priority: {priority!r} is none of {', '.join(get_args(Priority))}")
         if not isinstance(key, str | None):
-            raise RequestError("idempotency_key: must be a text")
+            raise RequestError("idempotency_key: must be a string")
         try:
             keys.idempotency(key or "none")
         except InvalidNameError as error:
@@ -67,7 +67,7 @@ class RunRequest:
 
     @staticmethod
     def of(record: RunRecord) -> "RunRequest":
-        """The request in a run's record. Raises RequestError for a record that this program did not write."""
+        """The request in a run's record. Raises RequestError for an invalid record."""
         given = {
             "recipe": record.document,
             "overrides": record.overrides,
@@ -78,7 +78,7 @@ class RunRequest:
         return RunRequest.parse(record.run_id, (), given)
 
     def kwargs(self) -> dict[str, Any]:
-        """The keyword arguments of the task; `parse` reads them back."""
+        """The keyword arguments of the task, as `parse` reads them."""
         given: dict[str, Any] = {"recipe": self.recipe, "priority": self.priority}
         if self.overrides:
             given["overrides"] = dict(self.overrides)

@@ -1,11 +1,11 @@
-"""The result of a run: its manifest, and what the task returns and clients read."""
+"""The result of a run: its manifest, and the data that the task returns and clients read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from recipes.recipe import Recipe
 from storage import keys
-from storage.journal import Commit, Journal, Manifest, selected_images
+from storage.journal import Artifact, Commit, Journal, Manifest, selected_images
 from worker.jobs.exact_numbers import exact_numbers
 
 
@@ -28,11 +28,13 @@ def manifest_of(
     )
 
 
+def artifact_data(artifacts: Iterable[Artifact], journal: Journal) -> list[dict[str, Any]]:
+    """The artifacts of a run as JSON data, each with its key in the bucket and its URL."""
+    return [{**one.to_data(), "key": journal.folder + one.key, "url": journal.url(one.key)} for one in artifacts]
+
+
 def result_of(manifest: Manifest, journal: Journal) -> dict[str, Any]:
-    """As JSON data: the addresses of the manifest and the page, and each artifact with its key and URL."""
-    artifacts = [
-        {**one.to_data(), "key": journal.folder + one.key, "url": journal.url(one.key)} for one in manifest.artifacts
-    ]
+    """The result of a complete run as JSON data."""
     return {
         "run_id": manifest.run_id,
         "state": manifest.state,
@@ -42,5 +44,5 @@ def result_of(manifest: Manifest, journal: Journal) -> dict[str, Any]:
         "manifest": journal.address(keys.MANIFEST),
         "manifest_url": journal.url(keys.MANIFEST),
         "page_url": journal.url(keys.PAGE),
-        "artifacts": exact_numbers(artifacts),
+        "artifacts": exact_numbers(artifact_data(manifest.artifacts, journal)),
     }

@@ -1,4 +1,4 @@
-"""The recipe of a run as it is stored: a document that may come from another release, and what this one reads in it."""
+"""The stored recipe of a run: a document that may come from another release, and this release's reading of it."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class StoredRecipe:
     """The recipe.json of a run."""
 
     document: Mapping[str, Any]
-    """As it was stored, with any fields that this release does not know: what the run's hash is of."""
+    """As stored, with any fields that this release does not know; the run's hash is computed from it."""
     recipe: Recipe
     """Resolved: every default filled in, its images as the run's own inputs, pinned to their hashes."""
 
@@ -31,14 +31,14 @@ class StoredRecipe:
 
     @cached_property
     def sha256(self) -> str:
-        """The identity of the run: what its outcome is decided by."""
+        """The hash that identifies the run by everything that determines its outcome."""
         return recipe_sha256(self.document, [item.sha256 or "" for item in self.images])
 
 
 def read_stored_recipe(journal: Journal) -> StoredRecipe:
-    """The recipe of a run that a worker has begun.
+    """The stored recipe of a run.
 
-    Raises ObjectNotFoundError when none has, NewerRecordError, CorruptRecordError.
+    Raises ObjectNotFoundError when no worker has started the run, NewerRecordError, CorruptRecordError.
     """
     return parse_stored_recipe(journal.get(keys.RECIPE), journal.address(keys.RECIPE))
 
@@ -51,4 +51,4 @@ def parse_stored_recipe(data: bytes, address: str) -> StoredRecipe:
             check_version(document.get("version", 1), address, known=VERSION)
         return StoredRecipe(document=document, recipe=load_resolved(document))
     except (ValueError, RecursionError) as error:  # a RecipeError among them
-        raise CorruptRecordError(f"{address}: is no recipe that can be read: {error}") from error
+        raise CorruptRecordError(f"{address}: is not a readable recipe: {error}") from error

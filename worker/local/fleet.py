@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from worker.local.process import TAIL_LINES, LocalServiceError, bound_to_parent
+from worker.local.process import LocalServiceError, bound_to_parent, log_tail
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
@@ -26,8 +26,8 @@ class WorkerFleet:
         gpus: CUDA device numbers.
         options: more options for `celery worker`.
         log: file for their output; by default they write to the output of this process.
-        orphan_signal: signal that they get when this process ends without stopping them. With SIGTERM they hand their
-            run back, which needs Redis.
+        orphan_signal: signal that the workers get when this process ends without stopping them. On SIGTERM they hand
+            their run back, which needs Redis.
     """
 
     def __init__(
@@ -84,7 +84,8 @@ class WorkerFleet:
         """Raise LocalServiceError, with the end of the log, if a worker has ended."""
         for process in self._processes:
             if process.poll() is not None:
-                raise LocalServiceError(f"the worker ended with exit code {process.returncode}{self._tail()}")
+                tail = f"; {log_tail(self.log)}" if self.log else ""
+                raise LocalServiceError(f"the worker ended with exit code {process.returncode}{tail}")
 
     def stop(self, timeout_s: float) -> None:
         """Terminate the workers, and kill them after `timeout_s`; a running run then loses only its current step."""
@@ -98,12 +99,6 @@ class WorkerFleet:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)  # a worker leads its session: this kills its children too
                     process.wait()
-
-    def _tail(self) -> str:
-        if self.log is None:
-            return ""
-        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        return "\n  ".join([f"; the end of {self.log}:", *lines])
 
 
 def command(gpu: int | None, options: Sequence[str]) -> list[str]:
@@ -140,7 +135,7 @@ def serve(env: Mapping[str, str], *, gpus: Sequence[int], options: Sequence[str]
 
 @contextmanager
 def signals_to(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Within this context, let `handler` handle the signals that end a process."""
+    """Handle the signals that end a process with `handler` within this context."""
     before = {number: signal.signal(number, handler) for number in FORWARDED}
     try:
         yield

@@ -26,7 +26,7 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class LocalServiceError(RuntimeError):
-    """A local server can't be started. The message says which, why, and what to do."""
+    """A local server can't be started. The message has its name, the reason and what to do."""
 
 
 def bound_to_parent(command: Sequence[str], number: int = signal.SIGKILL) -> list[str]:
@@ -49,7 +49,7 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start without waiting. The server ends with the thread that calls this, so call it from the main thread."""
+        """Start without waiting. Call this from the main thread: the server ends with the calling thread."""
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed command line, without a shell
                 bound_to_parent(self.command),  # both servers keep their data when they are killed
@@ -67,22 +67,22 @@ class ServerProcess:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not answers():
             if self._process is None or self._process.poll() is not None:
-                raise LocalServiceError(f"{self.name} ended while it was starting; {self._tail()}")
+                raise LocalServiceError(f"{self.name} ended while it was starting; {log_tail(self.log)}")
             if time.monotonic() > deadline:
-                raise LocalServiceError(f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s; {self._tail()}")
+                raise LocalServiceError(
+                    f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s; {log_tail(self.log)}"
+                )
             time.sleep(0.02)
 
     def stop(self) -> None:
         """Terminate the server, and kill it after STOP_TIMEOUT_S."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
 
     def kill(self) -> None:
         """Kill the server, as a crash would."""
@@ -91,6 +91,8 @@ class ServerProcess:
             self._process.wait()
             self._process = None
 
-    def _tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        return "\n  ".join([f"the end of {self.log}:", *lines])
+
+def log_tail(log: Path) -> str:
+    """The last lines of a log, for an error message."""
+    lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+    return "\n  ".join([f"the end of {log}:", *lines])

@@ -1,4 +1,4 @@
-"""The programs that the local services run: Redis or Valkey, and SeaweedFS for S3."""
+"""The programs of the local services: Redis or Valkey, and SeaweedFS for S3."""
 
 import importlib.util
 import json
@@ -20,9 +20,9 @@ OLDEST_REDIS = (6, 2)
 
 
 def redis_server(data_dir: Path, identity: Identity, lock_fd: int) -> ServerProcess:
-    """Redis over `data_dir`. Raises LocalServiceError when no program is found.
+    """Redis with its data in `data_dir`. Raises LocalServiceError if no program is found.
 
-    The password is in a file, because every user can see a command line.
+    The password is in a file, because every user can read a command line.
     """
     binary = find_redis()
     log.info("Redis runs from %s", binary)
@@ -74,9 +74,9 @@ def version_of(binary: str) -> tuple[int, ...]:
 
 
 def s3_server(data_dir: Path, identity: Identity, lock_fd: int) -> ServerProcess:
-    """SeaweedFS's `weed mini` over `data_dir`. Raises LocalServiceError when the program is not found.
+    """SeaweedFS's `weed mini` with its data in `data_dir`. Raises LocalServiceError if the program is not found.
 
-    It gets nothing of this process's environment, from which it would take AWS credentials.
+    It does not inherit this process's environment, from which it would read AWS credentials.
     """
     beside = Path(sys.executable).with_name("weed")
     binary = str(beside) if beside.exists() else shutil.which("weed")
@@ -104,7 +104,7 @@ def s3_server(data_dir: Path, identity: Identity, lock_fd: int) -> ServerProcess
 
 
 def remove_sockets(identity: Identity) -> None:
-    """Remove the socket files that a killed weed leaves in /tmp; their place can't be configured."""
+    """Remove the socket files that a killed weed leaves in /tmp, a path that can't be configured."""
     for port in (*identity.s3_ports, *(port + GRPC_OFFSET for port in identity.s3_ports)):
-        for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - SeaweedFS chooses this place
+        for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - SeaweedFS chooses this path
             left.unlink(missing_ok=True)

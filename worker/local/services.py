@@ -22,7 +22,7 @@ LOCK_TIMEOUT_S = 15.0
 
 
 class LocalServices:
-    """A Redis and an S3 server with their data in one folder. They stop with the context, and with this process."""
+    """A Redis and an S3 server with their data in one folder. They stop with the context or with this process."""
 
     def __init__(self, data_dir: Path, lock: IO[str]) -> None:
         self.data_dir = data_dir
@@ -33,10 +33,10 @@ class LocalServices:
 
     @staticmethod
     def start(data_dir: Path) -> "LocalServices":
-        """Start both servers and wait until both answer. The servers end with the thread that calls this.
+        """Start both servers and wait until they answer. They end with the calling thread.
 
-        Data, logs and credentials are in `data_dir`, which only this user can read, and are used again at the next
-        start. Raises LocalServiceError when a program is missing, the folder is in use, or a server does not start.
+        Data, logs and credentials are in `data_dir`, which only this user can read; the next start uses them again.
+        Raises LocalServiceError if a program is missing, the folder is in use, or a server does not start.
         """
         data_dir = data_dir.resolve()
         for folder in (data_dir, data_dir / "redis", data_dir / "s3"):
@@ -139,7 +139,7 @@ class LocalServices:
 
 
 def _locked(file: Path) -> IO[str]:
-    """The open `file`, locked so that the data has one user. Waits for servers of an earlier start that are ending."""
+    """The open `file`, locked for one process. Waits for servers of an earlier start that are stopping."""
     lock = file.open("w")
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:

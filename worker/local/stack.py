@@ -1,4 +1,4 @@
-"""Redis, S3 and workers on this machine as one: what `autoseq demo`, `autoseq dev` and the benchmark run on."""
+"""Redis, S3 and workers on this machine, for `autoseq demo`, `autoseq dev` and the benchmark."""
 
 import os
 import signal
@@ -17,13 +17,13 @@ from worker.settings import Settings
 
 DATA = Path(".autoseq")
 ENV_FILE = DATA / "env"
-"""The settings that reach a running stack; `serve` of `autoseq dev` writes it and removes it."""
+"""The settings of a running stack; `autoseq dev` writes and removes this file."""
 LOG_FILE = DATA / "worker.log"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """Everything that a run needs, up on this machine."""
+    """Running services and workers on this machine, and a client of them."""
 
     services: LocalServices
     workers: WorkerFleet
@@ -32,13 +32,14 @@ class Stack:
 
 @contextmanager
 def stack(gpus: Sequence[int] = ()) -> Iterator[Stack]:
-    """Local services and a worker over `.autoseq/` in the current folder; stopped at the end, whatever ends it.
+    """Local services and workers, with their data in `.autoseq/` in the current folder; always stopped at the end.
 
     Raises LocalServiceError when something does not start.
     """
     with signals_to(signal.default_int_handler), LocalServices.start(DATA) as services:
         env = services.env()
-        killed = signal.SIGKILL  # when this process is, so are Redis and S3, without which a worker can't drain
+        # Redis and S3 end with this process, and without them a worker can't drain.
+        killed = signal.SIGKILL
         with (
             WorkerFleet({**os.environ, **env}, gpus=gpus, log=LOG_FILE, orphan_signal=killed) as workers,
             Client(settings_of(env)) as client,
@@ -47,7 +48,7 @@ def stack(gpus: Sequence[int] = ()) -> Iterator[Stack]:
 
 
 def running_stack() -> Client | None:
-    """A client of the stack that `autoseq dev` runs over the current folder; None when it does not run."""
+    """A client of the stack that `autoseq dev` runs in the current folder; None if it is not running."""
     try:
         lines = ENV_FILE.read_text().splitlines()
     except FileNotFoundError:
@@ -55,13 +56,13 @@ def running_stack() -> Client | None:
     client = Client(settings_of(dict(line.split("=", 1) for line in lines)))
     try:
         client.redis.ping()
-    except RedisError:  # left by a process that was killed
+    except RedisError:  # a killed process left its file
         client.close()
         return None
     return client
 
 
 def settings_of(env: Mapping[str, str]) -> Settings:
-    """The settings in a stack's environment, which win over all others."""
+    """The settings in a stack's environment, which override all others."""
     given: dict[str, Any] = {name.removeprefix("AUTOSEQ_").lower(): value for name, value in env.items()}
     return Settings(**given)

@@ -1,4 +1,4 @@
-"""How a worker process starts: as Celery's own, without the parts that only fleets of many small workers need."""
+"""The start of a worker process: Celery's, without gossip and mingle, and with a check of its pool."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from celery.concurrency.prefork import TaskPool
 
 
 class QuietWorker(Worker):
-    """Neither gossips nor mingles: workers learn of each other's runs from Redis, and start a second sooner."""
+    """A worker without gossip and mingle: workers coordinate through Redis, and start a second sooner."""
 
     def __init__(self, app: Celery | None = None, hostname: str | None = None, **options: Any) -> None:
         super().__init__(app, hostname, **{**options, "without_gossip": True, "without_mingle": True})
 
 
 def check_pool(worker: Worker) -> None:
-    """Raises SystemExit for a pool that loses runs: solo when it is stopped, threads as they can't be."""
+    """Raises SystemExit for pools that lose runs: solo when it is stopped, threads because they can't be stopped."""
     pool: Any = get_implementation(worker.pool_cls)  # type: ignore[attr-defined]  # the stubs lack it
     if not (isinstance(pool, type) and issubclass(pool, TaskPool)):
         raise SystemExit(f"autosequence: this worker can't start: its pool is {pool.__module__}; allowed: prefork")

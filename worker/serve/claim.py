@@ -1,4 +1,4 @@
-"""The claim on a run: held while the work makes progress; its checkpoints end the work when it has to end."""
+"""The claim on a run: renewed while the work makes progress; its checkpoints raise the reasons to stop."""
 
 import threading
 import time
@@ -16,27 +16,27 @@ from worker.serve.drain import DrainFlag
 from worker.settings import Settings
 
 CANCEL_CHECK_INTERVAL_S = 0.05
-"""The least time between two reads of the cancel flag: shorter than a denoising step of a large model."""
+"""Minimum time between two reads of the cancel flag: shorter than a denoising step of a large model."""
 RENEWALS_PER_LEASE = 4
 POLL_S = 0.25
-"""How often a run that waits for the store comes to a checkpoint."""
+"""Time between two checkpoints of a run that waits for the store."""
 T = TypeVar("T")
 
 
 class Checkpoints(Protocol):
-    """What a run asks of its claim."""
+    """The part of a claim that a run uses."""
 
     def checkpoint(self, event: Event | None = None) -> None:
-        """Called for each event and while the run waits; raises what is to end the run there."""
+        """Called for each event and while the run waits; raises an exception to end the work."""
         ...
 
     def retry(self, call: Callable[[], T]) -> T:
-        """`call()`, repeated while the store is unavailable; comes to a checkpoint while it waits."""
+        """`call()`, repeated while the store is unavailable; calls `checkpoint` while it waits."""
         ...
 
 
 class Unclaimed:
-    """Checkpoints of a run that nobody else can take, such as one in this process alone."""
+    """Checkpoints of a run that no other worker can take, such as one without services."""
 
     def checkpoint(self, event: Event | None = None) -> None:
         """Do nothing."""
@@ -49,15 +49,15 @@ class Unclaimed:
 class Claim:
     """The right to write one run: its lease and the broker's claim on its message, renewed at each checkpoint.
 
-    Work that hangs comes to no checkpoint, renews nothing and so gives the run to another worker. Use as a context
-    manager: entering takes the lease, leaving gives it back.
+    Work that hangs reaches no checkpoint, so its lease expires and another worker takes the run. Use as a context
+    manager: entering takes the lease, leaving releases it.
 
     Args:
         lease: of the run, not yet taken.
         runs: where a cancel is requested.
         drain: raised when this worker shuts down.
         config: the time limits.
-        on_forgotten: called when Redis has lost its data, and the run with it.
+        on_forgotten: called when Redis has lost the run with its data.
         clock: seconds.
     """
 
@@ -97,7 +97,7 @@ class Claim:
         self.lease.release()
 
     def checkpoint(self, event: Event | None = None) -> None:
-        """Renew what keeps the run ours when it is time to, and raise what is to end it here.
+        """Renew the claim when it is due, and raise the reason to stop, if there is one.
 
         Args:
             event: what just happened in the sequence; None while the run waits for the store.
@@ -105,7 +105,7 @@ class Claim:
         Raises:
             ClaimLost: another worker has the run.
             RunFailed: a time limit is exceeded.
-            RunCancelled: someone asked for that.
+            RunCancelled: a client cancelled the run.
             RunHandedBack: this worker shuts down.
         """
         now = self._clock()
@@ -130,10 +130,10 @@ class Claim:
         The call runs in a thread, so that a store that hangs delays neither the renewal nor a cancel or a drain.
         Raises what `call` and `checkpoint` raise.
         """
-        under_way = self._store_calls.submit(self._policy, call)
-        while wait([under_way], POLL_S).not_done:
+        future = self._store_calls.submit(self._policy, call)
+        while wait([future], POLL_S).not_done:
             self.checkpoint()
-        return under_way.result()
+        return future.result()
 
     def _renew(self, now: float) -> None:
         if now - self._renewed < self._config.lease_s / RENEWALS_PER_LEASE:
@@ -147,7 +147,7 @@ class Claim:
             raise ClaimLost(str(error)) from error
 
     def _check_drain(self, now: float, *, between_steps: bool) -> None:
-        """Hand the run back before the next step, or in the middle of one that takes longer than the drain may."""
+        """Hand the run back before the next step, or within one that exceeds the drain timeout."""
         if not self._drain.is_raised:
             return
         if self._drain_seen is None:

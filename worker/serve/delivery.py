@@ -1,4 +1,4 @@
-"""One delivered message: its run is claimed, brought to its end and reported."""
+"""One delivered message: claims its run, completes it and reports its final state."""
 
 import logging
 from collections.abc import Callable
@@ -33,18 +33,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """How a run reached this process."""
+    """The message of a run, and what only the task that received it can do."""
 
     tag: str | None = None
-    """The broker's name for the message; None when there is none."""
+    """The broker's delivery tag; None without a broker."""
     update_state: Callable[[int, int], None] = lambda _step, _steps: None
-    """Tells Celery (step, steps)."""
+    """Stores (step, steps) as Celery's state of the task."""
     write_record: Callable[[], object] = lambda: None
-    """Writes down what was asked for, when Redis does not know it."""
+    """Writes the run's record if Redis does not have it."""
 
 
 class Delivery:
-    """Brings the run of one message to its end. Everything it works with is passed in by `runtime`."""
+    """Completes the run of one message with the services of `runtime`."""
 
     def __init__(self, request: RunRequest, message: Message, runtime: WorkerRuntime) -> None:
         self.request = request
@@ -66,30 +66,30 @@ class Delivery:
         )
 
     def run_to_completion(self) -> dict[str, Any]:
-        """Make what is missing of the run, report how it ended, and return its result.
+        """Compute the remaining steps of the run, report its final state, and return its result.
 
         Raises:
-            RunFailed, RunCancelled: how else it ended; Redis says the same.
-            RunHandedBack: another worker is to go on; what was made is committed, and the run waits again.
-            ClaimLost: another worker has the run: nothing is to be said of it here.
+            RunFailed, RunCancelled: the run failed or was cancelled; Redis has the same state.
+            RunHandedBack: the completed steps are committed, and the run is queued again for another worker.
+            ClaimLost: another worker has the run and reports it.
         """
         with self.claim:
             self._raise_if_ended()
             with _FinalState(self) as final:
-                final.manifest = self.claim.retry(self.journal.manifest) or self._make()
+                final.manifest = self.claim.retry(self.journal.manifest) or self._run()
         return result_of(final.manifest, self.journal)
 
     def _raise_if_ended(self) -> None:
-        """A message may come again after the run's end, or after it was cancelled while it waited."""
+        """Raise the final state of a run that ended before: its message may be delivered again."""
         state = self.runtime.runs.state(self.request.run_id)
         if state and state.state == "cancelled":
             raise RunCancelled(f"run {self.request.run_id} was cancelled")
         if state and state.state == "failed":
             raise RunFailed(state.error or "the run failed before")
 
-    def _make(self) -> Manifest:
+    def _run(self) -> Manifest:
         self._count_attempt()
-        job = self._job()  # before the model is loaded: a wrong recipe fails at once
+        job = self._job()  # before the model is loaded, so that a wrong recipe fails at once
         model = self.runtime.engine.model(self._loading)
         attempt = partial(
             run,
@@ -103,7 +103,7 @@ class Delivery:
         return self.runtime.engine.with_memory_freed_once(attempt, lambda: job.sizes_at(self.run_reporter.step))
 
     def _count_attempt(self) -> None:
-        """Raises RunFailed for a run that was started again and again without getting a step further."""
+        """Raises RunFailed for a run that was started too often without completing another step."""
         runs, run_id = self.runtime.runs, self.request.run_id
         state = runs.state(run_id)
         committed = self.claim.retry(self.journal.count_commits) if state and state.started_at else 0
@@ -115,7 +115,7 @@ class Delivery:
             )
 
     def _job(self) -> Job:
-        """What an earlier delivery stored, else what is asked for, stored."""
+        """The job that an earlier delivery stored, else the job of the request, which is then stored."""
         return self.claim.retry(self._stored_job) or self.claim.retry(self._new_job)
 
     def _stored_job(self) -> Job | None:
@@ -133,7 +133,7 @@ class Delivery:
         sources = Sources(
             folder=config.recipes if by_name else None,
             store=self.runtime.objects,
-            buckets=[config.s3_bucket, *config.s3_input_buckets],
+            buckets=config.input_buckets,
         )
         spec = self.runtime.engine.identified_spec()
         job = resolve(self.request, spec, recipes=config.recipes, sources=sources)
@@ -151,7 +151,7 @@ class Delivery:
 
 
 class _FinalState:
-    """Reports the final state of a run, whatever ended its work: the one place where that is written."""
+    """Reports how the work on a claimed run ended, whatever ended it."""
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
@@ -181,7 +181,7 @@ class _FinalState:
             case RunFailed():
                 report(Failed(error=str(error)))
             case RecipeError() | InputError() | ModelFolderError() | StorageError():
-                failed = RunFailed(self._words(error))
+                failed = RunFailed(self._failure_message(error))
                 report(Failed(error=str(failed)))
                 raise failed from error
             case Exception():
@@ -192,8 +192,8 @@ class _FinalState:
         delivery.runtime.runs.refund_attempt(delivery.request.run_id)
         delivery.reporters.ended(Queued(reason=reason))
 
-    def _words(self, error: Exception) -> str:
-        """What is wrong with the recipe, or with this worker: it would be the same tomorrow."""
+    def _failure_message(self, error: Exception) -> str:
+        """The message of an error that another attempt would meet again, and of a long outage."""
         if not isinstance(error, StoreUnavailableError):
             return str(error)
         timeout_s = self._delivery.runtime.config.outage_timeout_s

@@ -1,4 +1,4 @@
-"""A flag by which a worker's parent process asks its child to hand its run back."""
+"""The flag with which a worker's parent process asks its child to hand its run back."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ POLL_S = 0.1
 class DrainFlag:
     """A file that exists while the worker drains.
 
-    Celery tells the parent process alone that it is to shut down; the child finds the file through its environment.
+    Celery notifies only the parent process of a shutdown; the child finds the file through its environment.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -20,7 +20,7 @@ class DrainFlag:
 
     @staticmethod
     def create() -> "DrainFlag":
-        """A new flag, lowered, that child processes find by `inherited`.
+        """A new, lowered flag, which child processes find with `inherited`.
 
         Its folder is new and private: process ids repeat across containers that share a folder for temporary files.
         """
@@ -30,17 +30,17 @@ class DrainFlag:
 
     @staticmethod
     def inherited() -> "DrainFlag":
-        """The parent's flag; one that is never raised where the parent has none."""
+        """The parent's flag; a flag that is never raised if the parent has none."""
         name = os.environ.get(DRAIN_VARIABLE)
         return DrainFlag(Path(name) if name else None)
 
     def raise_(self) -> None:
-        """From now on the child hands its run back."""
+        """Ask the child to hand its run back."""
         if self._path:
             self._path.touch()
 
     def wait(self, timeout_s: float) -> None:
-        """Return when the flag is raised, or after `timeout_s`."""
+        """Wait until the flag is raised, for at most `timeout_s`."""
         until = time.monotonic() + timeout_s
         while not self.is_raised and time.monotonic() < until:
             time.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""This process's model: loaded once, on first use, and kept. The one door to torch."""
+"""The model of this process: loaded on first use and kept. The only module of the worker that imports torch."""
 
 import hashlib
 import sys
@@ -16,13 +16,13 @@ from worker.settings import Settings
 
 T = TypeVar("T")
 SCRIPTED = "scripted"
-"""The model setting that means a model without weights."""
+"""The value of the setting `model` for a model without weights."""
 SCRIPTED_SHA256 = hashlib.sha256(b"scripted model 1").hexdigest()
-"""The fingerprint of the scripted model: its number changes with what it computes."""
+"""The fingerprint of the scripted model; change its number when the model computes something else."""
 
 
 class Engine:
-    """Loads the model that the settings name, unless it is given one."""
+    """Loads the model of the settings, unless one is passed in."""
 
     def __init__(self, settings: Settings, model: UnifiedModel | None = None) -> None:
         self._settings = settings
@@ -34,7 +34,7 @@ class Engine:
         return self._model is not None
 
     def spec(self) -> ModelSpec:
-        """What the model is, read without loading it. Raises ModelFolderError."""
+        """The spec of the model, read without loading it. Raises ModelFolderError."""
         if self._settings.model == SCRIPTED:
             return SPEC
         return read_spec(Path(self._settings.model), self._settings.served_model)
@@ -51,7 +51,7 @@ class Engine:
         return fingerprint(Path(self._settings.model), self._settings.cache_dir / "model-hashes.json")
 
     def model(self, on_progress: Callable[[int, int], None] | None = None) -> UnifiedModel:
-        """The model, loaded when this is the first call.
+        """The model, loaded on the first call.
 
         Args:
             on_progress: called with (bytes read, bytes in all) while the weights are read.
@@ -67,7 +67,7 @@ class Engine:
         settings = self._settings
         if settings.model == SCRIPTED:
             return ScriptedModel(delay_s=settings.scripted_delay_s)
-        from core.bagel import Bagel  # noqa: PLC0415 (torch is loaded in the process that computes, and in no other)
+        from core.bagel import Bagel  # noqa: PLC0415 (only the process that computes loads torch)
 
         return Bagel.load(
             Path(settings.model),
@@ -80,9 +80,9 @@ class Engine:
         )
 
     def with_memory_freed_once(self, call: Callable[[], T], sizes: Callable[[], str]) -> T:
-        """`call()`, and once more with the caches emptied when the device runs out of memory.
+        """`call()`, repeated once with empty caches if the device runs out of memory.
 
-        Raises RunFailed, with what `sizes()` says, when it does so again; the model stays loaded and other runs go on.
+        Raises RunFailed, with the text of `sizes()`, if it runs out again. The model stays loaded for other runs.
         """
         try:
             return call()
@@ -103,7 +103,7 @@ class Engine:
             ) from error
 
     def _free_memory(self) -> None:
-        """Give what the model cached for its last context, and what torch keeps for later, back to the device."""
+        """Free the model's cache of its last context, and the memory that torch keeps for reuse."""
         if self._model is not None:
             self._model.forget()
         if "torch" in sys.modules:

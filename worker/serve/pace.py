@@ -1,4 +1,4 @@
-"""Estimates how much of a run is done and how long the rest takes, from the weights of the plan's steps."""
+"""Estimates the completed fraction of a run and its remaining time, from weights of the plan's steps."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,20 +7,20 @@ from core.cost import velocity_evaluations
 from core.plan import Draw, Step, Write
 from recipes.recipe import Recipe
 
-# A text usually ends long before its limit, and a pass over an image's tokens takes several times that of one token.
+# A text usually ends long before its limit. A pass over the tokens of an image takes several times that of one token.
 TYPICAL_TEXT_TOKENS = 60
 PASSES_A_VELOCITY = 4
 LEAST_WEIGHT = 1
-UNLIKELY_TRY = 0.2
+RETRY_PROBABILITY = 0.2
 
 
 class Pace:
-    """The progress of one start of a run.
+    """The progress of one attempt at a run.
 
     Args:
         steps: the plan.
         recipe: the recipe of the plan.
-        done: how many steps were committed before this start; the pace is measured from there.
+        done: how many steps were committed before this attempt; the pace is measured from there.
         clock: seconds.
     """
 
@@ -34,11 +34,11 @@ class Pace:
         self._started = clock()
 
     def fraction(self, step: int, part: float = 0.0) -> float:
-        """How much of the run is done, from 0 to 1, when `part` (0 to 1) of the step number `step` is done."""
+        """The completed fraction of the run when `part` (0 to 1) of step number `step` is done."""
         return self._ends[step - 1] + part * (self._ends[step] - self._ends[step - 1])
 
     def eta_s(self, fraction: float) -> float | None:
-        """The time to the end, in seconds; None before this start has made progress."""
+        """The remaining time in seconds; None before this attempt has made progress."""
         done_now = fraction - self._begun_at
         if done_now <= 0:
             return None
@@ -50,7 +50,7 @@ def _weight(step: Step, recipe: Recipe) -> float:
         case Write():
             return min(recipe.text.max_new_tokens, TYPICAL_TEXT_TOKENS)
         case Draw():
-            likely = 1 if not step.attempt else UNLIKELY_TRY
-            return step.variations * velocity_evaluations(recipe.image) * PASSES_A_VELOCITY * likely
+            probability = RETRY_PROBABILITY if step.attempt else 1
+            return step.variations * velocity_evaluations(recipe.image) * PASSES_A_VELOCITY * probability
         case _:
             return LEAST_WEIGHT

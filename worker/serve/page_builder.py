@@ -1,4 +1,4 @@
-"""Collects what the page of a run shows while the run goes on, so that little is read back at its end."""
+"""Collects the contents of a run's page during the run, so that little is read back at its end."""
 
 import io
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class PageBuilder:
             self._add_image(keys.input_image(index, stored.extension), image)
 
     def add(self, event: Event) -> None:
-        """Take what a step of this process made."""
+        """Add the output of a step of this process."""
         match event:
             case TextReady(step=step, role=role, text=text):
                 self._texts[keys.step_text(step.number, role, step.path)] = text
@@ -38,7 +38,7 @@ class PageBuilder:
                     self._add_image(artifacts[one.number].key, one.image)
 
     def add_restored(self, commit: Commit, output: StepOutput) -> None:
-        """Take what a committed step made, as far as it was read to continue from it."""
+        """Add the output of a committed step, which was read to continue from it."""
         if isinstance(output, str):
             self._texts[commit.artifacts[0].key] = output
         elif output:
@@ -47,7 +47,7 @@ class PageBuilder:
                 self._add_image(artifact.key, one.image)
 
     def render(self, manifest: Manifest, journal: Journal) -> bytes:
-        """The page, UTF-8. Reads the images that were drawn before this start and not selected."""
+        """The page, UTF-8. Reads the images that an earlier attempt drew and did not select."""
         for artifact in manifest.artifacts:
             if artifact.kind == "image" and artifact.key not in self._thumbnails:
                 self._read(artifact, journal)

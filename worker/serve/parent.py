@@ -1,4 +1,4 @@
-"""What a worker's parent process does beside Celery: it tells the child to drain, and looks for lost runs."""
+"""The parent process of a worker: it asks the child to drain, and searches for lost runs."""
 
 import logging
 import threading
@@ -16,21 +16,21 @@ log = logging.getLogger(__name__)
 
 
 class Parent:
-    """The parent's own state; make it before the child is spawned, which finds the drain flag in its environment."""
+    """The parent's own state. Create it before the child is spawned, which finds the drain flag in its environment."""
 
     def __init__(self, runtime: WorkerRuntime, publish: Callable[[RunRecord], None]) -> None:
         self.drain = DrainFlag.create()
         reconciler = Reconciler(runtime.redis, publish, patience_s=runtime.config.lease_s)
-        self.watch = Watch(reconciler, interval_s=runtime.config.reconcile_interval_s)
+        self.reconciler = ReconcilerThread(reconciler, interval_s=runtime.config.reconcile_interval_s)
 
     def stop(self) -> None:
         """Stop the reconciler and remove the drain flag."""
-        self.watch.stop()
+        self.reconciler.stop()
         self.drain.remove()
 
 
-class Watch:
-    """A thread that lets a reconciler look for lost runs, now and then, while this process lives."""
+class ReconcilerThread:
+    """A thread that lets a reconciler search for lost runs every `interval_s` seconds."""
 
     def __init__(self, reconciler: Reconciler, *, interval_s: float) -> None:
         self._reconciler = reconciler
@@ -52,4 +52,4 @@ class Watch:
                 if self._reconciler.lead(3 * self._interval_s):
                     self._reconciler.look()
             except (RedisError, KombuError) as error:
-                log.warning("can't look for lost runs now: %s", error)
+                log.warning("can't search for lost runs now: %s", error)

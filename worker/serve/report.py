@@ -1,4 +1,4 @@
-"""Reports how a run goes: to Redis or a screen as events, and to Celery as the task's state."""
+"""Reports the progress of a run: as events to Redis or a screen, and to Celery as the task's state."""
 
 import base64
 import io
@@ -23,13 +23,13 @@ from worker.serve.pace import Pace
 log = logging.getLogger(__name__)
 
 DELTA_INTERVAL_S = 0.2
-"""The least time between two events of one text or one image: people read no faster."""
+"""Minimum time between two events of one text or image: people read no faster."""
 PREVIEW_QUALITY = 70
 Ended: TypeAlias = events.Succeeded | events.Failed | events.Cancelled | events.Queued
 
 
 class Rate:
-    """Lets something happen at most once in `interval_s`."""
+    """Limits something to once per `interval_s`."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval_s = interval_s
@@ -37,11 +37,11 @@ class Rate:
         self._last = clock()
 
     def restart(self) -> None:
-        """Let the interval begin now."""
+        """Restart the interval now."""
         self._last = self._clock()
 
     def is_due(self) -> bool:
-        """Whether it may happen now; then it counts as having happened."""
+        """Whether the interval has passed. If so, restart it."""
         now = self._clock()
         if now - self._last < self._interval_s:
             return False
@@ -50,26 +50,26 @@ class Rate:
 
 
 class Reporter:
-    """Learns how a run goes. A subclass implements what it needs; it must not raise, which would end the run."""
+    """Receives the progress of a run. A subclass overrides the methods that it needs; an error in one ends the run."""
 
     def loading(self, done_bytes: int, total_bytes: int) -> None:
-        """The model's weights are being loaded, before the run begins."""
+        """The model's weights are being loaded, before the run starts."""
 
     def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
         """The run starts, or continues after its first `committed` steps."""
 
     def event(self, event: Event) -> None:
-        """Something happened in the sequence."""
+        """The sequence produced an event."""
 
     def committed(self, commit: Commit) -> None:
         """A step and its objects are stored, now (called from the uploader's thread) or before this start."""
 
     def ended(self, event: Ended) -> None:
-        """The work on the run ended here: the run is over, or it waits for another worker."""
+        """The work on the run ended here: in a final state, or the run is queued again."""
 
 
 class Reporters(Reporter):
-    """Forwards everything to several reporters, in order."""
+    """Forwards each call to several reporters, in order."""
 
     def __init__(self, reporters: Sequence[Reporter]) -> None:
         self._reporters = reporters
@@ -96,12 +96,12 @@ class Reporters(Reporter):
 
 
 class CeleryReporter(Reporter):
-    """Keeps Celery's own state of the task: PROGRESS, with the current step; its end Celery learns from the task.
+    """Updates Celery's state of the task: PROGRESS, with the current step. Celery sets the final state itself.
 
     Args:
         run_id: the run.
-        update_state: stores (step, steps). What Redis refuses is logged: the run's own events, which wait for Redis,
-            are what counts.
+        update_state: stores (step, steps). Errors of Redis are only logged, because the run's events have the same
+            progress and wait for Redis.
     """
 
     def __init__(self, run_id: str, update_state: Callable[[int, int], None]) -> None:
@@ -126,7 +126,7 @@ class EventSink(Protocol):
     """Where events are published: Redis (storage's Progress), or a screen."""
 
     def publish(self, event: events.RunEvent) -> object:
-        """Add `id`, `n` and `at` to the event, and store or show it. The result does not matter to a reporter."""
+        """Add `id`, `n` and `at` to the event, and store or show it. Reporters ignore the result."""
 
 
 class RunReporter(Reporter):
@@ -135,13 +135,13 @@ class RunReporter(Reporter):
     Args:
         sink: where they are published.
         journal: the run's folder; events link to its objects.
-        preview_interval_s: the least time between two previews of an image.
+        preview_interval_s: minimum time between two previews of an image.
     """
 
     def __init__(self, sink: EventSink, journal: Journal, *, preview_interval_s: float) -> None:
         self.run_id = journal.run_id
         self.step = 0
-        """The step that began last."""
+        """The step that started last."""
         self._sink = sink
         self._journal = journal
         self._deltas = Rate(DELTA_INTERVAL_S)
@@ -161,7 +161,7 @@ class RunReporter(Reporter):
         self.begin_again()
 
     def begin_again(self) -> None:
-        """Publish once more that the run started, if it did: Redis lost its data."""
+        """Publish the start of the run again, if it has started: Redis lost its data."""
         if self._started:
             self._sink.publish(self._started)
 
@@ -186,7 +186,7 @@ class RunReporter(Reporter):
                     denoised = events.Denoised(step=number, done=done, total=total, preview=preview)
                     self._publish(denoised, part=done / total)
             case _:
-                pass  # what a step made is published once it is stored, by `committed`
+                pass  # `committed` publishes the artifacts of a step once they are stored
 
     def committed(self, commit: Commit) -> None:
         if self._started:
@@ -247,7 +247,7 @@ def _artifact_stored(artifact: Artifact, journal: Journal) -> events.ArtifactSto
 
 
 def _data_uri(preview: Image) -> str:
-    """A JPEG of a few kB, as a web page takes it."""
+    """A JPEG of a few kB as a data: URI for web pages."""
     data = io.BytesIO()
     preview.save(data, "JPEG", quality=PREVIEW_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

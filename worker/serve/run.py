@@ -1,4 +1,4 @@
-"""One run, from a resolved recipe to its manifest: `run` is the whole story, the rest is named by it."""
+"""One run, from a resolved recipe to its manifest: `run` has all steps in order."""
 
 import logging
 from collections import deque
@@ -27,7 +27,7 @@ from worker.serve.report import Reporter
 log = logging.getLogger(__name__)
 
 READERS, READ_AHEAD = 8, 16
-"""How many committed outputs of a resumed run are read at once, and how many are held before they are needed."""
+"""How many committed outputs of a resumed run are read in parallel, and how many are held in advance."""
 
 
 def run(
@@ -39,19 +39,19 @@ def run(
     claim: Checkpoints,
     uploads: UploadLimits,
 ) -> Manifest:
-    """Run `job` from where its journal stands, and return its manifest.
+    """Run the steps of `job` that are not committed yet, and return its manifest.
 
     Args:
         job: the resolved run, stored.
-        model: what computes.
-        journal: the run's folder: what was committed before is kept, what is missing is made.
-        reporter: learns how the run goes.
-        claim: asked at each event, and while the run waits for the store, whether the run is to go on here.
-        uploads: how far the uploads may lag behind.
+        model: the model to run it on.
+        journal: the run's folder; its committed steps are kept.
+        reporter: receives the progress.
+        claim: checked at each event and while the run waits for the store; raises to end the work.
+        uploads: limits of the data that waits for its upload.
 
     Raises:
         CommitConflictError: another worker committed this run differently.
-        CorruptRecordError: what the journal holds is not what this job leaves there.
+        CorruptRecordError: the journal has commits that do not match the job.
         StorageError: the store stayed unavailable or refused.
     """
     steps = plan(job.recipe)
@@ -76,7 +76,7 @@ def run(
 def _restored(
     commits: Sequence[Commit], journal: Journal, claim: Checkpoints, page: PageBuilder
 ) -> Iterator[StepOutput]:
-    """What each of `commits` made, read a few ahead in parallel; the page gets it, too."""
+    """The output of each of `commits`, read a few ahead in parallel, and added to the page."""
     readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
     ahead: deque[Future[StepOutput]] = deque()
     try:
@@ -91,7 +91,7 @@ def _restored(
 
 
 def _output(read: "Future[StepOutput]", commit: Commit, journal: Journal) -> StepOutput:
-    """What `read` found; read again when the store was unavailable then."""
+    """The result of `read`; reads again if the store was unavailable."""
     error = read.exception()
     return restored(commit, journal) if isinstance(error, StoreUnavailableError) else read.result()
 
@@ -105,7 +105,7 @@ def _uploading(
     claim: Checkpoints,
     limits: UploadLimits,
 ) -> Iterator[Uploader]:
-    """The run's uploader; at the end everything that was made is in `commits`, unless the run is no longer ours."""
+    """The run's uploader. On leaving, all steps are in `commits`, unless an error ended the work."""
 
     def committed(commit: Commit) -> None:
         commits.append(commit)
@@ -123,7 +123,7 @@ def _uploading(
         yield uploader
         uploader.close()
     except RunStopped:
-        uploader.close(limits.last_uploads_s)  # what was made until now is kept
+        uploader.close(limits.last_uploads_s)  # the completed steps are kept
         raise
     except BaseException:
         uploader.abort()
@@ -131,11 +131,11 @@ def _uploading(
 
 
 def _log_outage(run_id: str, error: StoreUnavailableError, pause_s: float) -> None:
-    log.warning("run %s: its uploads wait, the next try is in %.1f s: %s", run_id, pause_s, error)
+    log.warning("run %s: uploads are waiting; next attempt in %.1f s: %s", run_id, pause_s, error)
 
 
 def complete(job: Job, journal: Journal, commits: Sequence[Commit], page: PageBuilder) -> Manifest:
-    """Write the run's page, and last of all its manifest; the same again leaves the same."""
+    """Write the run's page, and last its manifest. Safe to repeat: both are the same each time."""
     manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
     if job.recipe.output.page:
         journal.put(keys.PAGE, page.render(manifest, journal), content_type=CONTENT_TYPE)

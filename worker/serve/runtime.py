@@ -1,4 +1,4 @@
-"""What one worker process serves runs with: its settings, Redis, the bucket and the model."""
+"""The services of a worker process: its settings, Redis, the bucket and the model."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ from worker.settings import Settings
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 20.0
-"""A SeaweedFS that was just started takes this long until it can be written."""
+"""How long the start waits for S3: a SeaweedFS that was just started accepts no writes at first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +34,17 @@ class WorkerRuntime:
     engine: Engine
     drain: DrainFlag
     clock: Callable[[], float] = time.monotonic
-    """Seconds, by which leases are renewed and steps are timed."""
+    """Seconds; times the renewals of leases and the time limits."""
 
     @staticmethod
     def connect(config: Settings) -> "WorkerRuntime":
-        """The services that the settings name; each connects when it is first used."""
+        """The services of the settings. Each connects on first use."""
         redis = connect_redis(config, outage_timeout_s=config.outage_timeout_s)
         return WorkerRuntime(
             config=config,
             redis=redis,
             runs=Runs(redis, ttl_s=config.keep_progress_s),
-            # The claim repeats calls; a single one ends well within a lease, so that a cancel is not kept waiting.
+            # The claim repeats calls. A single call must end within a lease, so that a cancel does not wait long.
             objects=connect_store(config, timeout_s=max(5.0, config.lease_s / 2), attempts=1),
             engine=Engine(config),
             drain=DrainFlag.inherited(),
@@ -60,16 +60,16 @@ class WorkerRuntime:
         return Journal(self.objects, self.config.s3_prefix, run_id)
 
     def start(self) -> None:
-        """Check, before any run is taken, that everything a run needs is there, and announce the model.
+        """Check everything that a run needs, before any run is taken, and announce the model.
 
         Raises:
             ServiceUnavailableError: Redis or S3 can't be used.
-            ModelFolderError: the model can't be.
+            ModelFolderError: the model can't be used.
             InvalidNameError: the prefix can't be part of a key.
         """
         self.journal("any")
-        with connect_redis(self.config) as impatient:
-            check_redis(impatient)
+        with connect_redis(self.config) as redis:  # its short outage timeout reports a missing Redis soon
+            check_redis(redis)
         spec = self.engine.identified_spec()
         retry = RetryPolicy(START_TIMEOUT_S, on_wait=lambda error, _pause_s: log.warning("waiting for S3: %s", error))
         with explain_s3_errors("S3 can't be used"):

@@ -54,9 +54,9 @@ def test_a_branch_is_queued_as_anything_is(serving: Shell, parent: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--at", "7"], "step 7: there is none; allowed: 1 to 6"),
+        (["--at", "7"], "step 7: does not exist; allowed: 1 to 6"),
         (["--at", "3", "--variation", "1"], "step 3: has no variation 1; allowed: 0"),
-        (["--at", "6"], "step 6: all 2 images are there; say how many more are wanted: num_images=1 or more"),
+        (["--at", "6"], "step 6: all 2 images are complete; set how many more to draw: num_images=1 or more"),
         (["--at", "3", "--set", "num_images=0"], "num_images: 0 is too small"),
     ],
 )
@@ -92,7 +92,7 @@ def test_python_branches_a_run_under_way(client: Client) -> None:
     for event in client.watch(run_id, timeout_s=DEADLINE_S):
         if isinstance(event, ArtifactStored) and event.role == "thinking":
             break
-    with pytest.raises(PlaceError, match="is not done yet"):
+    with pytest.raises(PlaceError, match="is not complete yet"):
         client.branch(run_id, at=24)
     branch = client.branch(run_id, at=2, overrides={"num_timesteps": 4, "num_images": 1}, priority="high")
     client.cancel(run_id)

@@ -72,18 +72,19 @@ def test_what_leads_to_no_recipe_is_named(serving: Shell, parent: str, s3_store:
     Image.new("RGB", (8, 8)).save(folder / "foreign.png")
     (folder / "text.png").write_bytes(b"not a picture")
     (folder / "elsewhere.png").write_bytes(ours)
-    assert "foreign.png: does not say which run drew it" in one_error(serving("recipe", "from", "foreign.png"), code=2)
-    assert "text.png: is no PNG picture" in one_error(serving("recipe", "from", "text.png"), code=2)
+    assert "foreign.png: does not name its run" in one_error(serving("recipe", "from", "foreign.png"), code=2)
+    assert "text.png: is not a PNG image" in one_error(serving("recipe", "from", "text.png"), code=2)
     assert "gone.png: No such file" in one_error(serving("recipe", "from", "gone.png"), code=2)
     assert "run nope: there is no such run" in one_error(serving("recipe", "from", "nope"), code=2)
     (folder / "edited.png").write_bytes(ours)
     with_hash(folder / "edited.png", "0" * 64)
     error = one_error(serving("recipe", "from", "edited.png"), code=2)
     assert (
-        f"edited.png: says that its recipe has the SHA-256 {'0' * 64}; that of run {parent} in this bucket has" in error
+        f"edited.png: names a recipe with the SHA-256 {'0' * 64}, but the recipe of run {parent} in this bucket has"
+        in error
     )
     serving.patch.setenv("AUTOSEQ_S3_PREFIX", "another")
     settings.cache_clear()
-    assert f"from run '{parent}', which is not in this bucket" in one_error(
+    assert f"names run '{parent}', which is not in this bucket" in one_error(
         serving("recipe", "from", "elsewhere.png"), code=2
     )

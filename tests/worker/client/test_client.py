@@ -153,7 +153,7 @@ def test_a_run_whose_folder_holds_other_images_is_refused(idle_client: Client, t
         if colour == "red":
             idle_client.submit(tmp_path / "edit.yaml", run_id="one-folder")
     idle_client.redis.flushdb()
-    with pytest.raises(InputError, match="its folder in S3 already holds other images"):
+    with pytest.raises(InputError, match="its folder in S3 already has other images"):
         idle_client.submit(tmp_path / "edit.yaml", run_id="one-folder")
 
 

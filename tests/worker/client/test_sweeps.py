@@ -81,7 +81,7 @@ def test_every_fault_of_every_combination_is_told_before_anything_is_queued(idle
     with pytest.raises(RecipeError, match="unknown field 'num_imges'") as raised:
         idle_client.sweep(recipe(num_imges=3), {"seed": [1, 2]})
     assert "(with" not in str(raised.value), "it is not the sweep's"
-    with pytest.raises(RecipeError, match="seed: its values are no JSON data"):
+    with pytest.raises(RecipeError, match="seed: its values are not JSON data"):
         idle_client.sweep(recipe(), {"seed": [object()]})
     assert messages(idle_client) == []
     with pytest.raises(RunNotFoundError):

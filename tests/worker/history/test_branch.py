@@ -273,7 +273,7 @@ def test_a_branch_of_a_branch_goes_on_from_there(bucket: Bucket) -> None:
 def test_a_run_under_way_can_be_branched_off_as_far_as_it_is(bucket: Bucket) -> None:
     bucket.run(PARENT, recipe(num_images=4), stop_after=3)
     assert bucket.branched(3)["num_images"] == 3
-    with pytest.raises(PlaceError, match="run run-1, step 4: is not done yet; steps 1 to 3 are"):
+    with pytest.raises(PlaceError, match="run run-1, step 4: is not complete yet; allowed: steps 1 to 3"):
         bucket.branched(4)
 
 
@@ -286,13 +286,13 @@ def test_texts_with_variables_in_them_stay_as_they_are(bucket: Bucket) -> None:
 @pytest.mark.parametrize(
     ("at", "options", "message"),
     [
-        (0, {}, "step 0: there is none; allowed: 1 to 7"),
-        (8, {}, "step 8: there is none; allowed: 1 to 7"),
+        (0, {}, "step 0: does not exist; allowed: 1 to 7"),
+        (8, {}, "step 8: does not exist; allowed: 1 to 7"),
         (1, {}, "step 1: is in the middle of the initial context; allowed: 2 or later"),
-        (4, {"variation": 0}, "step 4: draws no image that could be chosen by its variation"),
+        (4, {"variation": 0}, "step 4: draws no image, so no variation can be selected"),
         (3, {"variation": 2}, "step 3: has no variation 2; allowed: 0, 1"),
-        (3, {}, "step 3: drew several images that may go on; choose by variation: 0, 1"),
-        (5, {"variation": 0}, "step 5: all 2 images are there; say how many more are wanted: num_images=1 or more"),
+        (3, {}, "step 3: selected several images; select one by its variation: 0, 1"),
+        (5, {"variation": 0}, "step 5: all 2 images are complete; set how many more to draw: num_images=1 or more"),
     ],
 )
 def test_a_place_that_is_none_is_refused(bucket: Bucket, at: int, options: dict[str, Any], message: str) -> None:
@@ -332,14 +332,13 @@ def test_a_text_that_no_recipe_may_hold_can_not_be_branched_off_with(bucket: Buc
     with pytest.raises(PlaceError) as error:
         bucket.branched(3)
     assert str(error.value) == (
-        f"run {PARENT}, step 3: its text has {count} characters, and it would be in the context; "
-        "allowed there: 1 to 8,192"
+        f"run {PARENT}, step 3: its text has {count} characters, which a context can't hold; allowed: 1 to 8,192"
     )
 
 
 def test_a_run_that_is_not_there_is_named(bucket: Bucket) -> None:
-    with pytest.raises(RunNotFoundError, match=f"run {PARENT}: there is no s3://runs/{PREFIX}/{PARENT}/recipe.json"):
+    with pytest.raises(RunNotFoundError, match=f"run {PARENT}: s3://runs/{PREFIX}/{PARENT}/recipe.json does not exist"):
         bucket.branched(3)
     bucket.journal(PARENT).put("recipe.json", b"{}", content_type="")
-    with pytest.raises(CorruptRecordError, match="is no recipe that can be read"):
+    with pytest.raises(CorruptRecordError, match="is not a readable recipe"):
         bucket.branched(3)

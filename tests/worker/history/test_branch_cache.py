@@ -83,7 +83,7 @@ def made(objects: MemoryStore, run_id: str, document: dict[str, Any]) -> Snapsho
 def test_a_branch_has_the_cache_of_its_parent() -> None:
     objects = MemoryStore()
     parent = made(objects, "run-1", DOCUMENT)
-    steps = plan(read_recipe(Journal(objects, PREFIX, "run-1")))
+    steps = plan(read_recipe(Journal(objects, PREFIX, "run-1")).recipe)
     generations = [step.number for step in steps if isinstance(step, Write | Draw)]
     assert any(isinstance(step, Evict) for step in steps[:-1])
     for at in range(1, len(steps)):

@@ -11,7 +11,7 @@ from tests.worker.history.test_branch import BRANCH, LANGUAGE, PARENT, Bucket
 from tests.worker.serving import picture_uri, recipe
 from worker.cli.sheets.difference_sheet import MAX_ROWS, difference_sheet
 from worker.cli.views.difference import difference_view, word_difference
-from worker.history.diff import Difference, Pair, compare, load_picture
+from worker.history.diff import Difference, Pair, compare, load_image
 from worker.history.history import read_history
 from worker.history.lineage import read_lineage
 
@@ -283,7 +283,7 @@ def test_a_picture_that_can_not_be_read_is_named(bucket: Bucket) -> None:
     bucket.run(PARENT, recipe(num_images=1))
     bucket.run(BRANCH, recipe(num_images=1, seed=6))
     bucket.journal(BRANCH).put("steps/003-image.png", b"nothing", content_type="")
-    with pytest.raises(CorruptRecordError, match=r"003-image.png: is no picture that can be read"):
+    with pytest.raises(CorruptRecordError, match=r"003-image.png: is not a readable image"):
         compared(bucket)
     entry = read_lineage(read_history(bucket.journal(PARENT)), bucket.journal).items[-1]
-    assert load_picture(entry).size == (64, 64)
+    assert load_image(entry).size == (64, 64)

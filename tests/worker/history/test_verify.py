@@ -91,9 +91,9 @@ def unlabelled(folder: Folder) -> None:
 
 DAMAGES: list[tuple[Damage, str]] = [
     (lambda folder: folder.delete("recipe.json"), "recipe.json: is missing"),
-    (lambda folder: folder.put("recipe.json", b"{"), "recipe.json: is no recipe that can be read"),
-    (lambda folder: folder.change("recipe.json", num_images=-1), "recipe.json: is no recipe that can be read"),
-    (lambda folder: folder.change("recipe.json", seed=5), "recipe.json: is not as a worker writes it"),
+    (lambda folder: folder.put("recipe.json", b"{"), "recipe.json: is not a readable recipe"),
+    (lambda folder: folder.change("recipe.json", num_images=-1), "recipe.json: is not a readable recipe"),
+    (lambda folder: folder.change("recipe.json", seed=5), "recipe.json: has missing or changed fields"),
     (lambda folder: folder.change("recipe.json", seed=6), "commits/001.json: is of another recipe"),
     (lambda folder: folder.delete("commits/004.json"), "commits/004.json: is missing"),
     (lambda folder: folder.delete("commits/006.json"), "commits/006.json: is missing"),
@@ -102,12 +102,12 @@ DAMAGES: list[tuple[Damage, str]] = [
     (lambda folder: folder.put("commits/003.json", b"[]"), "commits/003.json: "),
     (lambda folder: folder.change("commits/003.json", run_id="run-2"), "commits/003.json: is of step 3 of run run-2"),
     (lambda folder: folder.change("commits/003.json", kind="write"), "kind is 'write', expected 'draw'"),
-    (lambda folder: folder.change("commits/003.json", artifacts=[]), "commits/003.json: is not the plan's step"),
+    (lambda folder: folder.change("commits/003.json", artifacts=[]), "commits/003.json: does not match the plan"),
     (lambda folder: folder.change("commits/003.json", recipe_sha256="0"), "commits/003.json: is of another recipe"),
     (lambda folder: folder.change_artifact(3, seed=1), "artifacts[0].seed is 1, expected "),
     (lambda folder: folder.change_artifact(3, variation=[1]), "artifacts.0.variation: "),
     (lambda folder: folder.change_artifact(3, attempt=1), "artifacts[0].attempt is 1, expected 0"),
-    (lambda folder: folder.change_artifact(2, role="refinement"), "commits/002.json: is not the plan's step"),
+    (lambda folder: folder.change_artifact(2, role="refinement"), "commits/002.json: does not match the plan"),
     (lambda folder: folder.change_artifact(3, width=8), "steps/003-image.png: is (64, 64) pixels"),
     (lambda folder: folder.change_artifact(3, size="many"), "artifacts.0.size: "),
     (lambda folder: folder.change_artifact(3, key=["a"]), "artifacts.0.key: "),
@@ -115,10 +115,10 @@ DAMAGES: list[tuple[Damage, str]] = [
     (lambda folder: folder.put("steps/002-thinking.txt", b"a"), "steps/002-thinking.txt: has 1 bytes"),
     (lambda folder: folder.copy("steps/003-image.png", "steps/006-image.png"), "steps/006-image.png: has the SHA-256"),
     (unlabelled, "steps/003-image.png: its text chunk autosequence:run is None, expected 'run-1'"),
-    (unreadable, "steps/003-image.png: is no PNG image"),
+    (unreadable, "steps/003-image.png: is not a readable PNG image"),
     (lambda folder: folder.delete("manifest.json"), "manifest.json: is missing: the run is not complete"),
     (lambda folder: folder.put("manifest.json", b"null"), "manifest.json: "),
-    (lambda folder: folder.change("manifest.json", artifacts=[]), "manifest.json: is not what the commits say"),
+    (lambda folder: folder.change("manifest.json", artifacts=[]), "manifest.json: does not match the commits"),
     (lambda folder: folder.change("manifest.json", name="x"), "name is 'x', expected 'test'"),
     (lambda folder: folder.delete("index.html"), "index.html: is missing"),
     (lambda folder: folder.put("index.html", b"<html>"), "index.html: does not show steps/003-image.png"),
@@ -155,7 +155,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_an_empty_folder_is_no_run() -> None:
-    with pytest.raises(RunNotFoundError, match=r"there is nothing in s3://memory/served/run-1/"):
+    with pytest.raises(RunNotFoundError, match=r"s3://memory/served/run-1/ is empty"):
         verify(Journal(MemoryStore(), PREFIX, RUN))
 
 
@@ -179,4 +179,4 @@ def test_the_command_reads_the_bucket_alone_and_tells_the_shell(shell: Shell, s3
     assert "error: steps/003-image.png: has 7 bytes" in result.stderr
     flaws = json.loads(said(shell("verify", run_id, "--json"), code=1))["flaws"]
     assert {flaw["name"] for flaw in flaws} == {"steps/003-image.png"}
-    assert "there is nothing in" in shell("verify", "no-such-run").stderr
+    assert "no-such-run/ is empty" in shell("verify", "no-such-run").stderr

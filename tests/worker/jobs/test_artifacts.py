@@ -151,7 +151,7 @@ def test_more_records_than_the_plan_has_steps_are_told() -> None:
 def test_a_stored_recipe_that_is_none_is_told(stored: bytes) -> None:
     journal = Journal(MemoryStore(), PREFIX, RUN)
     journal.put("recipe.json", stored, content_type="application/json")
-    with pytest.raises(CorruptRecordError, match=r"recipe\.json: is no recipe that can be read"):
+    with pytest.raises(CorruptRecordError, match=r"recipe\.json: is not a readable recipe"):
         restore(RUN, journal)
 
 

@@ -139,5 +139,5 @@ def test_a_photo_whose_orientation_cannot_be_read_is_refused_before_the_run(tmp_
 
 def test_a_name_that_leads_in_a_circle_is_named(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(InputError, match=r"context\[1\].image: 'loop/photo.png' can't be looked for"):
+    with pytest.raises(InputError, match=r"context\[1\].image: 'loop/photo.png' can't be resolved"):
         Sources(folder=tmp_path).fetch(recipe("loop/photo.png"))

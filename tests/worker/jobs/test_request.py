@@ -34,7 +34,7 @@ def test_the_recipe_may_come_by_position() -> None:
         ((), {"recipe": "a", "overrides": [1]}, "overrides: must be a JSON object"),
         ((), {"recipe": "a", "variables": "fox"}, "variables: must be a JSON object"),
         ((), {"recipe": "a", "priority": "urgent"}, "'urgent' is none of high, normal, low"),
-        ((), {"recipe": "a", "idempotency_key": 5}, "idempotency_key: must be a text"),
+        ((), {"recipe": "a", "idempotency_key": 5}, "idempotency_key: must be a string"),
         (
             (),
             {"recipe": "a", "idempotency_key": "two words"},

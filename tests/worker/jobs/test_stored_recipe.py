@@ -143,7 +143,7 @@ def test_another_model_than_the_recorded_one_is_a_flaw() -> None:
     assert [str(flaw) for flaw in verify(journal).flaws] == [
         f"steps/003-image.png: its text chunk {chunk} is {SHA256!r}, expected {'0' * 64!r}",
         f"steps/006-image.png: its text chunk {chunk} is {SHA256!r}, expected {'0' * 64!r}",
-        f"manifest.json: is not what the commits say: model_sha256 is {SHA256!r}, expected {'0' * 64!r}",
+        f"manifest.json: does not match the commits: model_sha256 is {SHA256!r}, expected {'0' * 64!r}",
     ]
     journal.put(keys.MODEL, json.dumps({"name": "other", "sha256": SHA256}).encode(), content_type="")
     assert [str(flaw) for flaw in verify(journal).flaws] == ["model.json: has the model other, the recipe has scripted"]

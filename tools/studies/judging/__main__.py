@@ -1,4 +1,4 @@
-"""A study: does judging pay? Tasks done with and without a judge, right or wrong by their pixels.
+"""A study of whether judging improves images: tasks done with and without a judge, checked by their pixels.
 
 Run `python -m tools.studies.judging` in the repository; docs/measured.md has its results. The study is not part of the
 test suite; `pytest tools/studies/judging` checks its figures.
@@ -19,11 +19,12 @@ TINY = Path(__file__).parents[3] / "models" / "tiny-bagel"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what is not yet in the file of results, then print the tables of all that is in it."""
-    options, tell = _parser().parse_args(arguments), sys.stdout.write
+    """Do the tasks that the results file lacks, then print the tables of all its tasks."""
+    options = _parser().parse_args(arguments)
     model = Bagel.load(options.model_path, device="cpu", dtype="float32")
-    tell(f"seed {options.seed}, {options.timesteps} time steps, results in {options.results}\n\n")
-    tell(rendered.report(model, options.rendered, options.seed) + "\n")
+    write = sys.stdout.write
+    write(f"seed {options.seed}, {options.timesteps} time steps, results in {options.results}\n\n")
+    write(rendered.report(model, options.rendered, options.seed) + "\n")
     done = recorded(options.results)
     options.results.parent.mkdir(parents=True, exist_ok=True)
     both = zip(*(tasks(kind, options.tasks, options.seed) for kind in WORDINGS), strict=True)
@@ -36,22 +37,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 results.flush()
     for kind in WORDINGS:
         of_kind = [done[f"{kind} {number}"] for number in range(options.tasks)]
-        tell("\n" + report(of_kind) + "\n")
+        write("\n" + report(of_kind) + "\n")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tools.studies.judging", description="Does judging pay?")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.studies.judging", description="Study whether judging improves images."
+    )
     parser.add_argument("--model_path", type=Path, default=TINY, help="tiny-bagel, or one trained on the same world")
-    parser.add_argument("--tasks", type=int, default=120, help="how many of each kind: drawing and editing")
-    parser.add_argument("--rendered", type=int, default=200, help="how many rendered pictures to ask about")
+    parser.add_argument("--tasks", type=int, default=120, help="number of tasks of each kind: drawing and editing")
+    parser.add_argument("--rendered", type=int, default=200, help="number of rendered pictures to judge")
     parser.add_argument("--timesteps", type=int, default=11, help="points of the denoising schedule")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--results",
         type=Path,
         default=Path("out/judging.jsonl"),
-        help="one line a task; those in it are not done again",
+        help="results file, one line per task; its tasks are not repeated",
     )
     return parser
 

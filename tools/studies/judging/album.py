@@ -1,4 +1,4 @@
-"""A model that draws and judges each image of a task once, however many policies ask for the same."""
+"""A model that draws and judges each image of a task only once for all policies."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ class Album:
     """The images that follow one context, by their seeds, and their scores. Implements UnifiedModel.
 
     Args:
-        model: what draws and judges.
+        model: the model that draws and judges.
     """
 
     def __init__(self, model: UnifiedModel) -> None:

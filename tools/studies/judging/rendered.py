@@ -1,4 +1,4 @@
-"""What the judges make of rendered pictures, with a true description and with one that is wrong in one thing."""
+"""The scores of rendered pictures with a true description, and with one that differs by one change."""
 
 import random
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ THINGS = (1, 2, 3)
 
 
 def report(model: UnifiedModel, count: int, seed: int) -> str:
-    """How well yes and no, and the likelihood of captions, tell true from false of `count` pictures."""
+    """How well yes/no answers and the likelihood of captions tell true from false descriptions of pictures."""
     asked = list(_questions(count, seed))
     lines = [f"rendered: {count} pictures, each with a true and a false description"]
     for wording in (MATCH_TARGET, CAPTION):
@@ -30,7 +30,7 @@ def report(model: UnifiedModel, count: int, seed: int) -> str:
 
 
 def _questions(count: int, seed: int) -> Iterator[tuple[tuple[Scene, Scene], tuple[Scene, Scene]]]:
-    """A picture with what it is said to be: its own scene, and another as rich that differs by one change."""
+    """(picture, description) pairs: the picture's own scene, and one with as many things that differs by one change."""
     for number in range(count):
         rng = random.Random(f"{seed}/rendered/{number}")
         scene = random_scene(rng, rng.choice(THINGS))

@@ -9,7 +9,7 @@ from tools.studies.judging.trial import Trial
 
 
 def report(trials: Sequence[Trial]) -> str:
-    """Everything about the trials of one kind: what each policy gains, then what the judges are worth."""
+    """The tables of the trials of one kind: the gain of each policy, then the quality of the judges."""
     lines = [f"{trials[0].kind}: {len(trials)} tasks, {sum(len(one.right) for one in trials)} images drawn"]
     lines += ["", "  judged by     policy               right   against first: gain [95 %]      p       images a task"]
     lines += [f"  {line}" for line in _policies(trials)]
@@ -40,23 +40,21 @@ def _policies(trials: Sequence[Trial]) -> Iterator[str]:
 
 def _judges(trials: Sequence[Trial]) -> Iterator[str]:
     for wording in WORDINGS[trials[0].kind]:
-        scored = [(one.scores[wording.name], one.right) for one in trials]
-        pairs = [(scores[seed], right[seed]) for scores, right in scored for seed in scores]
+        by_task = [[(score, one.right[seed]) for seed, score in one.scores[wording.name].items()] for one in trials]
+        pairs = [pair for of_task in by_task for pair in of_task]
         good, bad = _split(pairs)
         error = calibration_error(*zip(*pairs, strict=True))
         yield (
-            f"{wording.name:<14}{auc(good, bad):>10.2f}{_within(scored):>16.2f}{_mean(good):>16.3f}{_mean(bad):>11.3f}"
+            f"{wording.name:<14}{auc(good, bad):>10.2f}{_within(by_task):>16.2f}{_mean(good):>16.3f}{_mean(bad):>11.3f}"
             f"{error:>20.2f}"
         )
 
 
-def _within(scored: Sequence[tuple[object, object]]) -> float:
-    """The AUC of pairs of a right and a wrong image of one task: how well a judge can choose."""
+def _within(by_task: Sequence[Sequence[tuple[float, bool]]]) -> float:
+    """The AUC over pairs of a right and a wrong image of the same task: how well a judge selects."""
     areas, weights = [], []
-    for scores, right in scored:
-        assert isinstance(scores, dict)
-        assert isinstance(right, dict)
-        good, bad = _split([(scores[seed], right[seed]) for seed in scores])
+    for pairs in by_task:
+        good, bad = _split(pairs)
         if good and bad:
             areas.append(auc(good, bad) * len(good) * len(bad))
             weights.append(len(good) * len(bad))

@@ -1,4 +1,4 @@
-"""What is asked of the model in the trials: pictures to draw and to edit, and the ways to ask whether it did so."""
+"""The tasks of the trials: pictures to draw and to edit, the judges' questions, and the policies."""
 
 import random
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ FURTHER_TRIES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One image that is wanted."""
+    """One image to draw or edit."""
 
     kind: Kind
     number: int
     instruction: str
     target: Scene
-    """What a right image shows, and nothing else."""
+    """The scene that a right image shows."""
     given: Image | None = None
     """The picture to edit."""
 
@@ -38,16 +38,16 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Wording:
-    """A way to have an image judged: a recipe's `judge`, with {target} for what a right image shows."""
+    """The question of a judge: a recipe's `judge`, with {target} for the scene that a right image shows."""
 
     name: str
     question: str
     answer: str | None = None
     below: float = 0.5
-    """The bound of the retries."""
+    """The score below which an image is drawn again."""
 
     def judge(self, target: str) -> JudgeSettings:
-        """As the recipe has it for an image of `target`; an answer is a sentence."""
+        """The recipe's settings for an image of `target`."""
         if self.answer is None:
             return JudgeSettings(question=self.question.replace(TARGET, target))
         said = self.answer.replace(TARGET, target[0].upper() + target[1:])
@@ -68,7 +68,7 @@ WORDINGS: dict[Kind, tuple[Wording, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How the image that goes on is found."""
+    """How the image is selected."""
 
     variations: int
     retries: bool = False
@@ -88,11 +88,11 @@ POLICIES = (
     FIRST,
     Policy(variations=1, retries=True),
 )
-"""Those of more images first: the others then find theirs drawn."""
+"""Those with more images first; the others reuse them."""
 
 
 def tasks(kind: Kind, count: int, seed: int) -> Iterator[Task]:
-    """So many tasks, each from `seed`, its kind and its number alone."""
+    """`count` tasks, each determined by `seed`, its kind and its number."""
     for number in range(count):
         rng = random.Random(f"{seed}/{kind}/{number}")
         if kind == "drawing":
@@ -107,7 +107,7 @@ def tasks(kind: Kind, count: int, seed: int) -> Iterator[Task]:
 
 
 def recipe(task: Task, policy: Policy, wording: Wording, spec: ModelSpec, timesteps: int) -> Recipe:
-    """What anyone would write to have `task` done so."""
+    """The recipe of `task` under `policy`, judged by `wording`."""
     context: tuple[ContextItem, ...] = (TextItem(text=task.instruction),)
     if task.given is not None:
         context = (ImageItem(image="given"), *context)

@@ -1,4 +1,4 @@
-"""The figures of the trials are right in cases known by hand, and a campaign of trials goes on where it was cut off."""
+"""The statistics are right in cases known by hand, and an interrupted study resumes."""
 
 from pathlib import Path
 

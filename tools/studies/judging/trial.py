@@ -1,4 +1,4 @@
-"""One task, done under every policy and wording by the interpreter itself; what came of it, as a line of JSON."""
+"""One task, done by the interpreter under every policy and wording; its results, as a line of JSON."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,17 +17,17 @@ from tools.studies.judging.tasks import FIRST, POLICIES, WORDINGS, Kind, Policy,
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of a task."""
+    """The results of a task."""
 
     kind: Kind
     number: int
     instruction: str
     right: Mapping[str, bool]
-    """Whether each image drawn is right, by its seed."""
+    """Whether each image is right, by its seed."""
     scores: Mapping[str, Mapping[str, float]]
-    """Wording -> what it makes of each image, by its seed."""
+    """Wording -> score of each image, by its seed."""
     outcomes: Mapping[str, Mapping[str, tuple[bool, int]]]
-    """Wording -> policy -> whether the image that went on is right, and how many were drawn."""
+    """Wording -> policy -> whether the selected image is right, and how many were drawn."""
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class Trial:
 
 
 def trial(task: Task, model: UnifiedModel, timesteps: int) -> Trial:
-    """Do `task` in every way; each image is drawn once."""
+    """Do `task` under every policy and wording; each image is drawn once."""
     album, outcomes = Album(model), dict[str, dict[str, tuple[bool, int]]]()
     for wording in WORDINGS[task.kind]:
         found = outcomes[wording.name] = {}
@@ -62,16 +62,16 @@ def trial(task: Task, model: UnifiedModel, timesteps: int) -> Trial:
 
 
 def _may_retry(policy: Policy, wording: Wording) -> bool:
-    """An answer's likelihood is tried in full, yes and no with few variations; for other words none is drawn again."""
+    """Limits the study: retries with many variations only for captions, with two also for the wording 'match'."""
     return wording.answer is not None or (wording.name == "match" and policy.variations <= 2)
 
 
 def _outcome(task: Task, asked: Recipe, album: Album) -> tuple[Image, int]:
-    """The image that goes on, and how many were drawn for it."""
+    """The selected image, and how many were drawn for it."""
     inputs = [] if task.given is None else [task.given]
     ready = [event for event in run_sequence(asked, album, inputs=inputs) if isinstance(event, ImageReady)]
-    chosen = [one.image for event in ready for one in event.variations if one.selected]
-    return chosen[-1], sum(len(event.variations) for event in ready)
+    selected = [one.image for event in ready for one in event.variations if one.selected]
+    return selected[-1], sum(len(event.variations) for event in ready)
 
 
 def _scores(task: Task, wording: Wording, album: Album) -> Iterator[tuple[str, float]]:
@@ -82,7 +82,7 @@ def _scores(task: Task, wording: Wording, album: Album) -> Iterator[tuple[str, f
 
 
 def recorded(path: Path) -> dict[str, Trial]:
-    """The trials in the file at `path`, by name. A last line that a kill cut off is taken out of it."""
+    """The trials in the file at `path`, by name. Removes an incomplete last line, as a kill leaves it."""
     if not path.exists():
         return {}
     whole, _, _ = path.read_text().rpartition("\n")

@@ -1,1 +1,1 @@
-"""The pictures that the command line makes: contact sheets of runs, sweeps and differences."""
+"""Contact sheets of runs, sweeps and differences."""

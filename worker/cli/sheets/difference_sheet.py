@@ -1,18 +1,17 @@
 """The images of two runs side by side, for `autoseq diff --out`."""
 
-import re
 from collections.abc import Iterator
 
 from PIL import Image
 
 from storage.pair_sheet import SIDE_PX, Half, Row, pair_sheet
+from worker.cli.sheets.run_sheet import THOUGHT_TAGS
 from worker.cli.views.difference import headings, image_note, step_text, value_text
-from worker.history.diff import Difference, Pair, load_picture
+from worker.history.diff import Difference, Pair, load_image
 from worker.history.history import is_on
 from worker.history.lineage import Lineage, LineageItem
 
 MAX_ROWS = 60
-_TAGS = re.compile(r"</?think>")
 
 
 def difference_sheet(found: Difference) -> Image.Image | None:
@@ -49,13 +48,13 @@ def _half(name: str, entry: LineageItem | None, lineage: Lineage) -> Half | None
     where = step_text(name, entry, lineage).plain
     dropped = "" if entry.selected else ", dropped"
     words = " · ".join(_words_before(lineage, entry))
-    picture = load_picture(entry)
-    picture.thumbnail((2 * SIDE_PX, 2 * SIDE_PX))  # rows are many
+    picture = load_image(entry)
+    picture.thumbnail((2 * SIDE_PX, 2 * SIDE_PX))  # a sheet has up to MAX_ROWS rows
     return Half(picture=picture, caption=f"{where}{dropped}: {words}" if words else f"{where}{dropped}")
 
 
 def _words_before(lineage: Lineage, picture: LineageItem) -> Iterator[str]:
-    """The words that led to a picture: what was last asked for, and the plan for it."""
+    """The texts that a picture follows: the last instruction, and the thinking after it."""
     asked, plan = "", ""
     for entry in lineage.items[: lineage.items.index(picture)]:
         if not is_on(entry.place.path, picture.place.path):
@@ -66,4 +65,4 @@ def _words_before(lineage: Lineage, picture: LineageItem) -> Iterator[str]:
             asked = entry.text
         elif entry.place.images < picture.place.images:
             plan = ""
-    yield from (words for text in (asked, plan) if (words := _TAGS.sub("", text).strip()))
+    yield from (words for text in (asked, plan) if (words := THOUGHT_TAGS.sub("", text).strip()))

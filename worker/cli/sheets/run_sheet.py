@@ -1,4 +1,4 @@
-"""The contact sheet of a run: what was given, and its images in order, its variations in rows, or its tree."""
+"""The contact sheet of a run: the initial context, and the images in order, in rows of variations, or as a tree."""
 
 import io
 import json
@@ -16,23 +16,23 @@ from storage.sheet import MARGIN_PX, Tile, contact_sheet, stacked, tiled_sheet
 SIDE_PX = 256
 GIVEN_SIDE_PX = 192
 GIVEN_ACROSS = 4
-"""The fewest given items that stand side by side; more where the images below are wider."""
+"""The minimum number of given items in a row; more where the images below are wider."""
 TREE_SIDES_PX = ((4, 192), (64, 128))
-"""How large the pictures of a tree are, by how many rows it has at most."""
+"""Side of an image of a tree by the largest number of rows."""
 ENDS_ACROSS = 8
-"""How many of the images that end one branch stand side by side."""
-_TAGS = re.compile(r"</?think>")
+"""Images in a row of those that end one branch."""
+THOUGHT_TAGS = re.compile(r"</?think>")
 
 
 def run_sheet(journal: Journal, manifest: Manifest) -> Image.Image:
-    """All of a complete run on one picture."""
+    """The contact sheet of a complete run."""
     sheet = _images_sheet(journal, manifest)
     given = _given_tiles(journal, max(GIVEN_ACROSS, sheet.width // (GIVEN_SIDE_PX + MARGIN_PX)))
     return stacked([tiled_sheet(given, side_px=GIVEN_SIDE_PX, title="Given"), sheet]) if given else sheet
 
 
 def _given_tiles(journal: Journal, across: int) -> list[Tile]:
-    """The items of the initial context; none where it is one text, which the captions of the images have."""
+    """The items of the initial context; none if it is a single text, which is in the captions of the images."""
     items = json.loads(journal.get(keys.RECIPE))["context"]
     if len(items) == 1 and "text" in items[0]:
         return []
@@ -60,7 +60,7 @@ def _images_sheet(journal: Journal, manifest: Manifest) -> Image.Image:
 
 
 def words_of(journal: Journal, manifest: Manifest) -> dict[int, str]:
-    """The words that led to the images of each step: the plan for them, else what was last asked for."""
+    """The texts that each step's images follow, by step: the last instruction, and the thinking after it."""
     texts = [item for item in json.loads(journal.get(keys.RECIPE))["context"] if "text" in item]
     asked = {"": next((item["text"] for item in reversed(texts) if not item.get("thought")), "")}
     planned = {"": _plain(texts[-1]["text"]) if texts and texts[-1].get("thought") else ""}
@@ -77,7 +77,7 @@ def words_of(journal: Journal, manifest: Manifest) -> dict[int, str]:
 
 
 def read_image(journal: Journal, key: str) -> Image.Image:
-    """One image of a run, decoded."""
+    """An image of a run, decoded."""
     image = Image.open(io.BytesIO(journal.get(key)))
     image.load()
     return image
@@ -88,8 +88,8 @@ def _read(journal: Journal, artifact: Artifact) -> str:
 
 
 def _plain(text: str) -> str:
-    """Words without the marks of a thought, in one line."""
-    return " ".join(_TAGS.sub("", text).split())
+    """`text` on one line, without the tags of a thought."""
+    return " ".join(THOUGHT_TAGS.sub("", text).split())
 
 
 def _score(image: Artifact) -> str:
@@ -97,7 +97,7 @@ def _score(image: Artifact) -> str:
 
 
 def _choices(journal: Journal, shown: Sequence[Figure], words: Mapping[int, str]) -> Image.Image:
-    """A row for each image: its variations side by side, the one that went on framed."""
+    """A row for each image: its variations side by side, the selected one framed."""
     tiles, labels = [], []
     for row, figure in enumerate(shown):
         labels.append(f"{image_name(figure.index)}: {words[figure.step]}")
@@ -118,7 +118,7 @@ def _choices(journal: Journal, shown: Sequence[Figure], words: Mapping[int, str]
 
 
 class _Tree:
-    """The images that went on in each branch, each to the right of the one that it came from."""
+    """The selected images of each branch, each to the right of the one that it continues."""
 
     def __init__(self, journal: Journal, shown: Sequence[Figure], words: Mapping[int, str]) -> None:
         self.journal = journal
@@ -138,7 +138,7 @@ class _Tree:
         )
 
     def _grow(self, figure: Figure, *, row: int, parent: int | None) -> int:
-        """Lay out `figure` and all that came of it from `row` on; how many rows that takes."""
+        """Lay out `figure` and everything that continues it from `row` on. Returns the number of rows."""
         further = {image.path: one for one in self.shown for image in figure.selected if figure.leads_to(one) == image}
         if not further:
             return self._end(figure, row, parent)

@@ -1,4 +1,4 @@
-"""The contact sheet of a sweep: the last image of each run, in rows and columns by what the runs changed."""
+"""The contact sheet of a sweep: the last image of each run, in rows and columns by the swept fields."""
 
 import io
 from collections.abc import Callable
@@ -46,12 +46,12 @@ def sweep_sheet(sweep: Sweep, states: States, journal: Callable[[str], Journal])
 
 
 def last_image(journal: Journal, side_px: int) -> Image.Image | None:
-    """The last selected image of a complete run, reduced to about the size it is shown at; None where there is none."""
+    """The last selected image of a complete run, reduced to about the size it is shown at; None if there is none."""
     manifest = journal.manifest()
     shown = figures(manifest.artifacts) if manifest else ()
     if not shown:
         return None
     image = read_image(journal, shown[-1].selected[-1].key)
-    if max(image.size) > 2 * side_px:  # hundreds of large ones would take much memory
+    if max(image.size) > 2 * side_px:  # a sweep may have hundreds of large images in memory
         image.thumbnail((2 * side_px, 2 * side_px))
     return image

@@ -1,1 +1,1 @@
-"""What the command line shows on a screen."""
+"""What the command line prints to a terminal."""

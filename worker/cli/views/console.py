@@ -1,4 +1,4 @@
-"""The view of a run in progress: bars and streaming text in a terminal, plain lines elsewhere."""
+"""The console, and the view of a run in progress: bars and streaming text in a terminal, plain lines elsewhere."""
 
 import sys
 import threading
@@ -28,7 +28,7 @@ from storage.figures import image_name, score_text
 from worker.cli.views.live_view import LiveView
 
 PLAIN_COLUMNS = 1000
-"""Output that goes to no terminal is neither wrapped nor cut."""
+"""Width of output that is not a terminal, so that it is neither wrapped nor cut."""
 STEP_COLUMNS, ROLE_COLUMNS = 5, 10
 BAR_COLUMNS = 28
 MB = 1_000_000
@@ -45,6 +45,29 @@ def screen(*, stderr: bool = False) -> Console:
 def clean(text: str) -> str:
     """`text` without control characters, which a terminal would interpret."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text).strip()
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, without control characters."""
+    return " ".join(clean(text).split())
+
+
+def cut(text: str, most: int) -> str:
+    """`text`, cut to `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def table(*headings: str) -> Table:
+    """A table without a frame, whose cells wrap."""
+    made = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in headings:
+        made.add_column(heading, overflow="fold")
+    return made
+
+
+def print_link(console: Console, name: str, address: str) -> None:
+    """Print a name and a link on one line that no terminal width breaks, so that it can be clicked and copied."""
+    console.print(Text.assemble((f"  {name:<15}", "cyan"), address), soft_wrap=True)
 
 
 def annotations(*, attempt: int = 0, score: float | None = None, selected: bool | None = None) -> str:
@@ -67,7 +90,7 @@ def duration(seconds: float) -> str:
 
 
 class RunView(LiveView):
-    """Shows one run from its events. Safe to share between threads.
+    """Shows a run from its events. Safe to share between threads.
 
     Args:
         console: where it is drawn.
@@ -79,7 +102,7 @@ class RunView(LiveView):
         self._lock = threading.Lock()
         self._roles: dict[int, str] = {}
         self._choices: dict[int, bool] = {}
-        """By step, whether one of several images is selected."""
+        """Whether a step has several images to select from, by step."""
         self._steps = 0
         self._writing: int | None = None
         """The step whose text is being generated."""
@@ -91,16 +114,16 @@ class RunView(LiveView):
         self._bars = Progress(SpinnerColumn(), label, BarColumn(BAR_COLUMNS), note, console=console)
         self._run = self._bars.add_task("starting", total=None, note="")
         self._part = self._bars.add_task("", total=None, note="", visible=False)
-        super().__init__(console, a_second=8)
+        super().__init__(console, redraws_per_s=8)
 
-    def say(self, words: str) -> None:
+    def show_state(self, words: str) -> None:
         """Show the run's state before its first step."""
         self._bars.update(self._run, description=words)
         if not self._console.is_terminal:
             self._console.print(Text(words, style="dim"))
 
     def show(self, event: RunEvent) -> None:
-        """Show one event of the run. Call it in the order of the events."""
+        """Show an event of the run. Call this in the order of the events."""
         with self._lock:
             self._show(event)
             if self._steps:
@@ -109,7 +132,7 @@ class RunView(LiveView):
     def _show(self, event: RunEvent) -> None:
         match event:
             case Queued(model=model):
-                self.say("waiting for a worker" + (f" that serves {model}" if model else "") + self._hint)
+                self.show_state("waiting for a worker" + (f" that serves {model}" if model else "") + self._hint)
             case Loading(done=done, total=total):
                 self._loading(done, total)
             case Started(done=done):
@@ -142,7 +165,7 @@ class RunView(LiveView):
             self._console.print(Text(f"model loaded: {total / MB:,.0f} MB of weights", style="dim"))
 
     def _start(self, event: Started | Gap, done: int) -> None:
-        """The run begins, or continues after `done` steps, here or where the stream lost its beginning."""
+        """The run starts, or continues after `done` steps; after a gap, the stream lost its earlier events."""
         self._steps = event.steps
         self._writing, self._text, self._eta = None, "", ""
         self._began_at = self._began_at or event.at
@@ -175,7 +198,7 @@ class RunView(LiveView):
         """An image is stored: its name, and its score."""
         number, path, attempt = event.step, event.path or "", event.attempt or 0
         self._roles[number] = image_name(event.index, path=path, variation=event.variation or 0)
-        # Where a tree forks all variations continue, so that only a further attempt is worth a word.
+        # Where a tree forks, all variations continue; only a further attempt is a selection.
         selected = event.selected if self._choices.get(number) and (attempt or not path) else None
         about = annotations(attempt=attempt, score=event.score, selected=selected)
         self._line(number, event.key + about, link=event.url)
@@ -203,15 +226,15 @@ class RunView(LiveView):
         self._bars.update(self._run, completed=event.fraction, note=note + (self._eta if event.fraction < 1 else ""))
 
     def _line(self, number: int, words: str, *, link: str | None = None) -> None:
-        """Print the line of a step: what it read, wrote or drew."""
-        role = self._roles.get(number, "image")  # an image's step may lie before what the stream still has
+        """Print the line of a step: the text or image that it read, wrote or drew."""
+        role = self._roles.get(number, "image")  # its step event may be lost in a gap
         if not self._console.is_terminal:
-            self._console.print(Text(f"[{number}/{self._steps}] {role}: {' '.join(clean(words).split())}"))
+            self._console.print(Text(f"[{number}/{self._steps}] {role}: {one_line(words)}"))
             return
         shown = Text(clean(words), style=f"link {link}" if link else "")
         self._console.print(_row(Text(str(number), style="dim"), Text(role, style="cyan"), shown))
 
-    def picture(self) -> RenderableType:
+    def render(self) -> RenderableType:
         """The text being generated and the bars, below the printed lines."""
         if self._writing is None:
             return self._bars

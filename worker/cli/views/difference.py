@@ -1,4 +1,4 @@
-"""The difference between two runs in words: changed recipe fields, and what each run generated."""
+"""The difference between two runs as text: changed recipe fields, and the items that each run generated."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.views.console import clean
+from worker.cli.views.console import clean, cut, one_line, table
 from worker.history.diff import Difference, Pair
 from worker.history.lineage import Lineage, LineageItem
 
@@ -30,7 +30,7 @@ def difference_view(found: Difference) -> list[RenderableType]:
 
 
 def word_difference(one: str, other: str) -> Text:
-    """Two texts as one: words of the first alone as [-words-], of the second alone as {+words+}."""
+    """A word diff of two texts: words only in the first as [-words-], only in the second as {+words+}."""
     ours, theirs = _WORDS.findall(one), _WORDS.findall(other)
     shown = Text()
     for what, i, j, k, m in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
@@ -45,7 +45,7 @@ def word_difference(one: str, other: str) -> Text:
 
 
 def _legend(found: Difference) -> Text:
-    """Which run is called A and which B: ids are long."""
+    """The ids of runs A and B; everything below uses the short names."""
     lines = []
     for heading, lineage in zip(headings(found), (found.one, found.other), strict=True):
         done, steps = len(lineage.history.commits), len(lineage.history.steps)
@@ -71,7 +71,7 @@ def _sides(pair: Pair, found: Difference) -> Iterator[tuple[str, LineageItem | N
 
 
 def _whose(entry: LineageItem, lineage: Lineage, name: str) -> str:
-    """The run whose step generated an item: the run itself, or one that it branched off."""
+    """The name of the run whose step generated an item: the run itself or an ancestor."""
     if entry.run_id == lineage.run_id:
         return name
     is_parents = lineage.fork_point is not None and lineage.fork_point.history.run_id == entry.run_id
@@ -79,32 +79,28 @@ def _whose(entry: LineageItem, lineage: Lineage, name: str) -> str:
 
 
 def _change_table(found: Difference) -> Table:
-    table = _table("recipe", *NAMES)
+    changes = table("recipe", *NAMES)
     for change in found.changes:
-        table.add_row(Text(change.field, style="cyan"), _cut(change.one), _cut(change.other))
-    return table
+        values = [Text(cut(value_text(value), SHOWN_CHARS)) for value in (change.one, change.other)]
+        changes.add_row(Text(change.field, style="cyan"), *values)
+    return changes
 
 
 def value_text(value: Any) -> str:  # noqa: ANN401 - any part of a recipe
     """A value of a recipe, on one line."""
-    return " ".join(clean(value).split()) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _cut(value: Any) -> Text:  # noqa: ANN401 - any part of a recipe
-    text = value_text(value)
-    return Text(text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…")
+    return one_line(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _pair_table(found: Difference) -> Table:
-    table = _table("place", *NAMES, "difference")
+    pairs = table("place", *NAMES, "difference")
     for pair in found.pairs:
         steps = [step_text(*side) for side in _sides(pair, found)]
-        table.add_row(Text(str(pair.place), style="cyan"), *steps, _outcome(pair))
-    return table
+        pairs.add_row(Text(str(pair.place), style="cyan"), *steps, _outcome(pair))
+    return pairs
 
 
 def step_text(name: str, entry: LineageItem | None, lineage: Lineage) -> Text:
-    """The step that generated an item, or why there is none."""
+    """The step that generated an item, or why it is missing."""
     if entry is None:
         return Text("none" if lineage.is_done else "not yet", style="dim")
     if entry.run_id == lineage.run_id:
@@ -128,7 +124,7 @@ def _outcome(pair: Pair) -> Text:
 
 
 def image_note(pair: Pair) -> str:
-    """How much two images differ, in words."""
+    """A description of how much two images differ."""
     if pair.one is None or pair.other is None:
         return f"only in {_owner(pair)}"
     if pair.same:
@@ -146,7 +142,7 @@ def _owner(pair: Pair) -> str:
 
 
 def headings(found: Difference) -> tuple[str, str]:
-    """The two runs' names and ids, and where they branched off."""
+    """The two runs' names and ids, with their fork points."""
     names = {found.one.run_id: "A", found.other.run_id: "B"}
     one, other = (_heading(name, lineage, names) for name, lineage in zip(NAMES, (found.one, found.other), strict=True))
     return one, other
@@ -158,10 +154,3 @@ def _heading(name: str, lineage: Lineage, names: Mapping[str, str]) -> str:
         return heading
     parent, _, step = lineage.history.recipe.parent.rpartition("@")
     return f"{heading}, branched off {names.get(parent, parent)} at step {step}"
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table

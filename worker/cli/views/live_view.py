@@ -9,18 +9,18 @@ from rich.live import Live
 
 
 class LiveView(ABC):
-    """A context in which `picture` is shown below the printed lines; it is removed at the end.
+    """A context that draws `render()` below the printed lines, and removes it at the end.
 
-    A subclass calls this constructor last in its own, as that draws for the first time.
+    A subclass calls this constructor last, because it draws for the first time.
 
     Args:
         console: where it is drawn.
-        a_second: redraws per second.
+        redraws_per_s: how often it is drawn again.
     """
 
-    def __init__(self, console: Console, *, a_second: float) -> None:
+    def __init__(self, console: Console, *, redraws_per_s: float) -> None:
         self._console = console
-        self._live = Live(get_renderable=self.picture, console=console, transient=True, refresh_per_second=a_second)
+        self._live = Live(get_renderable=self.render, console=console, transient=True, refresh_per_second=redraws_per_s)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -34,5 +34,5 @@ class LiveView(ABC):
             self._live.stop()
 
     @abstractmethod
-    def picture(self) -> RenderableType:
+    def render(self) -> RenderableType:
         """What to draw now."""

@@ -1,4 +1,4 @@
-"""A sweep on the screen: its progress while the runs are followed, and a table of its runs."""
+"""The view of a sweep: its progress while the runs are followed, and a table of its runs."""
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -8,7 +8,7 @@ from rich.text import Text
 from recipes.sweep import value_text, values_text
 from storage.redis.state import RunState
 from storage.sweeps import Sweep
-from worker.cli.views.console import BAR_COLUMNS, STATE_STYLES, clean, duration
+from worker.cli.views.console import BAR_COLUMNS, STATE_STYLES, clean, duration, table
 from worker.cli.views.live_view import LiveView
 from worker.client.sweeps import States
 
@@ -23,7 +23,7 @@ class SweepView(LiveView):
     def __init__(self, console: Console, sweep: Sweep) -> None:
         self._sweep = sweep
         self._states: States = {}
-        super().__init__(console, a_second=4)
+        super().__init__(console, redraws_per_s=4)
 
     def show(self, states: States) -> None:
         """Show the current states."""
@@ -36,18 +36,18 @@ class SweepView(LiveView):
                 line = f"[{number}/{len(self._sweep.runs)}] {values_text(run.values)}: {_outcome(state)}"
                 self._console.print(Text(clean(line)))
 
-    def picture(self) -> RenderableType:
-        """The running runs, then queued and ended ones, as many as fit."""
+    def render(self) -> RenderableType:
+        """As many runs as fit in the terminal: running ones first, then failed, queued and other ones."""
         rows = max(self._console.height - AROUND_ROWS, LEAST_ROWS)
         order = {"running": 0, "failed": 1, "cancelled": 1, "queued": 2}
         runs = sorted(self._sweep.runs, key=lambda run: order.get(_word(self._states.get(run.run_id)), 3))
-        table = Table.grid(padding=(0, 2))
+        grid = Table.grid(padding=(0, 2))
         for run in sorted(runs[:rows], key=self._sweep.runs.index):
             state = self._states.get(run.run_id)
             bar = ProgressBar(total=1.0, completed=state.fraction if state else 0.0, width=BAR_COLUMNS)
-            table.add_row(Text(clean(values_text(run.values))), bar, Text(_outcome(state), style=_style(state)))
+            grid.add_row(Text(clean(values_text(run.values))), bar, Text(_outcome(state), style=_style(state)))
         more = len(runs) - rows
-        return Group(table, Text(summary(self._states) + (f"; {more} more not shown" if more > 0 else "")))
+        return Group(grid, Text(summary(self._states) + (f"; {more} more not shown" if more > 0 else "")))
 
 
 def summary(states: States) -> str:
@@ -59,16 +59,14 @@ def summary(states: States) -> str:
 
 
 def sweep_table(sweep: Sweep, states: States) -> Table:
-    """The runs of a sweep, one a line."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in ("run", *sweep.fields, "state"):
-        table.add_column(heading, overflow="fold")
-    table.columns[0].no_wrap = True
+    """The runs of a sweep, one per line."""
+    runs = table("run", *sweep.fields, "state")
+    runs.columns[0].no_wrap = True
     for run in sweep.runs:
         state = states[run.run_id]
         values = [Text(clean(value_text(value))) for value in run.values.values()]
-        table.add_row(Text(run.run_id), *values, Text(clean(_outcome(state)), style=_style(state)))
-    return table
+        runs.add_row(Text(run.run_id), *values, Text(clean(_outcome(state)), style=_style(state)))
+    return runs
 
 
 def _word(state: RunState | None) -> str:

@@ -1,4 +1,4 @@
-"""Tables of runs and plans, and how any table is printed."""
+"""Tables of runs and plans, and the functions that print a table."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,17 @@ from storage.figures import figures, image_name
 from storage.journal import Artifact, Journal
 from storage.redis.state import RunState
 from worker.cli.plan_costs import BYTES_A_VALUE, PlanCosts, described
-from worker.cli.views.console import HOUR_S, MINUTE_S, STATE_STYLES, annotations, clean, duration
+from worker.cli.views.console import (
+    HOUR_S,
+    MINUTE_S,
+    STATE_STYLES,
+    annotations,
+    clean,
+    cut,
+    duration,
+    one_line,
+    table,
+)
 
 DAY_S = 24 * HOUR_S
 MIB = 2**20
@@ -20,7 +30,7 @@ NAME_COLUMNS = 11
 
 
 def print_all(console: Console, parts: Iterable[RenderableType]) -> None:
-    """Print parts one below the other, tables as `print_table` does."""
+    """Print parts one below the other; tables with `print_table`."""
     for part in parts:
         if isinstance(part, Table):
             print_table(console, part)
@@ -38,7 +48,7 @@ def print_table(console: Console, table: Table) -> None:
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was, roughly."""
+    """An approximate age: 3 h ago."""
     for unit_s, name in ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "min")):
         if seconds >= unit_s:
             return f"{seconds // unit_s:.0f} {name} ago"
@@ -46,19 +56,19 @@ def ago(seconds: float) -> str:
 
 
 def run_table(states: Sequence[RunState]) -> Table:
-    """Runs, one a line."""
-    table = _table("run", "recipe", "state", "done", "submitted")
-    table.columns[0].no_wrap = True
-    table.columns[-1].justify = "right"
+    """Runs, one per line."""
+    runs = table("run", "recipe", "state", "done", "submitted")
+    runs.columns[0].no_wrap = True
+    runs.columns[-1].justify = "right"
     for state in states:
         submitted = ago(time.time() - state.submitted_at) if state.submitted_at else ""
         shown = Text(state.state, style=STATE_STYLES[state.state])
-        table.add_row(Text(state.run_id), Text(clean(state.name)), shown, f"{state.fraction:.0%}", submitted)
-    return table
+        runs.add_row(Text(state.run_id), Text(clean(state.name)), shown, f"{state.fraction:.0%}", submitted)
+    return runs
 
 
 def state_lines(state: RunState) -> Text:
-    """One run at a glance, one fact a line."""
+    """The state of a run, one field per line."""
     took = duration(state.finished_at - state.started_at) if state.finished_at and state.started_at else ""
     facts = (
         ("run", state.run_id),
@@ -103,7 +113,7 @@ def _shown(made: Artifact, journal: Journal, notes: Mapping[str, str]) -> str:
 
 
 def _annotations(artifacts: Sequence[Artifact]) -> dict[str, str]:
-    """The annotations of each image, by key: its attempt, its score, and whether it was selected from several."""
+    """The annotations of each image by key: its attempt, its score, and whether it was selected from several."""
     return {
         image.key: annotations(
             attempt=image.attempt,
@@ -116,21 +126,21 @@ def _annotations(artifacts: Sequence[Artifact]) -> dict[str, str]:
 
 
 def cost_table(found: PlanCosts) -> Table:
-    """A plan, one step a line, and its totals."""
-    table = _table("step", "what", "new tokens", "in context", "KV cache", "passes")
-    for column in table.columns[2:]:
+    """A plan, one step per line, and its totals."""
+    steps = table("step", "what", "new tokens", "in context", "KV cache", "passes")
+    for column in steps.columns[2:]:
         column.justify = "right"
     about = "" if found.exact else "~"
     for cost in found.costs:
-        table.add_row(
+        steps.add_row(
             str(cost.step.number),
-            Text(_short(described(cost.step))),
+            Text(cut(one_line(described(cost.step)), SHOWN_CHARS)),
             f"{about}{cost.new_tokens:,}",
             f"{about}{cost.context_tokens:,}",
             _memory(cost.kv_values),
             f"{cost.forward_passes:,}",
         )
-    table.add_row(
+    steps.add_row(
         "",
         "total, or maximum",
         f"{about}{sum(cost.new_tokens for cost in found.costs):,}",
@@ -139,7 +149,7 @@ def cost_table(found: PlanCosts) -> Table:
         f"{sum(cost.forward_passes for cost in found.costs):,}",
         style="bold",
     )
-    return table
+    return steps
 
 
 def cost_note(found: PlanCosts) -> str:
@@ -155,15 +165,3 @@ def cost_note(found: PlanCosts) -> str:
 
 def _memory(kv_values: int) -> str:
     return f"{kv_values * BYTES_A_VALUE / MIB:,.1f} MiB"
-
-
-def _short(text: str) -> str:
-    words = " ".join(clean(text).split())
-    return words if len(words) <= SHOWN_CHARS else f"{words[: SHOWN_CHARS - 1]}…"
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table

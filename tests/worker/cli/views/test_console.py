@@ -62,7 +62,7 @@ def painted(*events: RunEvent) -> str:
     view = RunView(console)
     for one in events:
         view.show(one)
-    console.print(view.picture())
+    console.print(view.render())
     return console.export_text()
 
 

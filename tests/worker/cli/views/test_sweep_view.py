@@ -27,7 +27,7 @@ def painted(states: States, height: int = 20) -> list[str]:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=height, color_system=None, record=True)
     with SweepView(console, sweep_of(len(states))) as view:
         view.show(states)
-        shown = view.picture()
+        shown = view.render()
     console.export_text()
     console.print(shown)
     return console.export_text().splitlines()
