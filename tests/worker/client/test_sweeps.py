@@ -67,7 +67,7 @@ def test_the_same_sweep_again_doubles_nothing(idle_client: Client) -> None:
     again = idle_client.sweep(recipe(), {"seed": [1, 2]}, sweep_id="again")
     assert again == first
     assert [header["id"] for header in messages(idle_client)] == ["again-001", "again-002", "again-002"]
-    with pytest.raises(InputError, match="another sweep of this id; use another id"):
+    with pytest.raises(InputError, match="another sweep has this id; use another id"):
         idle_client.sweep(recipe(), {"seed": [1, 3]}, sweep_id="again")
 
 
