@@ -56,9 +56,9 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
     """
     url = _celery_url(config.redis_url.get_secret_value())
     # Not the current app: a program that imports the client may have an app of its own.
-    made = App("autosequence", broker=url, backend=url if reads_results else "disabled", set_as_current=False)
+    configured = App("autosequence", broker=url, backend=url if reads_results else "disabled", set_as_current=False)
     timeout_s = config.visibility_timeout_s
-    made.conf.update(
+    configured.conf.update(
         imports=("worker.tasks",),
         task_default_queue=queue_of(config.served_model),
         task_routes=(route,),
@@ -89,7 +89,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         broker_transport_options={"visibility_timeout": timeout_s, **BROKER},
         result_backend_transport_options={"visibility_timeout": timeout_s, "global_keyprefix": keys.BROKER_PREFIX},
     )
-    return made
+    return configured
 
 
 def _celery_url(url: str) -> str:

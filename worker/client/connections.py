@@ -85,5 +85,5 @@ class Connections:
         try:
             return {name: ModelSpec.from_json(spec) for name, spec in self.runs.models().items()}
         except ModelSpecError as error:
-            where = f"{keys.MODELS} in Redis, which a worker of another release may have written"
+            where = f"{keys.SPECS} and {keys.MODELS} in Redis, which a worker of another release may have written"
             raise ServiceUnavailableError(f"the announced models can't be read from {where}: {error}") from error

@@ -57,7 +57,7 @@ def look_up(connections: Connections, run_id: str) -> RunDetails:
 
 
 def state_in_bucket(journal: Journal) -> RunState:
-    """The state of a finished run that Redis no longer holds. Raises RunNotFoundError when it has no manifest."""
+    """The state of a finished run that expired in Redis. Raises RunNotFoundError when it has no manifest."""
     manifest = journal.manifest()
     if manifest is None:
         raise not_found(journal.run_id)

@@ -225,7 +225,7 @@ class _Inspector:
         if self.stored is None or not self.stored.recipe.output.page:
             return
         html = self._get(keys.PAGE)
-        images = [made.key for commit in self.commits for made in commit.artifacts if made.kind == "image"]
+        images = [one.key for commit in self.commits for one in commit.artifacts if one.kind == "image"]
         if html is not None:
             for name in images:
                 if str(name).encode() not in html:

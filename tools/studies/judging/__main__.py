@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with options.results.open("a") as results:
         for task in (task for pair in both for task in pair):
             if f"{task.kind} {task.number}" not in done:
-                made = trial(task, model, options.timesteps)
-                done[made.name] = made
-                results.write(made.to_json() + "\n")
+                result = trial(task, model, options.timesteps)
+                done[result.name] = result
+                results.write(result.to_json() + "\n")
                 results.flush()
     for kind in WORDINGS:
         of_kind = [done[f"{kind} {number}"] for number in range(options.tasks)]

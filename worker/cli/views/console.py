@@ -59,10 +59,10 @@ def cut(text: str, most: int) -> str:
 
 def table(*headings: str) -> Table:
     """A table without a frame, whose cells wrap."""
-    made = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    columns = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for heading in headings:
-        made.add_column(heading, overflow="fold")
-    return made
+        columns.add_column(heading, overflow="fold")
+    return columns
 
 
 def print_link(console: Console, name: str, address: str) -> None:
@@ -144,9 +144,9 @@ class RunView(LiveView):
             case TextDelta(delta=delta):
                 self._text += delta
             case _:
-                self._made(event)
+                self._progress(event)
 
-    def _made(self, event: RunEvent) -> None:
+    def _progress(self, event: RunEvent) -> None:
         match event:
             case Denoised(done=done, total=total):
                 self._bars.update(self._part, completed=done, total=total, note=f"{done} of {total}")

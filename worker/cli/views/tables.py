@@ -91,25 +91,25 @@ def state_lines(state: RunState) -> Text:
 def artifact_lines(artifacts: Sequence[Artifact], journal: Journal) -> Text:
     """The artifacts of a run, one per line: a text, or a link to an image."""
     notes = _annotations(artifacts)
-    rows = [(made, _name(made), _shown(made, journal, notes)) for made in artifacts]
+    rows = [(artifact, _name(artifact), _shown(artifact, journal, notes)) for artifact in artifacts]
     width = max((len(name) for _, name, _ in rows), default=0) + 1
     lines = [
-        Text.assemble((f"{made.step:>3}  ", "dim"), (f"{name:<{max(width, NAME_COLUMNS)}}", "cyan"), shown)
-        for made, name, shown in rows
+        Text.assemble((f"{artifact.step:>3}  ", "dim"), (f"{name:<{max(width, NAME_COLUMNS)}}", "cyan"), shown)
+        for artifact, name, shown in rows
     ]
     return Text("\n").join(lines)
 
 
-def _name(made: Artifact) -> str:
-    if made.kind == "text":
-        return f"{made.path} {made.role}".strip()
-    return image_name(made.index, path=made.path, variation=made.variation)
+def _name(artifact: Artifact) -> str:
+    if artifact.kind == "text":
+        return f"{artifact.path} {artifact.role}".strip()
+    return image_name(artifact.index, path=artifact.path, variation=artifact.variation)
 
 
-def _shown(made: Artifact, journal: Journal, notes: Mapping[str, str]) -> str:
-    if made.kind == "text":
-        return clean(journal.get(made.key).decode())
-    return journal.url(made.key) + notes[made.key]
+def _shown(artifact: Artifact, journal: Journal, notes: Mapping[str, str]) -> str:
+    if artifact.kind == "text":
+        return clean(journal.get(artifact.key).decode())
+    return journal.url(artifact.key) + notes[artifact.key]
 
 
 def _annotations(artifacts: Sequence[Artifact]) -> dict[str, str]:
