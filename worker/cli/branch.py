@@ -1,7 +1,7 @@
 """`autoseq branch`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,32 +49,21 @@ def branch(  # noqa: PLR0913 - each option is a parameter
 
     The other run may be in progress, complete, failed or cancelled.
     """
-    from recipes.load import load
-    from worker.client import Client
-    from worker.history.branch import branched
-    from worker.history.provenance import recipe_yaml
-
     check_one_key(dedupe=dedupe, idempotency_key=idempotency_key)
-    changes = parsed_overrides(overrides)
+    place: dict[str, Any] = {"at": at, "variation": variation, "overrides": parsed_overrides(overrides)}
     if not submits or out:
-        with Client(settings_for()) as client:
-            run = find_stored_run(client, run)
-            document = branched(client.journal(run), at=at, variation=variation, overrides=changes)
-            write_recipe(recipe_yaml(load(document, overrides=changes)), out)
+        _write_branch(run, place, out)
     if not submits:
         return
+    options: dict[str, Any] = {
+        "priority": priority,
+        "idempotency_key": idempotency_key,
+        "dedupe": dedupe,
+        "run_id": run_id,
+    }
     with open_client() as client:
         run = find_run(client, run)
-        new = client.branch(
-            run,
-            at=at,
-            variation=variation,
-            overrides=changes,
-            priority=priority,
-            idempotency_key=idempotency_key,
-            dedupe=dedupe,
-            run_id=run_id,
-        )
+        new = client.branch(run, **place, **options)
         if as_json:
             print_json({"run_id": new, "parent": f"{run}@{at}"})
         else:
@@ -83,3 +72,15 @@ def branch(  # noqa: PLR0913 - each option is a parameter
             follow_run(client, new, as_json=as_json, stderr=True)
         else:
             note_waiting(client)
+
+
+def _write_branch(run: str, place: dict[str, Any], out: Path | None) -> None:
+    """Write the recipe of a branch; needs the bucket alone."""
+    from recipes.load import load
+    from worker.client import Client
+    from worker.history.branch import branched
+    from worker.history.provenance import recipe_yaml
+
+    with Client(settings_for()) as client:
+        document = branched(client.journal(find_stored_run(client, run)), **place)
+        write_recipe(recipe_yaml(load(document, overrides=place["overrides"])), out)
