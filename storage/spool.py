@@ -16,8 +16,7 @@ RETRY_S = 1.0
 class SpooledBytes:
     """Bytes in a spool, to be taken once."""
 
-    def __init__(self, size: int, source: bytes | IO[bytes], release: Callable[[], None]) -> None:
-        self.size = size
+    def __init__(self, source: bytes | IO[bytes], release: Callable[[], None]) -> None:
         self._source = source
         self._release = release
 
@@ -75,7 +74,7 @@ class Spool:
             while True:
                 if self._closed or self._fits_in_memory(size):
                     self._in_memory += size
-                    return SpooledBytes(size, data, lambda: self._release(memory=size))
+                    return SpooledBytes(data, lambda: self._release(memory=size))
                 file = self._written(data) if self._on_disk + size <= self._disk_bytes else None
                 if file is not None:
                     return self._held_in(file, size)
@@ -104,7 +103,7 @@ class Spool:
             self._files.discard(file)
             self._release(disk=size)
 
-        return SpooledBytes(size, file, release)
+        return SpooledBytes(file, release)
 
     def _written(self, data: bytes) -> IO[bytes] | None:
         """A file with `data`; None when it can't be written."""
