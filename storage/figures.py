@@ -42,7 +42,7 @@ class Figure:
         """Whether there was only one image."""
         return len(self.selected) == 1 and not self.others and not self.dropped and not self.forks
 
-    def leads_to(self, other: "Figure") -> Artifact | None:
+    def continued_by(self, other: "Figure") -> Artifact | None:
         """The selected image that `other` continues in a tree; None when it continues none of them."""
         return next((one for one in self.selected if self.forks and one.path == other.branch), None)
 
