@@ -33,7 +33,7 @@ def type_issues(errors: "Iterable[ErrorDetails]", filled: Mapping[str, Any]) -> 
             if position in untyped or kind != _kind_of_item(filled["context"][position]):
                 continue
             path = ("context", position, *path[3:])
-        if path[:1] == ("pin",):  # a word or a number: pydantic reports an error for each type
+        if path[:1] == ("pin",):  # a text or a number: pydantic reports an error for each type
             if ("int" in str(path[1]).split("-")) != (type(filled["pin"]) is int):
                 continue
             path = ("pin",)

@@ -152,19 +152,19 @@ def _adapter() -> TypeAdapter[Recipe]:
 def _located(issues: list[RecipeIssue], given: Given, spec: ModelSpec | None) -> Iterator[Fault]:
     """The faults with their sources: those of the document in its order, of the model's defaults, of the overrides."""
     document, overridden, uses = given.document, given.overridden, given.expanded.uses
-    own, defaults, theirs = [], [], []
+    own, from_model, from_overrides = [], [], []
     for issue in in_order(issues, overridden.data, lambda issue: document.fault(issue).position):
         fault = document.fault(issue)
         if issue in overridden.issues or overridden.gave(issue.path):
-            theirs.append(replace(fault, source=SOURCE, position=None))
+            from_overrides.append(replace(fault, source=SOURCE, position=None))
         elif spec and _from_model(issue.path, overridden.data, spec):
-            defaults.append(replace(fault, source=f"the defaults of {spec.name}", position=None))
+            from_model.append(replace(fault, source=f"the defaults of {spec.name}", position=None))
         elif issue.path in uses and issue not in given.expanded.issues:
             names = ", ".join(f"${{{name}}}" for name in uses[issue.path])
             own.append(fault.with_note(f"from {names}"))
         else:
             own.append(fault)
-    yield from (*own, *defaults, *theirs)
+    yield from (*own, *from_model, *from_overrides)
 
 
 def _from_model(path: FieldPath, given: Mapping[str, Any], spec: ModelSpec) -> bool:

@@ -24,12 +24,12 @@ class Overridden:
     paths: tuple[FieldPath, ...]
     """The overridden fields, in the order given."""
     issues: tuple[RecipeIssue, ...]
-    made: frozenset[FieldPath]
+    added: frozenset[FieldPath]
     """The mappings that the overrides added."""
 
     def gave(self, path: FieldPath) -> bool:
         """Whether the overrides caused the value at `path`, or its absence."""
-        return not self.made.isdisjoint((path, path[:-1])) or self.replaced(path)
+        return not self.added.isdisjoint((path, path[:-1])) or self.replaced(path)
 
     def replaced(self, path: FieldPath) -> bool:
         """Whether the value at `path` comes from an override."""
@@ -70,7 +70,7 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
     merged = copy.deepcopy(dict(data))
     paths: list[FieldPath] = []
     issues: list[RecipeIssue] = []
-    made: set[FieldPath] = set()
+    added: set[FieldPath] = set()
     for key, value in (overrides or {}).items():
         if not isinstance(key, str) or plain(key)[1] or key.count(".") >= MAX_DEPTH:
             issues.append(
@@ -89,9 +89,9 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
             continue
         for path, leaf in _leaves(root, given):
             paths.append(path)
-            if why := _assign(merged, path, leaf, made):
+            if why := _assign(merged, path, leaf, added):
                 issues.append(RecipeIssue(path=path, message=why))
-    return Overridden(data=merged, paths=tuple(paths), issues=tuple(issues), made=frozenset(made))
+    return Overridden(data=merged, paths=tuple(paths), issues=tuple(issues), added=frozenset(added))
 
 
 def _path(key: str) -> FieldPath:
@@ -119,9 +119,9 @@ def _assign(
     data: dict[str, Any],
     path: FieldPath,
     value: Any,  # noqa: ANN401 - an override's value
-    made: set[FieldPath],
+    added: set[FieldPath],
 ) -> str | None:
-    """Set `value` at `path`, creating mappings as needed and adding them to `made`; returns why that is impossible."""
+    """Set `value` at `path`, creating mappings as needed and adding them to `added`; returns why that is impossible."""
     place: Any = data
     for depth, part in enumerate(path, 1):
         if isinstance(place, list) and not (isinstance(part, int) and part < len(place)):
@@ -134,6 +134,6 @@ def _assign(
         inner = place.get(part) if isinstance(place, dict) else place[part]
         if not isinstance(inner, dict | list):
             inner = place[part] = {}
-            made.add(path[:depth])
+            added.add(path[:depth])
         place = inner
     return None

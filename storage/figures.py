@@ -20,7 +20,7 @@ class Figure:
     branch: str
     """The branch of a tree that it continues, such as 0.1; empty on the trunk and without a tree."""
     forks: bool
-    """Whether each variation is continued, as a branch of its own."""
+    """Whether each variation is continued as a separate branch."""
     selected: tuple[Artifact, ...]
     """One image, or one for each branch where the figure forks."""
     others: tuple[Artifact, ...]
@@ -42,7 +42,7 @@ class Figure:
         """Whether there was only one image."""
         return len(self.selected) == 1 and not self.others and not self.dropped and not self.forks
 
-    def leads_to(self, other: "Figure") -> Artifact | None:
+    def continued_by(self, other: "Figure") -> Artifact | None:
         """The selected image that `other` continues in a tree; None when it continues none of them."""
         return next((one for one in self.selected if self.forks and one.path == other.branch), None)
 
@@ -74,7 +74,7 @@ def _figure(branch: str, index: int, drawn: Sequence[Artifact], kept: set[str]) 
 
 
 def branch_of(artifact: Artifact) -> str:
-    """The branch that an artifact continues: a text its own, an image that of the context it was drawn from."""
+    """The branch that an artifact continues: for an image, that of the context from which it was drawn."""
     return artifact.path.rpartition(".")[0] if artifact.kind == "image" else artifact.path
 
 

@@ -115,7 +115,7 @@ def _overview(figure: Figure, shown: Sequence[Figure]) -> _Rows:
     rows: _Rows = []
     edge = "" if figure is shown[0] else "from"
     for image in figure.selected:
-        further = next((one for one in shown if figure.leads_to(one) == image), None)
+        further = next((one for one in shown if figure.continued_by(one) == image), None)
         if further is None:
             return [[_Cell(images=figure.selected, rows=1, lines=edge)]]
         first, *others = _overview(further, shown)

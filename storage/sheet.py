@@ -67,7 +67,7 @@ def tiled_sheet(
     """`tiles` in their rows and columns in one RGB image.
 
     Args:
-        tiles: at least one; those with a parent stand to the right of it.
+        tiles: at least one; those with a parent are to the right of it.
         side_px: the longer side of an image; small images are enlarged by a whole factor.
         title: text at the top.
         row_labels: texts to the left of the rows, from the first on.

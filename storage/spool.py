@@ -16,8 +16,7 @@ RETRY_S = 1.0
 class SpooledBytes:
     """Bytes in a spool, to be taken once."""
 
-    def __init__(self, size: int, source: bytes | IO[bytes], release: Callable[[], None]) -> None:
-        self.size = size
+    def __init__(self, source: bytes | IO[bytes], release: Callable[[], None]) -> None:
         self._source = source
         self._release = release
 
@@ -75,10 +74,10 @@ class Spool:
             while True:
                 if self._closed or self._fits_in_memory(size):
                     self._in_memory += size
-                    return SpooledBytes(size, data, lambda: self._release(memory=size))
-                file = self._written(data) if self._on_disk + size <= self._disk_bytes else None
+                    return SpooledBytes(data, lambda: self._release(memory=size))
+                file = self._write_file(data) if self._on_disk + size <= self._disk_bytes else None
                 if file is not None:
-                    return self._held_in(file, size)
+                    return self._spool_file(file, size)
                 self._room.wait(RETRY_S)
 
     def close(self) -> None:
@@ -96,7 +95,7 @@ class Spool:
     def _fits_in_memory(self, size: int) -> bool:
         return self._in_memory + size <= self._memory_bytes or not (self._in_memory + self._on_disk)
 
-    def _held_in(self, file: IO[bytes], size: int) -> SpooledBytes:
+    def _spool_file(self, file: IO[bytes], size: int) -> SpooledBytes:
         self._on_disk += size
         self._files.add(file)
 
@@ -104,9 +103,9 @@ class Spool:
             self._files.discard(file)
             self._release(disk=size)
 
-        return SpooledBytes(size, file, release)
+        return SpooledBytes(file, release)
 
-    def _written(self, data: bytes) -> IO[bytes] | None:
+    def _write_file(self, data: bytes) -> IO[bytes] | None:
         """A file with `data`; None when it can't be written."""
         try:
             if self._folder:

@@ -68,8 +68,8 @@ class DecoderLayer(nn.Module):
         """
         queries, keys, values = self.understanding.project(und)
         if gen is not None:
-            made = self.generation.project(gen)
-            queries, keys, values = (_inside(*pair) for pair in zip((queries, keys, values), made, strict=True))
+            projected = self.generation.project(gen)
+            queries, keys, values = (_inside(*pair) for pair in zip((queries, keys, values), projected, strict=True))
         queries, keys = rotate(queries, by), rotate(keys, by)
         attended = [
             attend(q, *view.put(self.index, k, v), mask)

@@ -53,10 +53,10 @@ class Bagel:
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch is {max_batch}; allowed: 1 or more")
+        self.spec = spec
         self.network = network
         self.reader = Reader(network, tokenizer, spec)
         self.max_batch = max_batch
-        self._spec = spec
         self._tokenizer = tokenizer
         self._yes_no = YesNoTokens.of(tokenizer)
         self.forget()
@@ -111,11 +111,6 @@ class Bagel:
         return Bagel(spec, network, tokenizer, max_batch=max_batch)
 
     @property
-    def spec(self) -> ModelSpec:
-        """The spec of this model."""
-        return self._spec
-
-    @property
     def tokens_read(self) -> int:
         """Tokens read since the model was loaded, including those read to judge images."""
         return self.reader.tokens_read
@@ -166,7 +161,7 @@ class Bagel:
             ValueError: the model does not support the size, or none is given and the context has no image.
         """
         width, height = self.size(context, settings)
-        rows, columns = height // self._spec.stride_px, width // self._spec.stride_px
+        rows, columns = height // self.spec.stride_px, width // self.spec.stride_px
         batches = [seeds[first : first + self.max_batch] for first in range(0, len(seeds), self.max_batch)]
         images: list[Image] = []
         for done, batch in enumerate(batches):
@@ -234,13 +229,13 @@ class Bagel:
             pictures = [item.image for item in context.items if isinstance(item, Picture)]
             if not pictures:
                 raise ValueError("no width and height are given, and the context has no image whose size to use")
-            return self._spec.vae.size(*pictures[-1].size)
+            return self.spec.vae.size(*pictures[-1].size)
         if width is None or height is None:
             raise ValueError("only one of width and height is given; give both, or neither to use the last image's")
-        stride, longest = self._spec.stride_px, self._spec.max_side_px
+        stride, longest = self.spec.stride_px, self.spec.max_side_px
         if width % stride or height % stride or min(width, height) <= 0 or max(width, height) > longest:
             allowed = f"sides are multiples of {stride} up to {longest} pixels"
-            raise ValueError(f"{self._spec.name} can't draw {width}x{height}: {allowed}")
+            raise ValueError(f"{self.spec.name} can't draw {width}x{height}: {allowed}")
         return width, height
 
     @torch.inference_mode()
@@ -251,7 +246,7 @@ class Bagel:
         return to_image(to_uint8(pixels))
 
     def _preview(self, x: Tensor, rows: int) -> Image:
-        longest = max(rows, x.shape[1] // rows) * self._spec.stride_px
+        longest = max(rows, x.shape[1] // rows) * self.spec.stride_px
         return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in x])
 
 

@@ -55,7 +55,7 @@ class Reader:
     def _read_image(self, image: Image, cache: Cache) -> CacheOffset:
         """Read an image: one rotary position for its latents, if the cache has latents, and one for its ViT patches."""
         config = self.network.config
-        fitted = resized(opaque(image), self.spec.vae)
+        fitted = resized(opaque(image), self.spec.vae)  # resized again below, as in the official code
         end = cache.end
         if cache.latents:
             latents, grid = self.latent_tokens(resized(fitted, self.spec.vae))

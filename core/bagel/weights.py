@@ -24,7 +24,7 @@ DeviceMap: TypeAlias = dict[str, str | int]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with bytes loaded and total bytes."""
 
-# Our module names and those in the checkpoint; stored_name handles the names of the experts.
+# Module names here and in the checkpoint; stored_name translates the names of the experts.
 _PREFIXES = (
     ("latent_encoder.", "encoder."),
     ("latent_decoder.", "decoder."),
@@ -40,13 +40,13 @@ _EXPERT = re.compile(r"(layers\.\d+)\.(understanding|generation)\.(\w+)\.(.*)")
 
 
 def stored_name(name: str) -> str:
-    """The checkpoint's name for our parameter `name`.
+    """The checkpoint's name of the parameter `name`.
 
     decoder.layers.3.generation.q_proj.bias -> language_model.model.layers.3.self_attn.q_proj_moe_gen.bias
     """
-    for ours, theirs in _PREFIXES:
-        if name.startswith(ours):
-            name = theirs + name.removeprefix(ours)
+    for prefix, stored_prefix in _PREFIXES:
+        if name.startswith(prefix):
+            name = stored_prefix + name.removeprefix(prefix)
             break
     return _EXPERT.sub(_expert_name, name)
 
@@ -79,7 +79,7 @@ class Checkpoint:
         self.autoencoder = _headers(folder / AUTOENCODER_FILE)
 
     def __getitem__(self, name: str) -> Stored:
-        """The stored tensor of our parameter `name`. Raises KeyError."""
+        """The stored tensor of the parameter `name`. Raises KeyError."""
         tensors = self.autoencoder if name.startswith(AUTOENCODER_MODULES) else self.model
         return tensors[stored_name(name)]
 

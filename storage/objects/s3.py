@@ -213,7 +213,7 @@ def _translated(error: "ClientError", where: str, clock: ServerClock) -> Storage
     if status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS or code in _TRANSIENT_CODES:
         return StoreUnavailableError(message)
     # Detected by the time alone, since the response to a HEAD has no body with a code.
-    if status == _FORBIDDEN and clock.is_corrected_by(metadata.get("HTTPHeaders", {})):
+    if status == _FORBIDDEN and clock.correct(metadata.get("HTTPHeaders", {})):
         return StoreUnavailableError(f"{message} (this machine's clock is wrong; using the server's time from now on)")
     return StoreRefusedError(message)
 

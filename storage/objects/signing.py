@@ -24,7 +24,7 @@ class ServerClock:
         self._now = now
         self._ahead = timedelta()
 
-    def is_corrected_by(self, headers: Mapping[str, str]) -> bool:
+    def correct(self, headers: Mapping[str, str]) -> bool:
         """Take the time from the headers of a rejection. Returns whether it changed: a retry may then succeed."""
         if "date" not in headers:
             return False

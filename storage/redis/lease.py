@@ -9,7 +9,7 @@ from redis import Redis
 from storage import keys
 from storage.redis.scripts import Arguments, load_script
 
-_FORGOTTEN: Final = 2
+_LEASE_ONLY: Final = 2
 """The result of take_lease if Redis has nothing of the run but the lease."""
 
 
@@ -53,7 +53,7 @@ class Lease:
         if self._tag is not None:
             # The broker delivers a message again when its score here is older than the visibility timeout.
             self._redis.zadd(keys.BROKER_CLAIMS, {self._tag: time.time()}, xx=True)
-        return taken != _FORGOTTEN
+        return taken != _LEASE_ONLY
 
     def release(self) -> None:
         """Release the lease, if this worker still has it. The next worker can then take a run that has not ended."""

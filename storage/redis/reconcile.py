@@ -19,7 +19,7 @@ from storage.redis.scripts import Arguments, load_script
 log = logging.getLogger(__name__)
 
 BATCH: Final = 100
-"""The maximum number of lapsed runs, and of runs of one queue slot, that one `look` handles."""
+"""The maximum number of lapsed runs, and of runs of one queue slot, that one `requeue_lost` handles."""
 
 
 class Reconciler:
@@ -31,7 +31,7 @@ class Reconciler:
     Args:
         redis: a client with decode_responses.
         publish: publishes the message of a run.
-        patience_s: how long a message must seem lost before the run is queued again. A message that a worker has just
+        grace_s: how long a message must seem lost before the run is queued again. A message that a worker has just
             received also seems lost. A run that is queued twice is still executed once.
         clock: seconds.
     """
@@ -41,37 +41,37 @@ class Reconciler:
         redis: Redis,
         publish: Callable[[RunRecord], None],
         *,
-        patience_s: float,
+        grace_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
         self._runs = Runs(redis)
         self._publish = publish
-        self._patience_s = patience_s
+        self._grace_s = grace_s
         self._clock = clock
         self._token = secrets.token_hex(8)
         self._seen: dict[str, float] = {}  # run id -> since when its message seems lost
-        self._elect = load_script(redis, "elect_reconciler")
+        self._elect_script = load_script(redis, "elect_reconciler")
         self._find_lapsed = load_script(redis, "find_lapsed")
         self._find_overtaken = load_script(redis, "find_overtaken")
         self._requeue = load_script(redis, "requeue_run")
 
-    def lead(self, ttl_s: float) -> bool:
+    def elect(self, ttl_s: float) -> bool:
         """Become or remain the elected reconciler for `ttl_s` seconds. False when another one is elected."""
         args: Arguments = {"token": self._token, "ttl_ms": int(ttl_s * 1000)}
-        return bool(self._elect(keys={"reconciler": keys.RECONCILER}, args=args))
+        return bool(self._elect_script(keys={"reconciler": keys.RECONCILER}, args=args))
 
-    def look(self) -> list[str]:
+    def requeue_lost(self) -> list[str]:
         """Queue the lost runs again, and return their ids."""
         lapsed = cast("list[str]", self._find_lapsed(keys={"leases": keys.LEASES}, args={"limit": BATCH}))
         return [run_id for run_id in dict.fromkeys([*lapsed, *self._long_overtaken()]) if self._queue_again(run_id)]
 
     def _long_overtaken(self) -> list[str]:
-        """The runs whose message has seemed lost for `patience_s`."""
+        """The runs whose message has seemed lost for `grace_s`."""
         now = self._clock()
         overtaken = {run_id for queue_slot in self._queue_slots() for run_id in self._overtaken(queue_slot)}
         self._seen = {run_id: self._seen.get(run_id, now) for run_id in overtaken}
-        return [run_id for run_id, since in self._seen.items() if now - since >= self._patience_s]
+        return [run_id for run_id, since in self._seen.items() if now - since >= self._grace_s]
 
     def _overtaken(self, queue_slot: str) -> list[str]:
         slot_keys = {

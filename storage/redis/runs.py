@@ -93,10 +93,6 @@ class Runs:
         """The states of the latest runs, the newest first."""
         return self.states(self._newest(keys.RUNS, limit))
 
-    def latest(self) -> str | None:
-        """The id of the latest run; None if there is none."""
-        return next(iter(self._newest(keys.RUNS, 1)), None)
-
     def find(self, prefix: str) -> list[str]:
         """The ids that begin with `prefix`, the newest first, of the latest MAX_RECENT runs and as many open ones."""
         known = dict.fromkeys(
@@ -162,8 +158,8 @@ class Runs:
         with self._redis.pipeline(transaction=False) as together:
             together.hgetall(keys.MODELS)
             together.hgetall(keys.SPECS)
-            by_0_1, ours = together.execute()
-        return {**by_0_1, **ours}
+            by_0_1, current = together.execute()
+        return {**by_0_1, **current}
 
     def states(self, run_ids: Sequence[str]) -> list[RunState]:
         """The states of these runs, except those that Redis does not have or whose state is corrupt."""

@@ -81,7 +81,7 @@ class World:
         self._name = secrets.token_hex(6)
         self._taken: dict[Attempt, str] = {}
         self._tokens: dict[Attempt, str] = {}
-        self._reconciler = Reconciler(self.redis, self._publish, patience_s=LEASE_S, clock=self.lookout)
+        self._reconciler = Reconciler(self.redis, self._publish, grace_s=LEASE_S, clock=self.lookout)
         self.redis.flushdb()
         self.client.runs.announce(SPEC.name, SPEC.to_json(), SPEC.to_json_0_1())
 
@@ -174,9 +174,9 @@ class World:
     def reconcile(self) -> None:
         """The reconciler looks, and again after its delay."""
         held = {run_id for run_id in self.runs if self._token_of(run_id)}
-        again = self._reconciler.look()
+        again = self._reconciler.requeue_lost()
         self.lookout.now += LEASE_S
-        again += self._reconciler.look()
+        again += self._reconciler.requeue_lost()
         promised(held.isdisjoint(again), f"queued again while held: {held.intersection(again)}")
 
     def _token_of(self, run_id: str) -> str | None:

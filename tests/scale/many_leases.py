@@ -73,8 +73,8 @@ def cost_among(services: LocalServices, *, leases: int, adoptions: int = 10) -> 
             with client.broker.acquire(block=True) as connection:
                 publish(client.app, RunRequest.of(record), record.queue, connection)
 
-        looks = Reconciler(redis, publish_again, patience_s=PATIENCE_S)
-        looks.look()  # teaches Redis the scripts
+        looks = Reconciler(redis, publish_again, grace_s=PATIENCE_S)
+        looks.requeue_lost()  # teaches Redis the scripts
         _measure_idle(redis, looks, cost)
         _measure_adoption(redis, looks, cost, victims)
     return cost
@@ -85,7 +85,7 @@ def _measure_idle(redis: Redis, looks: Reconciler, cost: Cost) -> None:
     with asked(redis) as counted:
         for _ in range(LOOKS):
             began = time.perf_counter()
-            found = looks.look()
+            found = looks.requeue_lost()
             times.append(1000 * (time.perf_counter() - began))
             cost.faults += [f"{run_id} is taken for lost" for run_id in found]
     cost.idle_ms, cost.idle = statistics.median(times), _each(counted, LOOKS)
@@ -102,7 +102,7 @@ def _measure_adoption(redis: Redis, looks: Reconciler, cost: Cost, victims: list
         waited: Any = redis.llen(line)
         with asked(redis) as counted:
             began = time.perf_counter()
-            found = looks.look()
+            found = looks.requeue_lost()
             took_ms = 1000 * (time.perf_counter() - began)
         if found != [f"lapsed-{number}"] or redis.llen(line) != waited + 1:
             cost.faults.append(f"a look finds {len(found)} runs where lapsed-{number} lapsed")

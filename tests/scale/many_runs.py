@@ -97,10 +97,10 @@ def _enqueue(client: Client, figures: RunFigures) -> list[str]:
 
 
 def _look_at_open_runs(client: Client, figures: RunFigures) -> None:
-    looks = Reconciler(client.redis, _never, patience_s=60.0)
+    looks = Reconciler(client.redis, _never, grace_s=60.0)
     with asked(client.redis) as counted:
         figures.recent_s = _median_s(client.list)
-        figures.look_s = _median_s(looks.look)
+        figures.look_s = _median_s(looks.requeue_lost)
     figures.faults += [f"a look asks for {name}" for name in counted.over_everything]
     newest = [state.run_id for state in client.list(3)]
     if newest != [f"run-{figures.runs - back:06d}" for back in (1, 2, 3)]:

@@ -37,8 +37,8 @@ def test_a_tree_has_a_figure_for_each_branch_and_knows_what_it_came_from() -> No
     trunk, left, right = figures(tree(2, 2))
     assert [figure.branch for figure in (trunk, left, right)] == ["", "0", "1"]
     assert all(figure.forks and len(figure.selected) == 2 for figure in (trunk, left, right))
-    assert trunk.leads_to(right) == trunk.selected[1]
-    assert left.leads_to(right) is None
+    assert trunk.continued_by(right) == trunk.selected[1]
+    assert left.continued_by(right) is None
 
 
 def test_a_branch_that_was_drawn_again_goes_on_from_its_better_try() -> None:

@@ -139,17 +139,17 @@ def page_of(*artifacts: Artifact, thumbnails: Mapping[str, bytes] = MappingProxy
 
 def test_the_chosen_variation_is_marked_and_each_has_its_score() -> None:
     page = page_of(*variations(2, 0.125, 0.875, selected=1))
-    assert re.findall(r'<figure id="([\w-]+)" class="chosen">', page) == ["image-2-1"]
-    assert page.index("<b>chosen</b>") < page.index("score 0.875") < page.index("v0 <span>0.125</span>")
+    assert re.findall(r'<figure id="([\w-]+)" class="selected">', page) == ["image-2-1"]
+    assert page.index("<b>selected</b>") < page.index("score 0.875") < page.index("v0 <span>0.125</span>")
     assert "2 variations" in page
     assert "images <b>1</b> of 2 drawn" in page
 
 
 def test_a_dropped_try_is_shown_as_one() -> None:
     page = page_of(*variations(2, 0.1), *variations(3, 0.8, attempt=1))
-    assert "2 tries" in page
+    assert "2 attempts" in page
     assert "dropped <span>0.100</span>" in page
-    assert "<span>score 0.800</span> <span>try 2</span>" in page
+    assert "<span>score 0.800</span> <span>attempt 2</span>" in page
 
 
 def test_every_image_is_shown_whatever_became_of_it() -> None:

@@ -20,7 +20,7 @@ class Parent:
 
     def __init__(self, runtime: WorkerRuntime, publish: Callable[[RunRecord], None]) -> None:
         self.drain = DrainFlag.create()
-        reconciler = Reconciler(runtime.redis, publish, patience_s=runtime.config.lease_s)
+        reconciler = Reconciler(runtime.redis, publish, grace_s=runtime.config.lease_s)
         self.reconciler = ReconcilerThread(reconciler, interval_s=runtime.config.reconcile_interval_s)
 
     def stop(self) -> None:
@@ -49,7 +49,7 @@ class ReconcilerThread:
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
             try:
-                if self._reconciler.lead(3 * self._interval_s):
-                    self._reconciler.look()
+                if self._reconciler.elect(3 * self._interval_s):
+                    self._reconciler.requeue_lost()
             except (RedisError, KombuError) as error:
                 log.warning("can't search for lost runs now: %s", error)

@@ -72,4 +72,4 @@ def test_wrong_credentials_stay_refused_whatever_the_clock(services: LocalServic
 
 
 def test_an_answer_without_a_time_teaches_nothing(clock: Clock) -> None:
-    assert not ServerClock(now=clock).is_corrected_by({})
+    assert not ServerClock(now=clock).correct({})

@@ -77,7 +77,7 @@ def reconciler(broker: Broker, clock: Clock | None = None) -> Reconciler:
     return Reconciler(
         broker.redis,
         broker.publish,
-        patience_s=PATIENCE_S,
+        grace_s=PATIENCE_S,
         clock=clock or Clock(),
     )
 
@@ -86,9 +86,9 @@ def looked_twice(broker: Broker) -> list[str]:
     """What a reconciler queues again when it looks, and looks again after its delay."""
     clock = Clock()
     looks = reconciler(broker, clock)
-    first = looks.look()
+    first = looks.requeue_lost()
     clock.now += PATIENCE_S
-    return first + looks.look()
+    return first + looks.requeue_lost()
 
 
 def start(broker: Broker, run_id: str, *, ttl_s: float = 60.0) -> Lease:
@@ -108,7 +108,7 @@ def test_a_run_whose_lease_lapsed_is_queued_again(broker: Broker, run_id: str) -
     broker.submit(run_id)
     start(broker, broker.take())
     lapse(broker, run_id)
-    assert reconciler(broker).look() == [run_id]
+    assert reconciler(broker).requeue_lost() == [run_id]
     assert broker.published == [run_id]
     state = Runs(broker.redis).state(run_id)
     assert state is not None
@@ -136,10 +136,10 @@ def test_a_message_that_was_popped_and_lost_is_published_again_after_a_while(bro
     broker.take()  # and the worker dies before it writes anything down
     clock = Clock()
     looks = reconciler(broker, clock)
-    assert looks.look() == []
+    assert looks.requeue_lost() == []
     clock.now += PATIENCE_S
-    assert looks.look() == [run_id]
-    assert looks.look() == []
+    assert looks.requeue_lost() == [run_id]
+    assert looks.requeue_lost() == []
     assert broker.published == [run_id]
 
 
@@ -194,6 +194,6 @@ def test_a_run_that_only_another_release_understands_is_left_to_it(
 
 def test_one_reconciler_leads_at_a_time(broker: Broker) -> None:
     one, other = reconciler(broker), reconciler(broker)
-    assert one.lead(60)
-    assert not other.lead(60)
-    assert one.lead(60)
+    assert one.elect(60)
+    assert not other.elect(60)
+    assert one.elect(60)

@@ -82,7 +82,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id(runs: Runs, redis_client: red
     for number in range(3):
         runs.create(record_of(f"{run_id}-{number}", future + number))
     redis_client.zrem(keys.RUNS, f"{run_id}-1")  # listed no more, and open
-    assert runs.latest() == f"{run_id}-2"
+    assert [state.run_id for state in runs.recent(1)] == [f"{run_id}-2"]
     assert runs.find(run_id) == [f"{run_id}-2", f"{run_id}-0", f"{run_id}-1"]
     assert runs.find(f"{run_id}-0") == [f"{run_id}-0"]
     assert runs.find(f"{run_id}-x") == []
@@ -96,9 +96,9 @@ def test_the_search_for_a_run_is_bounded(runs: Runs, run_id: str, monkeypatch: p
     assert runs.find(run_id) == [f"{run_id}-2", f"{run_id}-1"]
 
 
-def test_no_run_is_the_latest_where_there_is_none(runs: Runs, redis_client: redis.Redis) -> None:
+def test_no_run_is_recent_where_there_is_none(runs: Runs, redis_client: redis.Redis) -> None:
     redis_client.delete(keys.RUNS)
-    assert runs.latest() is None
+    assert runs.recent() == []
 
 
 def test_the_list_is_trimmed(

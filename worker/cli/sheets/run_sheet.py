@@ -139,7 +139,7 @@ class _Tree:
 
     def _grow(self, figure: Figure, *, row: int, parent: int | None) -> int:
         """Lay out `figure` and everything that continues it from `row` on. Returns the number of rows."""
-        further = {image.path: one for one in self.shown for image in figure.selected if figure.leads_to(one) == image}
+        further = {image.path: one for one in self.shown if (image := figure.continued_by(one))}
         if not further:
             return self._end(figure, row, parent)
         taken = 0
