@@ -19,7 +19,7 @@ from typing import Any
 from recipes.faults import RecipeError
 from storage.errors import InvalidNameError, RunNotFoundError, StoreUnavailableError
 from storage.redis.follow import START
-from worker.client.client import Client
+from worker.client import Client
 from worker.connections import ServiceUnavailableError
 from worker.jobs.inputs import InputError
 from worker.settings import settings
@@ -30,7 +30,6 @@ MAX_BODY_BYTES = 1024 * 1024
 QUIET_S = 5.0
 """Time without an event after which a comment is sent, which fails if the browser has left."""
 STATUS: dict[type[Exception], HTTPStatus] = {
-    RecipeError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidNameError: HTTPStatus.BAD_REQUEST,
     RunNotFoundError: HTTPStatus.NOT_FOUND,
@@ -74,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             body = self._body()
             run_id = client.submit(body["recipe"], overrides=body.get("overrides"), variables=body.get("variables"))
+        except RecipeError as error:
+            self._answer(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error), "faults": error.to_data()})
         except REFUSALS as error:
             self._refuse(STATUS[type(error)], str(error))
         except (ValueError, KeyError) as error:
