@@ -1,9 +1,9 @@
 """`autoseq`: what scripts and people get from each command, and what the shell is told."""
 
+import errno
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -117,10 +117,13 @@ def test_a_model_is_found_by_its_name(shell: Shell) -> None:
     assert json.loads(said(shell("plan", "night-sky", "--model", "mine", "--json")))["model"] == "mine"
 
 
-def test_without_settings_the_error_names_the_default_address_and_autoseq_dev(shell: Shell) -> None:
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", 6379)) == 0:
-            pytest.skip("a Redis runs at the default address")
+def test_without_settings_the_error_names_the_default_address_and_autoseq_dev(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_connection: object) -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    monkeypatch.setattr("redis.connection.Connection._connect", refuse)  # this machine may have a Redis there
     shell.use({})
     error = one_error(shell("list"), code=3)
     assert "Redis at 127.0.0.1:6379 can't be used" in error
