@@ -82,13 +82,13 @@ def fingerprint(folder: Path, cache: Path | None = None) -> str:
         file = folder.resolve() / name
         try:
             stat = file.stat()
-            mark = f"{file}|{stat.st_size}|{stat.st_mtime_ns}"
-            used[mark] = known.get(mark) or _sha256(file)
+            version = f"{file}|{stat.st_size}|{stat.st_mtime_ns}"
+            used[version] = known.get(version) or _sha256(file)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise ModelFolderError(f"{file}: can't be read: {error.strerror or error}") from error
-        lines.append(f"{used[mark]}  {name}\n")
+        lines.append(f"{used[version]}  {name}\n")
     if cache and not used.items() <= known.items():
         _write_cache(cache, {**known, **used})
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -77,7 +77,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_proc_alive_timeout=900,
-        # Celery's soft shutdown always waits for its full time; DrainFlag in worker.serve.claim stops after a step.
+        # Celery's soft shutdown always waits for its full time; DrainFlag in worker.serve.drain stops after a step.
         worker_soft_shutdown_timeout=0,
         # True, the default from Celery 6 on, loses the run when Redis restarts.
         worker_cancel_long_running_tasks_on_connection_loss=False,
