@@ -67,65 +67,69 @@ def test_without_an_image_to_begin_with_image_guidance_is_off_whatever_is_given(
     assert load({**MINIMAL, "image": {"cfg_img_scale": 3.0}}, spec=TINY).image.cfg_img_scale == 1.0
 
 
-def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+BAD = (
+    "name: Magical forest\n"
+    "num_image: 7\n"
+    "seed: 1.5\n"
+    "context:\n"
+    "  - text: A forest\n"
+    "  - A cat\n"
+    "  - txt: x\n"
+    "  - {image: http://a.b/c.png, sha256: zz}\n"
+    "  - {text: a, image: b}\n"
+    '  - {text: "", sha256: x}\n'
+    "  - {}\n"
+    "think: no\n"
+    "refinement_prompts: [a, '', 4]\n"
+    "variations_per_image: 65\n"
+    "select: trees\n"
+    "retry: {below: 2}\n"
+    "text: {temperature: -1, top_p: 0, top_k: 3.0}\n"
+    "image:\n"
+    "  width: 1000\n"
+    "  cfg_interval: [0.5]\n"
+    "  cfg_renorm_type: z\n"
+    "  widht: 3\n"
+    "output:\n"
+    "seed: 4\n"
+)
+"""A recipe with a fault of each kind."""
+FAULTS = [
+    "1:7: name: 'Magical forest' is not a name",
+    "2:1: unknown field 'num_image'",
+    "3:7: seed: 1.5 is a decimal number",
+    '6:5: context[1]: "A cat" is a text',
+    "7:5: context[2]: unknown field 'txt'",
+    "8:13: context[3].image: http: URIs are not supported",
+    "8:39: context[3].sha256: 'zz' is not a SHA-256",
+    "9:5: context[4]: is both a text and an image",
+    "10:12: context[5].text: is empty",
+    "10:16: context[5]: unknown field 'sha256'",
+    "11:5: context[6]: is neither text nor image",
+    '12:8: think: "no" is a text',
+    "13:25: refinement_prompts[1]: is empty",
+    "13:29: refinement_prompts[2]: 4 is a whole number",
+    "14:23: variations_per_image: 65 is too large",
+    '15:9: select: "trees" is not an option',
+    "16:8: retry.times: is missing",
+    "16:16: retry.below: 2 is too large",
+    "17:21: text.temperature: -1 is too small",
+    "17:32: text.top_p: 0 is too small",
+    "17:42: text.top_k: 3.0 is a decimal number",
+    "19:10: image.width: is given without the other side",
+    "20:17: image.cfg_interval: is a list of 1",
+    '21:20: image.cfg_renorm_type: "z" is not an option',
+    "22:3: image: unknown field 'widht'",
+    "23:8: output: is null",
+    "24:1: the field 'seed' is given twice",
+]
+"""How the errors of BAD begin."""
+
+
+def test_every_fault_is_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text(
-        "name: Magical forest\n"
-        "num_image: 7\n"
-        "seed: 1.5\n"
-        "context:\n"
-        "  - text: A forest\n"
-        "  - A cat\n"
-        "  - txt: x\n"
-        "  - {image: http://a.b/c.png, sha256: zz}\n"
-        "  - {text: a, image: b}\n"
-        '  - {text: "", sha256: x}\n'
-        "  - {}\n"
-        "think: no\n"
-        "refinement_prompts: [a, '', 4]\n"
-        "variations_per_image: 65\n"
-        "select: trees\n"
-        "retry: {below: 2}\n"
-        "text: {temperature: -1, top_p: 0, top_k: 3.0}\n"
-        "image:\n"
-        "  width: 1000\n"
-        "  cfg_interval: [0.5]\n"
-        "  cfg_renorm_type: z\n"
-        "  widht: 3\n"
-        "output:\n"
-        "seed: 4\n",
-        encoding="utf-8",
-    )
-    starts = [line.removeprefix(f"{file}:").partition("; ")[0] for line in faults(file)]
-    assert starts == [
-        "1:7: name: 'Magical forest' is not a name",
-        "2:1: unknown field 'num_image'",
-        "3:7: seed: 1.5 is a decimal number",
-        '6:5: context[1]: "A cat" is a text',
-        "7:5: context[2]: unknown field 'txt'",
-        "8:13: context[3].image: http: URIs are not supported",
-        "8:39: context[3].sha256: 'zz' is not a SHA-256",
-        "9:5: context[4]: is both a text and an image",
-        "10:12: context[5].text: is empty",
-        "10:16: context[5]: unknown field 'sha256'",
-        "11:5: context[6]: is neither text nor image",
-        '12:8: think: "no" is a text',
-        "13:25: refinement_prompts[1]: is empty",
-        "13:29: refinement_prompts[2]: 4 is a whole number",
-        "14:23: variations_per_image: 65 is too large",
-        '15:9: select: "trees" is not an option',
-        "16:8: retry.times: is missing",
-        "16:16: retry.below: 2 is too large",
-        "17:21: text.temperature: -1 is too small",
-        "17:32: text.top_p: 0 is too small",
-        "17:42: text.top_k: 3.0 is a decimal number",
-        "19:10: image.width: is given without the other side",
-        "20:17: image.cfg_interval: is a list of 1",
-        '21:20: image.cfg_renorm_type: "z" is not an option',
-        "22:3: image: unknown field 'widht'",
-        "23:8: output: is null",
-        "24:1: the field 'seed' is given twice",
-    ]
+    file.write_text(BAD, encoding="utf-8")
+    assert [line.removeprefix(f"{file}:").partition("; ")[0] for line in faults(file)] == FAULTS
 
 
 @pytest.mark.parametrize(
