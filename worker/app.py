@@ -27,6 +27,8 @@ BROKER = {
     # Restore the messages of dead workers soon: the default adds up to 100 s to the visibility timeout.
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
+    # A worker that is killed while it restores keeps this lock. The default, 300 s, would delay all others that long.
+    "unacked_mutex_expire": 10,
     "queue_order_strategy": "priority",
     "global_keyprefix": keys.BROKER_PREFIX,
     # kombu's default socket_timeout is None: a dead connection would block forever.

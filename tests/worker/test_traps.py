@@ -60,6 +60,7 @@ WORKER_SETTINGS = {
 BROKER_OPTIONS = {
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
+    "unacked_mutex_expire": 10,
     "queue_order_strategy": "priority",
     "global_keyprefix": "autoseq:",
     "socket_timeout": 30,
@@ -128,6 +129,27 @@ def test_a_message_without_a_sign_of_life_comes_again_within_a_sweep(
         eventually(lambda: redis.llen(LINE) == 1, "the message in its queue again")
         assert not redis.hexists("autoseq:unacked", "of-a-dead-worker")
     eventually(lambda: received(scripted_worker, run_id) == 2, "its second delivery, which finds the run ended")
+
+
+def test_a_worker_killed_while_it_restores_messages_delays_the_others_by_seconds(
+    scripted_worker: WorkerProcess, client: Client
+) -> None:
+    redis = client.redis
+    killed_in_the_lock = f"""if True:
+        import os, signal
+        from kombu.transport.redis import Mutex
+        from worker.app import app
+        with app.connection_for_write() as connection, connection.channel() as channel:
+            with Mutex(channel.client, channel.unacked_mutex_key, channel.unacked_mutex_expire):
+                os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with under_way(client) as run_id:
+        while redis.get("autoseq:unacked_mutex") is None:  # the living worker may hold it just now
+            subprocess.run([sys.executable, "-c", killed_in_the_lock], env=scripted_worker.env, check=False)
+        claims: Any = redis.hvals("autoseq:unacked")
+        redis.hset("autoseq:unacked", "of-a-dead-worker", next(claim for claim in claims if run_id in claim))
+        redis.zadd("autoseq:unacked_index", {"of-a-dead-worker": 1.0})
+        eventually(lambda: not redis.hexists("autoseq:unacked", "of-a-dead-worker"), "the message in its queue again")
 
 
 def test_no_message_is_taken_before_its_turn(scripted_worker: WorkerProcess, client: Client) -> None:
