@@ -41,7 +41,11 @@ def derive_seed(run_seed: int, step: int, variation: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-StepOutput: TypeAlias = str | tuple[Variation, ...] | None
+class Unused:
+    """Stands for the output of a step that no remaining step uses."""
+
+
+StepOutput: TypeAlias = str | tuple[Variation, ...] | Unused | None
 """The output of a step for later steps: the written text, the selected variations, or None."""
 
 
@@ -60,7 +64,7 @@ def run_sequence(
         model: the model.
         inputs: the images of the initial context, RGB or RGBA, in the order of the recipe.
         done: the outputs of the first steps, which are skipped without events: a resumed run equals an uninterrupted
-            one.
+            one. Those of steps that are not in `used_after` may be Unused.
 
     Returns:
         The final context; of a tree, that of the last branch.
@@ -76,6 +80,14 @@ def run_sequence(
     return interpreter.context_after(steps[-1])
 
 
+def used_after(steps: Sequence[Step], done: int) -> frozenset[int]:
+    """The numbers of the first `done` of `steps` whose output is in the context of a later step or of the end."""
+    last_use = _last_use(steps)
+    until = min(done + 1, len(steps))
+    made = {step.number: step.item if isinstance(step, Draw) else step.number for step in steps[:done]}
+    return frozenset(number for number, item in made.items() if last_use.get(item, 0) >= until)
+
+
 class _Interpreter:
     """Runs steps, and keeps the items that later steps need, by the number of the step that produced them."""
 
@@ -85,7 +97,7 @@ class _Interpreter:
         self.inputs = iter(inputs)
         self.read: dict[int, Item] = {}  # given or written
         self.drawn: dict[int, dict[Path, Variation]] = {}  # the selected variation of each branch
-        self.last_use = {number: step.number for step in steps for number in _uses(step)}
+        self.last_use = _last_use(steps)
 
     def context_after(self, step: Step) -> Context:
         """The context after `step`."""
@@ -98,6 +110,8 @@ class _Interpreter:
         match step:
             case Read():
                 self._read(step)
+            case _ if isinstance(output, Unused):
+                pass
             case Write() if isinstance(output, str):
                 self._keep_text(step, output)
             case Draw() if isinstance(output, tuple):
@@ -211,6 +225,11 @@ class _Interpreter:
                 kept[branch] = one
         selected = {id(one) for one in kept.values()}
         return tuple(replace(one, selected=id(one) in selected) for one in drawn)
+
+
+def _last_use(steps: Sequence[Step]) -> dict[int, int]:
+    """The number of the last step that uses each item."""
+    return {number: step.number for step in steps for number in _uses(step)}
 
 
 def _uses(step: Step) -> tuple[int, ...]:

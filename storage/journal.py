@@ -6,7 +6,7 @@ with the same bytes counts as written.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
@@ -21,15 +21,14 @@ from storage.errors import (
     ObjectNotFoundError,
     StoreUnavailableError,
 )
-from storage.objects import ObjectStore
+from storage.objects import PARALLEL_READS, ObjectStore
 from storage.records import TOLERANT, read_record, record_json
 
 Role: TypeAlias = Literal["thinking", "refinement", "image"]
 T = TypeVar("T")
+A = TypeVar("A")
 
 JSON = "application/json"
-READERS = 8
-"""The number of commit records that are read in parallel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +147,10 @@ class Journal:
 
     def commits(self) -> tuple[Commit, ...]:
         """The records of the committed steps, in order. Raises CorruptRecordError, NewerRecordError."""
+        return tuple(in_parallel(self.read_own_commit, range(1, self.count_commits() + 1)))
+
+    def count_commits(self) -> int:
+        """The number of committed steps, without reading their records. Raises CorruptRecordError for a gap."""
         found = list(self.store.list(self.folder + keys.COMMITS))
         expected = [self.folder + keys.commit(step) for step in range(1, len(found) + 1)]
         if sorted(found) != sorted(expected):
@@ -155,21 +158,19 @@ class Journal:
             raise CorruptRecordError(
                 f"{self.store.address(unexpected[0])}: commit records must run from 1 without a gap"
             )
-        with ThreadPoolExecutor(READERS, thread_name_prefix="journal") as readers:
-            commits = tuple(readers.map(self.read_commit, range(1, len(found) + 1)))
-        for step, commit in enumerate(commits, 1):
-            if (commit.run_id, commit.step) != (self.run_id, step):
-                what = f"is of step {commit.step} of the run {commit.run_id}"
-                raise CorruptRecordError(f"{self.address(keys.commit(step))}: {what}")
-        return commits
-
-    def count_commits(self) -> int:
-        """The number of committed steps, without reading their records."""
-        return sum(1 for _ in self.store.list(self.folder + keys.COMMITS))
+        return len(found)
 
     def read_commit(self, step: int) -> Commit:
         """The record of one step. Raises ObjectNotFoundError, CorruptRecordError, NewerRecordError."""
         return self._read(keys.commit(step), _COMMIT)
+
+    def read_own_commit(self, step: int) -> Commit:
+        """As `read_commit`. Raises CorruptRecordError also when the record is of another run or step."""
+        commit = self.read_commit(step)
+        if (commit.run_id, commit.step) != (self.run_id, step):
+            what = f"is of step {commit.step} of the run {commit.run_id}"
+            raise CorruptRecordError(f"{self.address(keys.commit(step))}: {what}")
+        return commit
 
     def commit(self, commit: Commit) -> None:
         """Commit a step whose objects are stored. Raises CommitConflictError when another worker committed it."""
@@ -278,6 +279,12 @@ class Journal:
 
     def _read(self, name: str, reader: TypeAdapter[T]) -> T:
         return read_record(self.get(name), reader, self.address(name))
+
+
+def in_parallel(read: Callable[[A], T], items: Iterable[A]) -> Sequence[T]:
+    """`read` of each item, in order."""
+    with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="journal") as readers:
+        return list(readers.map(read, items))
 
 
 def selected_images(artifacts: Iterable[Artifact]) -> tuple[str, ...]:

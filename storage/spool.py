@@ -89,7 +89,7 @@ class Spool:
     def drop(self) -> None:
         """Close all files. Do not call `put` or `take` afterwards."""
         self.close()
-        for file in self._files:
+        for file in list(self._files):  # a thread that hung in the store may take its bytes now
             file.close()
 
     def _fits_in_memory(self, size: int) -> bool:

@@ -19,6 +19,8 @@ from storage.spool import Spool, SpooledBytes
 
 WAKE_S = 0.5
 """The interval of `while_waiting`."""
+ABORT_S = 1.0
+"""How long an abort waits for the step in progress. A store that hangs may keep its thread for longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ class Uploader:
             memory_bytes=limits.pending_bytes // 2, disk_bytes=limits.spool_bytes, folder=limits.spool_dir
         )
         self._stopped = threading.Event()
+        self._abandoned = threading.Event()
         self._retry = RetryPolicy(limits.outage_timeout_s, stop=self._stopped, on_wait=on_wait)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._storer = ThreadPoolExecutor(1, thread_name_prefix="uploader")
@@ -148,10 +151,15 @@ class Uploader:
             self.abort()
 
     def abort(self) -> None:
-        """Drop all waiting steps and wait for the threads. The step in progress may be committed or not."""
+        """Drop all waiting steps and wait up to ABORT_S for the step in progress, which may be committed or not.
+
+        A thread that still waits for the store then puts nothing more.
+        """
         self._stop()
-        self._encoder.shutdown(wait=True, cancel_futures=True)
-        self._storer.shutdown(wait=True, cancel_futures=True)
+        self._encoder.shutdown(wait=False, cancel_futures=True)
+        self._storer.shutdown(wait=False, cancel_futures=True)
+        wait([upload for upload in self._pending if not upload.cancelled()], ABORT_S)
+        self._abandoned.set()
         self._spool.drop()
 
     def _has_room_for(self, size: int) -> bool:
@@ -203,7 +211,7 @@ class Uploader:
             self._commit(step, encoded.result())
             committed = True
         except CancelledError:
-            pass  # it was dropped before it was encoded
+            pass  # it was dropped before it was encoded, or abandoned
         finally:
             with self._room:
                 self._room.notify_all()  # taking from the spool made room
@@ -214,6 +222,7 @@ class Uploader:
         if self._stopped.is_set():  # the step may be only partly encoded
             return
         for artifact, spooled in encoded:
+            self._check_abandoned()
             self._store(artifact, spooled.take())
         commit = Commit(
             run_id=self._journal.run_id,
@@ -222,8 +231,15 @@ class Uploader:
             artifacts=tuple(artifact for artifact, _ in encoded),
             recipe_sha256=self._recipe_sha256,
         )
+        self._check_abandoned()
         self._retry(lambda: self._journal.commit(commit))
+        self._check_abandoned()
         self._on_commit(commit)
+
+    def _check_abandoned(self) -> None:
+        """End the step in progress if `abort` no longer waits for it: another worker may have the run."""
+        if self._abandoned.is_set():
+            raise CancelledError
 
     def _store(self, artifact: Artifact, data: bytes) -> None:
         self._retry(

@@ -5,6 +5,9 @@ from typing import Protocol
 
 from storage.errors import InvalidNameError, StoreRefusedError
 
+PARALLEL_READS = 32
+"""The number of objects of one run that are read at the same time: a store may take 100 ms for each."""
+
 
 class ObjectStore(Protocol):
     """A bucket of objects. Every method may raise StoreUnavailableError (retry) or StoreRefusedError (don't)."""

@@ -15,7 +15,7 @@ from storage.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from storage.objects import check_size, split_address
+from storage.objects import PARALLEL_READS, check_size, split_address
 from storage.objects.signing import ServerClock
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _connect(settings: S3Settings, clock: ServerClock) -> "S3Client":
         connect_timeout=5,
         read_timeout=settings.timeout_s,
         retries={"total_max_attempts": settings.attempts, "mode": "standard"},
-        max_pool_connections=16,
+        max_pool_connections=PARALLEL_READS + 8,  # uploads and presigning go on meanwhile
         request_checksum_calculation=mode,
         response_checksum_validation=mode,
     )

@@ -35,6 +35,8 @@ class Runs:
         self._create_run = load_script(redis, "create_run")
         self._request_cancel = load_script(redis, "request_cancel")
         self._count_attempt = load_script(redis, "count_attempt")
+        self._refund_attempt = load_script(redis, "refund_attempt")
+        self._owed: dict[str, int] = {}  # run id -> the committed steps of an attempt to refund
         self._reopen_run = load_script(redis, "reopen_run")
 
     def claim_key(self, key: str, run_id: str) -> str:
@@ -121,13 +123,24 @@ class Runs:
         return bool(self._redis.exists(keys.run_cancel(run_id)))
 
     def count_attempt(self, run_id: str, committed: int) -> int:
-        """Count an attempt at the run. Returns the number of attempts in a row without a new committed step."""
+        """Count an attempt at the run. Returns the number of attempts in a row without a new committed step.
+
+        Refunds what is owed first.
+        """
+        while self._owed:
+            owed_id, owed_committed = next(iter(self._owed.items()))
+            self.refund_attempt(owed_id, owed_committed)
+            del self._owed[owed_id]
         attempts = self._count_attempt(keys={"state": keys.run_state(run_id)}, args={"committed_steps": committed})
         return cast("int", attempts)
 
-    def refund_attempt(self, run_id: str) -> None:
-        """Uncount the current attempt, which did not end because of the run."""
-        self._redis.hincrby(keys.run_state(run_id), "attempts", -1)
+    def refund_attempt(self, run_id: str, committed: int) -> None:
+        """Uncount an attempt that was counted with `committed` and did not end because of the run."""
+        self._refund_attempt(keys={"state": keys.run_state(run_id)}, args={"committed_steps": committed})
+
+    def owe_refund(self, run_id: str, committed: int) -> None:
+        """Refund an attempt later, with the next attempt that this process counts: Redis can't be used now."""
+        self._owed[run_id] = committed
 
     def reopen(self, run_id: str) -> bool:
         """Queue a failed or cancelled run again, to continue after its last committed step.

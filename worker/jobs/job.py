@@ -14,7 +14,7 @@ from recipes.model_spec import ModelSpec
 from recipes.recipe import Recipe
 from storage import keys
 from storage.errors import ObjectNotFoundError
-from storage.journal import Journal
+from storage.journal import Journal, in_parallel
 from worker.jobs.inputs import InputImage, Sources, checked, with_references
 from worker.jobs.request import RunRequest
 from worker.jobs.stored_recipe import read_stored_recipe
@@ -91,6 +91,6 @@ def restore(run_id: str, journal: Journal) -> Job | None:
         run_id=run_id,
         recipe=stored.recipe,
         document=stored.document,
-        inputs=tuple(checked(item.image, journal.get(item.image)) for item in stored.images),
+        inputs=tuple(in_parallel(lambda item: checked(item.image, journal.get(item.image)), stored.images)),
         model_sha256=model.sha256 if model else None,
     )

@@ -1,13 +1,16 @@
 """The claim on a run: renewed while the work makes progress; its checkpoints raise the reasons to stop."""
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from core.events import Event, StepStarted
+from storage.objects import PARALLEL_READS
 from storage.redis.lease import Lease, LeaseLost
 from storage.redis.runs import Runs
 from storage.retry import RetryPolicy
@@ -21,6 +24,7 @@ RENEWALS_PER_LEASE = 4
 POLL_S = 0.25
 """Time between two checkpoints of a run that waits for the store."""
 T = TypeVar("T")
+A = TypeVar("A")
 
 
 class Checkpoints(Protocol):
@@ -34,6 +38,15 @@ class Checkpoints(Protocol):
         """`call()`, repeated while the store is unavailable; calls `checkpoint` while it waits."""
         ...
 
+    def map(self, call: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
+        """`call` of each of `items`, in order; each as by `retry`, many at the same time."""
+        ...
+
+    @property
+    def time_to_stop_s(self) -> float:
+        """How long a run that is stopped may still take to store its completed steps."""
+        ...
+
 
 class Unclaimed:
     """Checkpoints of a run that no other worker can take, such as one without services."""
@@ -44,6 +57,14 @@ class Unclaimed:
     def retry(self, call: Callable[[], T]) -> T:
         """Call once."""
         return call()
+
+    def map(self, call: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
+        """Call for one item after the other."""
+        return (self.retry(partial(call, item)) for item in items)
+
+    @property
+    def time_to_stop_s(self) -> float:
+        return math.inf
 
 
 class Claim:
@@ -79,7 +100,8 @@ class Claim:
         self._clock = clock
         self._taken = self._step_started = self._cancel_checked = self._renewed = clock()
         self._drain_seen: float | None = None
-        self._store_calls = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._has_begun = False
+        self._store_calls = ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="store")
         self._left = threading.Event()
         self._policy = RetryPolicy(config.outage_timeout_s, stop=self._left)
 
@@ -93,7 +115,7 @@ class Claim:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left.set()
-        self._store_calls.shutdown(wait=False)
+        self._store_calls.shutdown(wait=False, cancel_futures=True)
         self.lease.release()
 
     def checkpoint(self, event: Event | None = None) -> None:
@@ -109,6 +131,7 @@ class Claim:
             RunHandedBack: this worker shuts down.
         """
         now = self._clock()
+        self._has_begun = self._has_begun or event is not None
         if isinstance(event, StepStarted):
             self._step_started = now
         elif event is not None and now - self._step_started > self._config.step_timeout_s:
@@ -130,10 +153,22 @@ class Claim:
         The call runs in a thread, so that a store that hangs delays neither the renewal nor a cancel or a drain.
         Raises what `call` and `checkpoint` raise.
         """
-        future = self._store_calls.submit(self._policy, call)
-        while wait([future], POLL_S).not_done:
-            self.checkpoint()
-        return future.result()
+        return next(self.map(lambda _: call(), (None,)))
+
+    def map(self, call: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
+        """`call` of each of `items`, in order; each as by `retry`, up to PARALLEL_READS at the same time."""
+        futures = [self._store_calls.submit(self._policy, partial(call, item)) for item in items]
+        for future in futures:
+            while wait([future], POLL_S).not_done:
+                self.checkpoint()
+            yield future.result()
+            self.checkpoint()  # results that come one after the other without a wait take as long in all
+
+    @property
+    def time_to_stop_s(self) -> float:
+        """What is left of the drain timeout; all of it if this worker does not shut down."""
+        drained_s = 0.0 if self._drain_seen is None else self._clock() - self._drain_seen
+        return max(0.0, self._config.drain_timeout_s - drained_s)
 
     def _renew(self, now: float) -> None:
         if now - self._renewed < self._config.lease_s / RENEWALS_PER_LEASE:
@@ -147,10 +182,10 @@ class Claim:
             raise ClaimLost(str(error)) from error
 
     def _check_drain(self, now: float, *, between_steps: bool) -> None:
-        """Hand the run back before the next step, or within one that exceeds the drain timeout."""
+        """Hand the run back before the next step, at once before the first, or when the drain timeout is over."""
         if not self._drain.is_raised:
             return
         if self._drain_seen is None:
             self._drain_seen = now
-        if between_steps or now - self._drain_seen > self._config.drain_timeout_s:
+        if between_steps or not self._has_begun or now - self._drain_seen > self._config.drain_timeout_s:
             raise RunHandedBack(f"run {self.lease.run_id} is handed back: this worker shuts down")

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -55,6 +54,8 @@ class Delivery:
         lease = Lease(runtime.redis, run_id, ttl_s=config.lease_s, delivery_tag=message.tag)
         progress = Progress(runtime.redis, run_id, ttl_s=config.keep_progress_s, owner=lease.token)
         self.run_reporter = RunReporter(progress, self.journal, preview_interval_s=config.preview_interval_s)
+        self._counted_at: int | None = None
+        """The committed steps with which this attempt was counted; None while it is not counted."""
         self.reporters: Reporter = Reporters([self.run_reporter, CeleryReporter(run_id, message.update_state)])
         self.claim = Claim(
             lease,
@@ -88,31 +89,56 @@ class Delivery:
             raise RunFailed(state.error or "the run failed before")
 
     def _run(self) -> Manifest:
-        self._count_attempt()
+        try:
+            return self._attempt(self._count_attempt())
+        except (ClaimLost, CommitConflictError):  # this worker was too slow, and another one has the run
+            self.refund_attempt()
+            raise
+        except RedisError:
+            if self._counted_at is not None:
+                self.runtime.runs.owe_refund(self.request.run_id, self._counted_at)
+            raise
+
+    def _attempt(self, committed: int | None) -> Manifest:
         job = self._job()  # before the model is loaded, so that a wrong recipe fails at once
         model = self.runtime.engine.model(self._loading)
-        attempt = partial(
-            run,
-            job,
-            model=model,
-            journal=self.journal,
-            reporter=self.reporters,
-            claim=self.claim,
-            uploads=limits_of(self.runtime.config),
-        )
+        known = [committed]
+
+        def attempt() -> Manifest:
+            return run(
+                job,
+                model=model,
+                journal=self.journal,
+                reporter=self.reporters,
+                claim=self.claim,
+                uploads=limits_of(self.runtime.config),
+                committed=known.pop() if known else None,
+            )
+
         return self.runtime.engine.with_memory_freed_once(attempt, lambda: job.sizes_at(self.run_reporter.step))
 
-    def _count_attempt(self) -> None:
-        """Raises RunFailed for a run that was started too often without completing another step."""
+    def _count_attempt(self) -> int | None:
+        """Count this attempt. Returns the number of committed steps; None if the run was not started before.
+
+        Raises RunFailed for a run whose workers died too often without completing another step.
+        """
         runs, run_id = self.runtime.runs, self.request.run_id
         state = runs.state(run_id)
-        committed = self.claim.retry(self.journal.count_commits) if state and state.started_at else 0
-        limit = self.runtime.config.max_attempts
-        if runs.count_attempt(run_id, committed) > limit:
+        committed = self.claim.retry(self.journal.count_commits) if state and state.started_at else None
+        limit, counted_at = self.runtime.config.max_attempts, committed or 0
+        if runs.count_attempt(run_id, counted_at) > limit:
             raise RunFailed(
-                f"giving up after {limit} attempts without progress past step {committed}; "
+                f"giving up after {limit} attempts without progress past step {counted_at}; "
                 "`autoseq resume` tries it again"
             )
+        self._counted_at = counted_at
+        return committed
+
+    def refund_attempt(self) -> None:
+        """Uncount this attempt, if it was counted: it ended, but not because of the run."""
+        if self._counted_at is not None:
+            self.runtime.runs.refund_attempt(self.request.run_id, self._counted_at)
+            self._counted_at = None
 
     def _job(self) -> Job:
         """The job that an earlier delivery stored, else the job of the request, which is then stored."""
@@ -189,7 +215,7 @@ class _FinalState:
 
     def _hand_back(self, reason: str) -> None:
         delivery = self._delivery
-        delivery.runtime.runs.refund_attempt(delivery.request.run_id)
+        delivery.refund_attempt()
         delivery.reporters.ended(Queued(reason=reason))
 
     def _failure_message(self, error: Exception) -> str:

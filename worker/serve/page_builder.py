@@ -1,7 +1,7 @@
-"""Collects the contents of a run's page during the run, so that little is read back at its end."""
+"""Collects the contents of a run's page during the run, and reads at its end what earlier attempts left."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
@@ -24,6 +24,7 @@ class PageBuilder:
         self._wanted = job.recipe.output.page
         self._texts: dict[str, str] = {}
         self._thumbnails: dict[str, bytes] = {}
+        self._known: set[str] = set()
         for index, (stored, image) in enumerate(zip(job.inputs, inputs, strict=True)):
             self._add_image(keys.input_image(index, stored.extension), image)
 
@@ -31,7 +32,7 @@ class PageBuilder:
         """Add the output of a step of this process."""
         match event:
             case TextReady(step=step, role=role, text=text):
-                self._texts[keys.step_text(step.number, role, step.path)] = text
+                self._add_text(keys.step_text(step.number, role, step.path), text)
             case ImageReady(step=draw, variations=variations):
                 artifacts = expected_artifacts(draw, self._job.recipe)
                 for one in variations:
@@ -40,23 +41,38 @@ class PageBuilder:
     def add_restored(self, commit: Commit, output: StepOutput) -> None:
         """Add the output of a committed step, which was read to continue from it."""
         if isinstance(output, str):
-            self._texts[commit.artifacts[0].key] = output
-        elif output:
+            self._add_text(commit.artifacts[0].key, output)
+        elif isinstance(output, tuple):
             selected = [artifact for artifact in commit.artifacts if artifact.selected]
             for artifact, one in zip(selected, output, strict=True):
                 self._add_image(artifact.key, one.image)
 
-    def render(self, manifest: Manifest, journal: Journal) -> bytes:
-        """The page, UTF-8. Reads the images that an earlier attempt drew and did not select."""
-        for artifact in manifest.artifacts:
-            if artifact.kind == "image" and artifact.key not in self._thumbnails:
-                self._read(artifact, journal)
+    def missing(self, commits: Iterable[Commit]) -> list[Artifact]:
+        """The artifacts that an earlier attempt left and that were not read to continue from them.
+
+        Without a page they are those that the sequence continued from: each is compared with its commit once.
+        """
+        artifacts = (artifact for commit in commits for artifact in commit.artifacts)
+        return [one for one in artifacts if one.key not in self._known and (self._wanted or one.selected)]
+
+    def read(self, artifact: Artifact, journal: Journal) -> None:
+        """Add a missing artifact. Safe to call in several threads."""
+        data = journal.read_artifact(artifact)
+        if artifact.kind == "text":
+            self._add_text(artifact.key, data.decode())
+        elif self._wanted:
+            with Image.open(io.BytesIO(data)) as image:
+                self._add_image(artifact.key, image)
+
+    def render(self, manifest: Manifest) -> bytes:
+        """The page, UTF-8. Nothing may be missing."""
         return render_page(manifest, to_document(self._job.recipe), self._texts, self._thumbnails)
 
-    def _read(self, artifact: Artifact, journal: Journal) -> None:
-        with Image.open(io.BytesIO(journal.read_artifact(artifact))) as image:
-            self._add_image(artifact.key, image)
+    def _add_text(self, key: str, text: str) -> None:
+        self._known.add(key)
+        self._texts[key] = text
 
     def _add_image(self, key: str, image: Image.Image) -> None:
+        self._known.add(key)
         if self._wanted:
             self._thumbnails[key] = thumbnail(image)

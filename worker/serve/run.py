@@ -1,16 +1,14 @@
 """One run, from a resolved recipe to its manifest: `run` has all steps in order."""
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
 from core.events import StepEnded
-from core.plan import plan
+from core.plan import Step, plan
 from core.protocol import UnifiedModel
-from core.sequence import StepOutput, run_sequence
+from core.sequence import StepOutput, Unused, run_sequence, used_after
 from storage import keys
 from storage.errors import StoreUnavailableError
 from storage.journal import Commit, Journal, Manifest
@@ -26,9 +24,6 @@ from worker.serve.report import Reporter
 
 log = logging.getLogger(__name__)
 
-READERS, READ_AHEAD = 8, 16
-"""How many committed outputs of a resumed run are read in parallel, and how many are held in advance."""
-
 
 def run(
     job: Job,
@@ -38,6 +33,7 @@ def run(
     reporter: Reporter,
     claim: Checkpoints,
     uploads: UploadLimits,
+    committed: int | None = None,
 ) -> Manifest:
     """Run the steps of `job` that are not committed yet, and return its manifest.
 
@@ -48,6 +44,7 @@ def run(
         reporter: receives the progress.
         claim: checked at each event and while the run waits for the store; raises to end the work.
         uploads: limits of the data that waits for its upload.
+        committed: the number of committed steps, if it is known; else they are listed.
 
     Raises:
         CommitConflictError: another worker committed this run differently.
@@ -55,14 +52,15 @@ def run(
         StorageError: the store stayed unavailable or refused.
     """
     steps = plan(job.recipe)
-    commits = list(claim.retry(journal.commits))
+    committed = claim.retry(journal.count_commits) if committed is None else committed
+    commits = list(claim.map(journal.read_own_commit, range(1, committed + 1)))
     check_committed(job, steps, commits, journal)
     reporter.begin(job, steps, len(commits))
     for commit in commits:
         reporter.committed(commit)  # the worker that committed it may have died before reporting it
     inputs = [image.decode() for image in job.inputs]
     page = PageBuilder(job, inputs)
-    done = _restored(tuple(commits), journal, claim, page)
+    done = _restored(steps, tuple(commits), journal, claim, page)
     with _uploading(job, journal, commits, reporter, claim, uploads) as uploader:
         for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
             claim.checkpoint(event)
@@ -70,30 +68,25 @@ def run(
             page.add(event)
             if isinstance(event, StepEnded):
                 uploader.submit(pending_step(job, event))
+    for _ in claim.map(partial(page.read, journal=journal), page.missing(commits)):
+        pass
     return claim.retry(partial(complete, job, journal, commits, page))
 
 
 def _restored(
-    commits: Sequence[Commit], journal: Journal, claim: Checkpoints, page: PageBuilder
+    steps: Sequence[Step], commits: Sequence[Commit], journal: Journal, claim: Checkpoints, page: PageBuilder
 ) -> Iterator[StepOutput]:
-    """The output of each of `commits`, read a few ahead in parallel, and added to the page."""
-    readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
-    ahead: deque[Future[StepOutput]] = deque()
-    try:
-        for number, commit in enumerate(commits):
-            while len(ahead) < READ_AHEAD and number + len(ahead) < len(commits):
-                ahead.append(readers.submit(restored, commits[number + len(ahead)], journal))
-            output = claim.retry(partial(_output, ahead.popleft(), commit, journal))
-            page.add_restored(commit, output)
-            yield output
-    finally:
-        readers.shutdown(wait=False, cancel_futures=True)  # a run that ends here does not wait for a store that hangs
+    """The output of each of `commits`. Those that only the page needs are read at the end of the run instead."""
 
+    def read(commit: Commit) -> StepOutput:
+        output = restored(commit, journal)
+        page.add_restored(commit, output)
+        return output
 
-def _output(read: "Future[StepOutput]", commit: Commit, journal: Journal) -> StepOutput:
-    """The result of `read`; reads again if the store was unavailable."""
-    error = read.exception()
-    return restored(commit, journal) if isinstance(error, StoreUnavailableError) else read.result()
+    used = used_after(steps, len(commits))
+    outputs = claim.map(read, [commit for commit in commits if commit.step in used])
+    for commit in commits:
+        yield next(outputs) if commit.step in used else Unused()
 
 
 @contextmanager
@@ -123,7 +116,7 @@ def _uploading(
         yield uploader
         uploader.close()
     except RunStopped:
-        uploader.close(limits.last_uploads_s)  # the completed steps are kept
+        uploader.close(min(limits.last_uploads_s, claim.time_to_stop_s))  # the completed steps are kept
         raise
     except BaseException:
         uploader.abort()
@@ -138,6 +131,6 @@ def complete(job: Job, journal: Journal, commits: Sequence[Commit], page: PageBu
     """Write the run's page, and last its manifest. Safe to repeat: both are the same each time."""
     manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
     if job.recipe.output.page:
-        journal.put(keys.PAGE, page.render(manifest, journal), content_type=CONTENT_TYPE)
+        journal.put(keys.PAGE, page.render(manifest), content_type=CONTENT_TYPE)
     journal.write_manifest(manifest)
     return manifest

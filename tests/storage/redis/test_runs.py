@@ -171,8 +171,20 @@ def test_attempts_are_counted_until_a_step_is_committed(runs: Runs, run_id: str)
     runs.create(record_of(run_id))
     assert [runs.count_attempt(run_id, 0) for _ in range(3)] == [1, 2, 3]
     assert [runs.count_attempt(run_id, 4) for _ in range(2)] == [1, 2]
-    runs.refund_attempt(run_id)
+    runs.refund_attempt(run_id, 4)
     assert runs.count_attempt(run_id, 4) == 2
+    runs.refund_attempt(run_id, 0)  # of an attempt whose count was given up
+    assert runs.count_attempt(run_id, 4) == 3
+    for _ in range(9):
+        runs.refund_attempt(run_id, 4)
+    assert runs.count_attempt(run_id, 4) == 1
+
+
+def test_a_refund_that_redis_could_not_take_is_made_with_the_next_attempt(runs: Runs, run_id: str) -> None:
+    runs.create(record_of(run_id))
+    assert runs.count_attempt(run_id, 2) == 1
+    runs.owe_refund(run_id, 2)
+    assert [runs.count_attempt(run_id, 2) for _ in range(2)] == [1, 2]
 
 
 def test_a_failed_run_can_be_reopened_and_a_succeeded_one_can_not(
