@@ -33,6 +33,10 @@ class RunNotFoundError(StorageError):
     """The run does not exist."""
 
 
+class RunForgottenError(StorageError):
+    """Redis lost the run that this process works on, with its data: report the run again."""
+
+
 class CorruptRecordError(StorageError):
     """A record of a run in S3 or Redis was not written by any release of this program."""
 

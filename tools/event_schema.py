@@ -26,6 +26,10 @@ as JSON, one per line, and a web backend sends `event.to_json()` to browsers. Th
 Fields without a value are left out of the JSON. A later release may add fields and types of events: ignore those you do
 not know. In Python, an event of a type that this release does not know is an `UnknownEvent`.
 
+If Redis loses its data while a worker runs the run, the worker publishes the run again, and a reader that follows it
+gets the new stream from its start: `started`, each `artifact` in the order of its step, then what happens next. The
+numbers `n` begin at 1 again, and `fraction` may be lower than before. Treat an `artifact` whose `key` you have as known.
+
 This page is generated: `python -m tools.event_schema --docs > docs/events.md`.
 """
 

@@ -33,14 +33,15 @@ def follow(
     """The run's events after the stream id `after`, up to its final event (the last one, if the run was resumed).
 
     A Gap replaces events that the stream no longer has. A final event that expired is derived from the run's state.
-    An outage of Redis of up to `outage_s` causes no loss or repetition.
+    An outage of Redis of up to `outage_s` causes no loss or repetition. If Redis loses its data, the worker of the run
+    publishes a new stream, which is read from its start: the numbers of the events begin at 1 again.
 
     Args:
         redis: a client with decode_responses, its socket_timeout above 2 s.
         run_id: the run.
         after: the id of the last event that the caller has; by default, all events are read.
         timeout_s: maximum time to follow the run; None is unlimited.
-        outage_s: maximum duration of an outage of Redis.
+        outage_s: maximum duration of an outage of Redis, and of the absence of a run that it had.
 
     Raises:
         InvalidNameError: `after` is not the id of an event.
@@ -65,7 +66,12 @@ def follow(
                 raise StoreUnavailableError(f"Redis was unavailable for {outage_s:g} s: {error}") from error
             time.sleep(pause_s)
             continue
-        backoff = Backoff(outage_s, longest_s=LONGEST_PAUSE_S)
+        except RunNotFoundError:
+            if not follower.is_under_way or backoff.next_pause_s() is None:
+                raise
+            events = []  # Redis lost its data; the read waited for the worker to publish the run again
+        else:
+            backoff = Backoff(outage_s, longest_s=LONGEST_PAUSE_S)
         for event in events:
             yield event
             ended = event.is_final
@@ -98,7 +104,15 @@ class _Follower:
             if gap:
                 return gap
         entries = self._entries(1 if self._over else block_ms)
+        if self._has_new_stream(entries):
+            self._last, self._next = START, 1
+            entries = self._entries(1)
         return self._with_preview([event for entry in entries for event in self._events(entry)]) or self._lost_end()
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether Redis had the run, which had not ended."""
+        return self._began and not self._over
 
     def is_over(self) -> bool:
         """Whether the run has ended and has no later event; a failed or cancelled run may have been resumed."""
@@ -118,6 +132,14 @@ class _Follower:
             return [_gap(self._last, state)]
         self._next = self._parse(entries[0]).n + 1
         return []
+
+    def _has_new_stream(self, entries: Sequence[Entry]) -> bool:
+        """Whether `entries`, those after the last event, show that the stream was lost and begun again."""
+        if entries:
+            return self._next is not None and self._parse(entries[0]).n < self._next
+        newest = cast("list[Entry]", self._redis.xrevrange(self._stream, count=1))
+        # The ids are times: those of another Redis, or after a clock was set back, may be lower.
+        return bool(newest) and _order(newest[0][0]) < _order(self._last)
 
     def _events(self, entry: Entry) -> list[RunEvent]:
         """The event of an entry, after a gap if events before it were dropped."""
@@ -163,6 +185,11 @@ class _Follower:
         if state is None:
             raise RunNotFoundError(f"run {self._run_id}: there is no such run, or it ended long ago")
         return state
+
+
+def _order(event_id: str) -> tuple[int, ...]:
+    """Sorts the ids of a stream."""
+    return tuple(map(int, event_id.split("-")))
 
 
 def _gap(event_id: str, state: RunState) -> Gap:

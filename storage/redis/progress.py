@@ -9,6 +9,7 @@ from collections.abc import Callable
 from redis import Redis
 
 from storage import keys
+from storage.errors import RunForgottenError
 from storage.events import (
     ArtifactStored,
     Cancelled,
@@ -22,6 +23,10 @@ from storage.events import (
 )
 from storage.redis.scripts import Arguments, load_script
 from storage.redis.state import State
+
+_FORGOTTEN = -1
+_RECORD, _START = "submitted_at", "started_at"
+"""Fields of the hash that a run has since its record was written, and since it was started."""
 
 
 class Progress:
@@ -47,6 +52,7 @@ class Progress:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id = run_id
+        self._redis = redis
         self._ttl_s = ttl_s
         self._max_events = max_events
         self._owner = owner
@@ -54,6 +60,7 @@ class Progress:
         self._writer = secrets.token_hex(8)
         self._lock = threading.Lock()  # writes must arrive in Redis in the order of their numbers
         self._written = 0
+        self._must_have = ""
         self._script = load_script(redis, "progress")
         self._keys = {
             "state": keys.run_state(run_id),
@@ -68,7 +75,8 @@ class Progress:
     def publish(self, event: RunEvent, *, only_from: State | None = None) -> bool:
         """Store an event and update the run's state. False when nothing was stored, such as after the run's end.
 
-        An artifact is published only once. The run's fraction never decreases.
+        An artifact is published only once. The run's fraction never decreases. Raises RunForgottenError when Redis
+        has lost the run since `expect_record`, or since its start was published here.
 
         Args:
             event: the event; its `id`, `n` and `at` are set here.
@@ -96,7 +104,30 @@ class Progress:
         }
         with self._lock:
             self._written += 1
-            return bool(self._script(keys=self._keys, args={**args, "number": self._written}))
+            args = {**args, "number": self._written, "must_have": self._must_have}
+            answer = self._script(keys=self._keys, args=args)
+            if answer == _FORGOTTEN:
+                raise RunForgottenError(f"run {self.run_id}: Redis has lost it")
+            if isinstance(event, Started):
+                self._must_have = _START
+        return bool(answer)
+
+    def expect_record(self) -> None:
+        """From now on, publish nothing for a run that Redis does not have."""
+        self._must_have = _RECORD
+
+    def start_over(self) -> bool:
+        """Whether Redis does not have the start of the run. If so, anything may be published next."""
+        with self._lock:
+            is_lost = not self._redis.hexists(keys.run_state(self.run_id), _START)
+            if is_lost:
+                self._must_have = ""
+        return is_lost
+
+    def first_unpublished(self) -> int:
+        """The first step of which an artifact may not have been published yet."""
+        published = self._redis.hget(keys.run_state(self.run_id), "told")
+        return int(published.split(" ", 1)[0]) if published else 1
 
 
 def _state_of(event: RunEvent, now: str) -> tuple[State | None, dict[str, str | int]]:

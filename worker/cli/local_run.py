@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recipes.load import Given
 from storage import keys
-from storage.events import ArtifactStored, RunEvent, Started, Succeeded
+from storage.events import RunEvent, Started, Succeeded
 from storage.journal import Journal
 from storage.objects.folder import FolderStore
 from worker.connections import limits_of
@@ -38,13 +38,19 @@ class ScreenSink:
         """Show the event, numbered."""
         if isinstance(event, Started):
             self._committed = event.done
-        if isinstance(event, ArtifactStored) and event.step <= self._committed:
-            return  # it was shown before the run was interrupted
         with self._lock:
             self._count += 1
             self._fraction = max(self._fraction, event.fraction)
             count, fraction = self._count, self._fraction
             self._show(replace(event, id=f"0-{count}", n=count, at=time.time(), fraction=fraction))
+
+    def first_unpublished(self) -> int:
+        """The step after those whose artifacts were shown before the run was interrupted."""
+        return self._committed + 1
+
+    def start_over(self) -> bool:
+        """Never: nothing is lost."""
+        return False
 
 
 def run_here(given: Given, *, out: Path, config: Settings, show: Callable[[RunEvent], None]) -> Journal:

@@ -52,8 +52,13 @@ class Delivery:
         config, run_id = runtime.config, request.run_id
         self.journal = runtime.journal(run_id)
         lease = Lease(runtime.redis, run_id, ttl_s=config.lease_s, delivery_tag=message.tag)
-        progress = Progress(runtime.redis, run_id, ttl_s=config.keep_progress_s, owner=lease.token)
-        self.run_reporter = RunReporter(progress, self.journal, preview_interval_s=config.preview_interval_s)
+        self.progress = Progress(runtime.redis, run_id, ttl_s=config.keep_progress_s, owner=lease.token)
+        self.run_reporter = RunReporter(
+            self.progress,
+            self.journal,
+            preview_interval_s=config.preview_interval_s,
+            on_forgotten=self._write_record_again,
+        )
         self._counted_at: int | None = None
         """The committed steps with which this attempt was counted; None while it is not counted."""
         self.reporters: Reporter = Reporters([self.run_reporter, CeleryReporter(run_id, message.update_state)])
@@ -62,7 +67,7 @@ class Delivery:
             runs=runtime.runs,
             drain=runtime.drain,
             config=config,
-            on_forgotten=self._report_again,
+            on_forgotten=self.run_reporter.begin_again,
             clock=runtime.clock,
         )
 
@@ -87,6 +92,8 @@ class Delivery:
             raise RunCancelled(f"run {self.request.run_id} was cancelled")
         if state and state.state == "failed":
             raise RunFailed(state.error or "the run failed before")
+        if state and state.submitted_at is not None:
+            self.progress.expect_record()
 
     def _run(self) -> Manifest:
         try:
@@ -170,10 +177,9 @@ class Delivery:
         self.claim.checkpoint()
         self.reporters.loading(done_bytes, total_bytes)
 
-    def _report_again(self) -> None:
+    def _write_record_again(self) -> None:
         log.warning("run %s: Redis lost its data; the run is reported again", self.request.run_id)
         self.message.write_record()
-        self.run_reporter.begin_again()
 
 
 class _FinalState:

@@ -3,6 +3,7 @@
 import base64
 import io
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from core.events import Denoised, Event, Judged, StepStarted, TextDelta, TextRea
 from core.plan import Draw, Read, Step, Write
 from recipes.recipe import TextItem
 from storage import events
+from storage.errors import RunForgottenError
 from storage.journal import Artifact, Commit, Journal
 from worker.jobs.artifacts import dotted
 from worker.jobs.job import Job
@@ -126,19 +128,41 @@ class EventSink(Protocol):
     """Where events are published: Redis (storage's Progress), or a screen."""
 
     def publish(self, event: events.RunEvent) -> object:
-        """Add `id`, `n` and `at` to the event, and store or show it. Reporters ignore the result."""
+        """Add `id`, `n` and `at` to the event, and store or show it. Reporters ignore the result.
+
+        Raises RunForgottenError if it has lost the run.
+        """
+
+    def first_unpublished(self) -> int:
+        """The first step of which an artifact may not have been published yet."""
+        ...
+
+    def start_over(self) -> bool:
+        """Whether it does not have the start of the run. If so, anything may be published next."""
+        ...
 
 
 class RunReporter(Reporter):
-    """Publishes the events of one run.
+    """Publishes the events of one run. Safe to share between threads.
+
+    If the sink loses the run, it is told again what it lost: the start, the artifacts in the order of their steps, and
+    the step that is under way.
 
     Args:
         sink: where they are published.
         journal: the run's folder; events link to its objects.
         preview_interval_s: minimum time between two previews of an image.
+        on_forgotten: called first when the sink has lost the run.
     """
 
-    def __init__(self, sink: EventSink, journal: Journal, *, preview_interval_s: float) -> None:
+    def __init__(
+        self,
+        sink: EventSink,
+        journal: Journal,
+        *,
+        preview_interval_s: float,
+        on_forgotten: Callable[[], object] = lambda: None,
+    ) -> None:
         self.run_id = journal.run_id
         self.step = 0
         """The step that started last."""
@@ -148,22 +172,45 @@ class RunReporter(Reporter):
         self._previews = Rate(preview_interval_s)
         self._unsent = ""
         self._pace: Pace | None = None
+        self._on_forgotten = on_forgotten
+        self._lock = threading.RLock()  # the order of the events is that in which the threads publish them
         self._started: events.Started | None = None
+        self._first_unpublished = 1
+        self._commits: list[Commit] = []
+        self._step_begun: events.StepStarted | None = None
+        self._text = ""
 
     def loading(self, done_bytes: int, total_bytes: int) -> None:
         if self._deltas.is_due() or done_bytes == total_bytes:
-            self._sink.publish(events.Loading(done=done_bytes, total=total_bytes))
+            self._send(events.Loading(done=done_bytes, total=total_bytes))
 
     def begin(self, job: Job, steps: Sequence[Step], committed: int) -> None:
         self._pace = Pace(steps, job.recipe, done=committed)
         name, model = job.recipe.name, job.recipe.model or ""
         self._started = events.Started(name=name, model=model, steps=len(steps), done=committed)
-        self.begin_again()
+        self._commits = []
+        try:
+            self._sink.publish(self._started)
+        except RunForgottenError:
+            self._on_forgotten()
+            self._sink.start_over()
+            self._sink.publish(self._started)
+        self._first_unpublished = self._sink.first_unpublished()
 
     def begin_again(self) -> None:
-        """Publish the start of the run again, if it has started: Redis lost its data."""
-        if self._started:
+        """The sink has lost its data: publish what it lost, unless another thread has just done so."""
+        with self._lock:
+            self._on_forgotten()
+            if not self._sink.start_over() or self._started is None:
+                return
+            self._first_unpublished = 1
             self._sink.publish(self._started)
+            for commit in self._commits:
+                self._publish_artifacts(commit)
+            if self._step_begun:
+                self._send(self._step_begun)
+                if self._text:
+                    self._send(events.TextDelta(step=self._step_begun.step, delta=self._text))
 
     def event(self, event: Event) -> None:
         number = event.step.number
@@ -189,18 +236,34 @@ class RunReporter(Reporter):
                 pass  # `committed` publishes the artifacts of a step once they are stored
 
     def committed(self, commit: Commit) -> None:
-        if self._started:
-            self._started = replace(self._started, done=commit.step)
-        for artifact in commit.artifacts:
-            self._sink.publish(_artifact_stored(artifact, self._journal))
+        with self._lock:
+            if self._started:
+                self._started = replace(self._started, done=commit.step)
+            self._commits.append(commit)
+            self._publish_artifacts(commit)
+
+    def _publish_artifacts(self, commit: Commit) -> None:
+        if commit.step >= self._first_unpublished:
+            for artifact in commit.artifacts:
+                self._send(_artifact_stored(artifact, self._journal))
 
     def ended(self, event: Ended) -> None:
-        self._sink.publish(event)
+        self._send(event)
 
     def _publish_text(self, step: int) -> None:
         if self._unsent:
             self._publish(events.TextDelta(step=step, delta=self._unsent))
+            self._text += self._unsent
             self._unsent = ""
+
+    def _send(self, event: events.RunEvent) -> None:
+        """Publish an event, after what the sink has lost."""
+        with self._lock:
+            try:
+                self._sink.publish(event)
+            except RunForgottenError:
+                self.begin_again()
+                self._send(event)
 
     def _publish(self, event: events.StepEvent, *, part: float = 0.0) -> None:
         """Publish an event of a step of which `part` (0 to 1) is done."""
@@ -208,7 +271,10 @@ class RunReporter(Reporter):
             fraction = self._pace.fraction(event.step, part)
             eta_s = self._pace.eta_s(fraction)
             event = replace(event, fraction=fraction, eta_s=None if eta_s is None else round(eta_s, 1))
-        self._sink.publish(event)
+        with self._lock:
+            self._send(event)
+            if isinstance(event, events.StepStarted):
+                self._step_begun, self._text = event, ""
 
 
 def _step_started(step: Step) -> events.StepStarted:

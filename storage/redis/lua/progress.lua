@@ -1,12 +1,14 @@
 -- Publish an event of a run, and set the fields of its hash that follow from it.
 -- keys: state, events, cancel, record, open_runs, lease, last_preview
 -- args: run_id, ttl_s, max_events, only_from, new_state, fraction, event
--- args: writer, number, step, key, owner, preview, *fields
--- returns: 1; 0 when nothing was written: the run has ended, is not in the state `only_from`, or has another owner.
+-- args: writer, number, step, key, owner, preview, must_have, *fields
+-- returns: 1; 0 when nothing was written: the run has ended, is not in the state `only_from`, or has another owner;
+--   -1 when nothing was written because Redis has lost the run.
 -- An empty argument means none. `event` is a JSON object, without its number and fraction.
 -- `writer` and `number` identify a write: a write that is repeated because its response was lost has no effect.
 -- `step` and `key` are those of an artifact. Artifacts are published once each, in the order of their steps: the field
 -- `told` has the last step and its keys, each followed by a space.
+-- `must_have` is a field of the hash that was written before this event.
 -- `owner` is the token of the publisher's lease. A late write of a worker that lost its run is dropped.
 -- Only the last preview is kept, with the number of its event, since previews are much larger than the other events.
 local final = {succeeded = true, failed = true, cancelled = true}
@@ -19,6 +21,7 @@ if owner ~= '' then
   local token = redis.call('GET', lease)
   if token and token ~= owner then return 0 end
 end
+if must_have ~= '' and redis.call('HEXISTS', state, must_have) == 0 then return -1 end
 if key ~= '' then
   local published = redis.call('HGET', state, 'told') or '0 '
   local last = tonumber(string.match(published, '^%d+'))

@@ -217,3 +217,48 @@ def test_an_event_that_is_none_is_told(redis_client: redis.Redis, progress: Prog
     redis_client.xadd(keys.run_events(run_id), {"event": "odd"})
     with pytest.raises(CorruptRecordError, match=f"run {run_id}: its event"):
         list(follow(redis_client, progress.run_id))
+
+
+@pytest.mark.parametrize("clock", ["right", "behind"])
+def test_a_watcher_of_a_run_that_redis_lost_sees_it_told_again_from_its_start(
+    redis_client: redis.Redis, progress: Progress, run_id: str, clock: str
+) -> None:
+    """Each event once, also if the new stream's ids are lower than the last one seen."""
+    progress.publish(Started(name="forest", model="m", steps=3))
+    told(progress, range(5))
+    watched = follow(redis_client, run_id, timeout_s=60)
+    before = [next(watched) for _ in range(7)]
+    redis_client.delete(keys.run_state(run_id), keys.run_events(run_id), keys.run_record(run_id))
+
+    def tell_again() -> None:
+        again = Progress(redis_client, run_id)
+        again.publish(Started(name="forest", model="m", steps=3, done=1))
+        told(again, range(5, 8))
+        if clock == "behind":
+            entries = redis_client.xrange(keys.run_events(run_id))
+            redis_client.delete(keys.run_events(run_id))
+            for number, (_, fields) in enumerate(entries, 1):
+                redis_client.xadd(keys.run_events(run_id), fields, id=f"1000-{number}")
+        else:
+            told(again, range(8, 10))
+        again.publish(Succeeded())
+
+    worker = threading.Timer(0.1, tell_again)
+    worker.start()
+    after = list(watched)
+    worker.join()
+    assert [event.n for event in before] == list(range(1, 8))
+    assert [event.n for event in after] == list(range(1, len(after) + 1))
+    assert [event.type for event in after][:2] == ["started", "text"]
+    assert messages_of(after) == list(range(5, 10 if clock == "right" else 8))
+    assert after[-1].is_final
+
+
+def test_a_watcher_of_a_run_that_nobody_tells_again_is_told_that_it_is_gone(
+    redis_client: redis.Redis, progress: Progress, run_id: str
+) -> None:
+    watched = follow(redis_client, run_id, outage_s=0.1)
+    assert next(watched).type == "queued"
+    redis_client.delete(keys.run_state(run_id), keys.run_events(run_id))
+    with pytest.raises(RunNotFoundError, match=run_id):
+        next(watched)

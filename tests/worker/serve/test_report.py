@@ -12,7 +12,7 @@ from redis import Redis
 from core.events import Denoised, StepStarted, TextDelta, TextReady
 from core.plan import Draw, Evict, Step, Write, plan
 from core.scripted import SPEC
-from storage import events
+from storage import events, keys
 from storage.events import RunEvent, Succeeded
 from storage.journal import Artifact, Commit, Journal
 from storage.objects.memory import MemoryStore
@@ -49,6 +49,10 @@ class Watched:
         """Everything, up to an end that is made here."""
         self.reporter.ended(Succeeded())
         return list(follow(self.redis, self.run_id))[:-1]
+
+    def forget(self) -> None:
+        """Lose the run, as a Redis does that is emptied."""
+        self.redis.delete(keys.run_state(self.run_id), keys.run_events(self.run_id))
 
     def first(self, kind: type[Kind]) -> Kind:
         """The first event of a type, while the run goes on."""
@@ -97,6 +101,12 @@ def test_a_step_that_forgets_has_no_role(watched: Watched) -> None:
     assert told.kind == "forget"
     assert told.role is None
     assert "role" not in told.to_document()
+
+
+def text_commit(watched: Watched, step: int) -> Commit:
+    """A step that left a text."""
+    text = Artifact(kind="text", role="thinking", step=step, key=f"steps/{step:03d}.txt", content_type="text/plain")
+    return Commit(run_id=watched.run_id, step=step, kind="write", artifacts=(text,), recipe_sha256="cd" * 32)
 
 
 def write(watched: Watched) -> Step:
@@ -205,7 +215,46 @@ def test_a_run_that_redis_forgot_is_started_again_and_one_that_has_not_begun_is_
     watched.begin(committed=2)
     watched.reporter.committed(Commit(run_id=watched.run_id, step=3, kind="draw", recipe_sha256="cd" * 32))
     watched.run_reporter.begin_again()
-    assert [event.done for event in watched.told_of(events.Started)] == [2, 3]
+    watched.forget()
+    watched.run_reporter.begin_again()
+    watched.run_reporter.begin_again()
+    assert [event.done for event in watched.told_of(events.Started)] == [3]
+
+
+def test_what_redis_lost_is_told_again_in_order_before_what_happens_next(watched: Watched) -> None:
+    """Also when it is lost again meanwhile; nothing is told twice."""
+    watched.begin()
+    for step in (2, 3, 4):
+        watched.reporter.event(StepStarted(step=watched.steps[step - 1]))
+        watched.reporter.event(TextDelta(step=watched.steps[step - 1], text=f"text {step}"))
+        watched.reporter.event(TextReady(step=watched.steps[step - 1], role="thinking", text="", given=False))
+        watched.reporter.committed(text_commit(watched, step))
+    watched.forget()
+    watched.reporter.committed(text_commit(watched, 5))
+    watched.run_reporter.begin_again()
+    told = watched.told()
+    assert [event.n for event in told] == list(range(1, len(told) + 1))
+    assert [(event.type, getattr(event, "step", None)) for event in told] == [
+        ("started", None),
+        *(("artifact", step) for step in (2, 3, 4, 5)),
+        ("step", 4),
+        ("text", 4),
+    ]
+
+
+def test_a_resumed_run_tells_only_the_artifacts_that_were_not_told(watched: Watched) -> None:
+    watched.begin()
+    for step in (2, 3):
+        watched.reporter.committed(text_commit(watched, step))
+    resumed = Watched(watched.redis, watched.run_id)
+    resumed.begin(committed=4)
+    for step in (2, 3, 4):
+        resumed.reporter.committed(text_commit(resumed, step))
+    seen = follow(watched.redis, watched.run_id)
+    told = [next(seen) for _ in range(5)]
+    assert [getattr(event, "step", event.type) for event in told] == ["started", 2, 3, "started", 4]
+    resumed.forget()
+    assert [event.step for event in resumed.told_of(events.ArtifactStored)] == [2, 3, 4]
 
 
 def test_loading_tells_its_end_and_not_every_byte(watched: Watched) -> None:
