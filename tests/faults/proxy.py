@@ -16,6 +16,8 @@ LATENCY_S = 0.2
 SHARE = 0.2
 """The share of parts that a mode with random faults spoils."""
 PART_BYTES = 65_536
+HELD_CHECK_S = 0.02
+_REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (/[^ ]*) HTTP/1\.1\r\n")
 _PUT = re.compile(rb"PUT (/[^ ?]+)[^ ]* HTTP/1\.1\r\n")
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) ")
 
@@ -48,7 +50,7 @@ class _ConnectionBrokenError(Exception):
 
 
 class FaultProxy:
-    """Listens on a port of its own, in a thread of its own. `mode` and `refusal` may be set at any time.
+    """Listens on a port of its own, in a thread of its own. Its public attributes may be set at any time.
 
     Modes: `latency` delays each part of a response. `resets` resets connections within a request or its response, so
     that some requests succeed unheard. `503` answers some requests with that status. `truncated` ends responses too
@@ -63,6 +65,14 @@ class FaultProxy:
         self.refused: list[str] = []
         """The paths of the PUTs that `refusal` answered."""
         self.puts: list[Put] = []
+        self.requests: list[str] = []
+        """Those that passed or are held, as "GET /path?query"."""
+        self.hold = ""
+        """Requests that contain this are accepted and wait, unless it is empty. Released, they pass."""
+        self.held: list[str] = []
+        """The requests that wait."""
+        self.delay_s = 0.0
+        """How long each request waits."""
         self._mode: Mode = "clear"
         self._upstream_port = port
         self._rng = random.Random(f"proxy/{seed}")
@@ -146,6 +156,8 @@ class FaultProxy:
         async for part in self._parts(reader, back):
             if self._mode == "503" and self._spoils():
                 await _refuse(reader, back, 503, "SlowDown")
+            if request := _REQUEST.match(part):
+                await self._pass(f"{request[1].decode()} {request[2].decode()}")
             if put := _PUT.match(part):
                 path = put[1].decode()
                 if refusal := self._refusal_of(path):
@@ -183,6 +195,19 @@ class FaultProxy:
             if self._mode == "off" or (self._mode == "resets" and self._spoils()):
                 _reset(client)
             yield part
+
+    async def _pass(self, request: str) -> None:
+        """Wait as long as the request is to wait."""
+        self.requests.append(request)
+        await asyncio.sleep(self.delay_s)
+        if not (self.hold and self.hold in request):
+            return
+        self.held.append(request)
+        try:
+            while self.hold and self.hold in request:
+                await asyncio.sleep(HELD_CHECK_S)
+        finally:
+            self.held.remove(request)
 
     def _refusal_of(self, path: str) -> Refusal | None:
         refusal = self.refusal
