@@ -74,7 +74,7 @@ class FaultProxy:
         self.delay_s = 0.0
         """How long each request waits."""
         self._mode: Mode = "clear"
-        self._upstream_port = port
+        self.upstream_port = port
         self._rng = random.Random(f"proxy/{seed}")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
@@ -132,7 +132,7 @@ class FaultProxy:
             await self._passing.wait()
             if self._mode == "off":
                 _reset(writer)
-            from_service, to_service = await asyncio.open_connection("127.0.0.1", self._upstream_port)
+            from_service, to_service = await asyncio.open_connection("127.0.0.1", self.upstream_port)
             pending: deque[bytes] = deque()
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._requests(reader, writer, to_service, pending))
