@@ -10,7 +10,7 @@ from core.events import Event, ImageReady, Judged, Skipped, StepStarted, TextDel
 from core.plan import Read, Write, plan
 from core.protocol import Context, Denoising, Drawn, Picture, Text
 from core.scripted import ScriptedModel
-from core.sequence import PLANNING_PROMPT, StepOutput, derive_seed, run_sequence
+from core.sequence import PLANNING_PROMPT, StepOutput, Unused, derive_seed, run_sequence, used_after
 from recipes.recipe import ImageItem, ImageSettings, JudgeSettings, Recipe, Retry, TextItem, TextSettings
 
 IMAGE = ImageSettings(width=64, height=64, num_timesteps=3)
@@ -150,6 +150,19 @@ def test_a_run_resumed_after_any_step_equals_an_undisturbed_one(fields: dict[str
         expected = [event for event in whole if event.step.number > done]
         assert [type(event) for event in rest] == [type(event) for event in expected]
         assert outputs(rest) == outputs(expected)
+
+
+@pytest.mark.parametrize("fields", LANGUAGE, ids=lambda fields: "-".join(fields) or "plain")
+def test_a_resumed_run_needs_only_the_outputs_that_are_used_later(fields: dict[str, object]) -> None:
+    given = recipe(**{"think": True, **fields})
+    steps, whole = plan(given), list(run_sequence(given, ScriptedModel()))
+    for done in range(len(steps) + 1):
+        used = used_after(steps, done)
+        few = [made if number in used else Unused() for number, made in enumerate(results(whole, done), 1)]
+        rest = list(run_sequence(given, ScriptedModel(), done=few))
+        assert outputs(rest) == outputs([event for event in whole if event.step.number > done])
+    if "max_context_items" in fields:
+        assert len(used_after(steps, len(steps) - 1)) < len(steps) / 2
 
 
 @pytest.mark.parametrize("fields", LANGUAGE, ids=lambda fields: "-".join(fields) or "plain")

@@ -249,6 +249,29 @@ def test_an_abort_drops_what_waits(troubled: TroubledStore, committed: list[Comm
     assert not troubled.exists("r1/commits/002.json")
 
 
+def test_an_abort_leaves_a_store_that_hangs_and_nothing_is_stored_after_it(
+    committed: list[Commit], gate: threading.Event
+) -> None:
+    hung = threading.Event()
+
+    class Hanging(MemoryStore):
+        def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
+            hung.set()
+            assert gate.wait(20)
+            super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
+
+    store = Hanging()
+    uploader = uploader_of(Journal(store, "", "r1"), committed)
+    uploader.submit(text_step(1))
+    assert hung.wait(20)
+    (storing,) = (thread for thread in threading.enumerate() if thread.name.startswith("uploader"))
+    uploader.abort()
+    assert storing.is_alive()
+    gate.set()
+    storing.join(20)
+    assert (committed, list(store.list(""))) == ([], ["r1/steps/001-thinking.txt"])
+
+
 def test_an_abort_ends_the_wait_for_a_store_that_is_away(troubled: TroubledStore, committed: list[Commit]) -> None:
     troubled.errors = [StoreUnavailableError("away")] * 1000
     away = threading.Event()

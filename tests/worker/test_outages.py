@@ -1,6 +1,8 @@
 """S3 or Redis goes away in the middle of a run, in every way: the run waits, or ends in words and goes on later."""
 
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import redis
 
 from storage import keys
-from storage.events import ArtifactStored, Started, StepEvent
+from storage.events import ArtifactStored, RunEvent, Started, StepEvent
 from storage.objects.s3 import S3Store
 from tests.worker.serving import (
     DEADLINE_S,
@@ -121,6 +123,40 @@ def test_redis_that_lost_its_data_is_told_of_the_run_again(stage: Stage) -> None
     assert stage.client.runs.record(run_id).document == some_steps_recipe() | {"model": "scripted"}
     assert celery_result(stage.worker, run_id).state == "SUCCESS"
     assert stage.client.result(stage.client.submit(recipe()), timeout_s=DEADLINE_S)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("how", ["emptied", "restarted without its data"])
+def test_what_s3_knows_is_told_again_in_order_and_a_reader_that_follows_sees_it(stage: Stage, how: str) -> None:
+    run_id = stage.submit()
+    seen: list[RunEvent] = []
+    with ThreadPoolExecutor(1) as readers:
+        reading = readers.submit(lambda: seen.extend(stage.client.watch(run_id)))
+        eventually(lambda: stage.client.state(run_id).step > 3, "a step after the first image")
+        if how == "emptied":
+            stage.client.redis.flushall()
+        else:
+            stage.services.kill_redis()
+            shutil.rmtree(stage.services.data_dir / "redis")
+            (stage.services.data_dir / "redis").mkdir(mode=0o700)
+            stage.services.restart_redis()
+        reading.result(DEADLINE_S)
+    stage.client.result(run_id, timeout_s=DEADLINE_S)
+    assert stage.is_whole(run_id)
+    told = list(stage.client.watch(run_id))
+    assert [event.n for event in told] == list(range(1, len(told) + 1))
+    assert [event.type for event in told][:3] == ["queued", "started", "artifact"]
+    started = told[1]
+    assert isinstance(started, Started)
+    artifacts = [event.step for event in told if isinstance(event, ArtifactStored)]
+    assert artifacts == sorted(set(artifacts))
+    assert len(artifacts) == len([name for name in objects_of(stage.objects, run_id) if name.startswith("steps/")])
+    live = next(at for at, event in enumerate(told) if event.type not in {"queued", "started", "artifact"})
+    assert live - 2 == len([step for step in artifacts if step <= started.done]) > 0
+    assert told[live].type == "step"
+    again = next(at for at in range(1, len(seen)) if seen[at].n < seen[at - 1].n)
+    assert [event.n for event in seen[:again]] == list(range(1, again + 1))
+    assert [event.id for event in seen[again:]] == [event.id for event in told]
+    assert celery_result(stage.worker, run_id).state == "SUCCESS"
 
 
 def test_a_run_outlives_its_worker_after_redis_lost_its_data(stage: Stage) -> None:

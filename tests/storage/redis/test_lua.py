@@ -111,6 +111,13 @@ def test_count_attempt_starts_again_with_a_new_step(room: Room) -> None:
     assert counts == [1, 2, 1, 2, 3, 1], "fewer steps than before are no progress"
 
 
+def test_refund_attempt_takes_back_only_what_was_counted(room: Room) -> None:
+    assert room.run("refund_attempt", "state", committed_steps=2) == 0
+    for steps in (0, 2, 2):
+        room.run("count_attempt", "state", committed_steps=steps)
+    assert [room.run("refund_attempt", "state", committed_steps=steps) for steps in (0, 2, 2, 2)] == [2, 1, 0, 0]
+
+
 REOPEN = "state cancel record events open_runs queue_slots waiting"
 
 

@@ -125,6 +125,15 @@ def test_a_worker_that_shuts_down_ends_its_step_first(claim: Claim, clock: Clock
         claim.checkpoint(StepStarted(step=IMAGE_STEP))
 
 
+def test_a_worker_that_shuts_down_before_the_first_step_hands_the_run_back_at_once(
+    claim: Claim, drain: DrainFlag
+) -> None:
+    claim.checkpoint()
+    drain.raise_()
+    with pytest.raises(RunHandedBack):
+        claim.checkpoint()
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_worker_that_shuts_down_abandons_what_takes_too_long(
     claim: Claim, clock: Clock, drain: DrainFlag, *, waits: bool
@@ -202,6 +211,16 @@ def test_a_claim_is_renewed_while_the_store_is_unavailable(
 
     assert claim.retry(recover) == "stored"
     claim.checkpoint()
+    assert int(redis_client.pttl(f"autoseq:run:{run_id}:lease")) > 50_000
+
+
+def test_a_claim_is_renewed_while_many_results_come_one_after_the_other(
+    claim: Claim, clock: Clock, redis_client: redis.Redis, run_id: str
+) -> None:
+    """None of them takes long enough to be waited for."""
+    for _ in claim.map(str, range(20)):
+        clock.now += 2
+        redis_client.pexpire(f"autoseq:run:{run_id}:lease", 1000)
     assert int(redis_client.pttl(f"autoseq:run:{run_id}:lease")) > 50_000
 
 
