@@ -5,6 +5,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from typing import cast
 
 from redis import Redis
 
@@ -126,7 +127,7 @@ class Progress:
 
     def first_unpublished(self) -> int:
         """The first step of which an artifact may not have been published yet."""
-        published = self._redis.hget(keys.run_state(self.run_id), "told")
+        published = cast("str | None", self._redis.hget(keys.run_state(self.run_id), "told"))
         return int(published.split(" ", 1)[0]) if published else 1
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis.exceptions import RedisError
 
 from storage import keys
 from storage.events import Queued, Started
@@ -125,6 +126,33 @@ def test_workers_that_lose_the_run_while_they_resume_it_are_no_failed_attempts(
     assert Delivery(asked, Message(), runtime).run_to_completion()["state"] == "succeeded"
     assert runtime.redis.hget(keys.run_state(run_id), "attempts") == "1"
     runtime.close()
+
+
+def test_an_attempt_that_lost_redis_is_refunded_once_redis_is_back(
+    services: LocalServices, s3_store: S3Store, run_id: str
+) -> None:
+    asked = request(run_id)
+    env = env_of(services, IN_PROCESS_DATABASE, outage_timeout_s=0.1, lease_s=0.2)
+    port = int(services.redis_url.rpartition(":")[2].partition("/")[0])
+    with FaultProxy(port) as to_redis:
+        url = env["AUTOSEQ_REDIS_URL"].replace(f":{port}/", f":{to_redis.port}/")
+        runtime = WorkerRuntime.connect(config_of({**env, "AUTOSEQ_REDIS_URL": url}))
+        left_by_a_dead_worker(s3_store, runtime, asked, 1)
+
+        class RedislessStore(S3Store):
+            def get(self, key: str) -> bytes:
+                to_redis.mode = "off" if "/commits/" in key else to_redis.mode
+                return super().get(key)
+
+        for _ in range(5):
+            without_redis = Delivery(asked, Message(), replace(runtime, objects=RedislessStore(s3_store.settings)))
+            with pytest.raises(RedisError):
+                without_redis.run_to_completion()
+            to_redis.mode = "clear"
+            runtime.redis.delete(keys.run_lease(run_id))
+        assert Delivery(asked, Message(), runtime).run_to_completion()["state"] == "succeeded"
+        assert runtime.redis.hget(keys.run_state(run_id), "attempts") == "1"
+        runtime.close()
 
 
 @pytest.mark.usefixtures("releasing")
