@@ -28,7 +28,7 @@ not know. In Python, an event of a type that this release does not know is an `U
 
 If Redis loses its data while a worker runs the run, the worker publishes the run again, and a reader that follows it
 gets the new stream from its start: `started`, each `artifact` in the order of its step, then what happens next. The
-numbers `n` begin at 1 again, and `fraction` may be lower than before. Treat an `artifact` whose `key` you have as known.
+numbers `n` begin at 1 again, and `fraction` may be lower than before. An `artifact` whose `key` you have is the same.
 
 This page is generated: `python -m tools.event_schema --docs > docs/events.md`.
 """

@@ -210,7 +210,7 @@ def test_a_worker_shuts_down_while_s3_hangs_and_another_one_ends_the_run(
 ) -> None:
     """At once before the first step, though a step may take an hour; in mid-run within the drain timeout."""
     asked = request(run_id)
-    env = env_of(services, STOPPED_DATABASE, s3_endpoint=proxy.endpoint, lease_s=LEASE_S, scripted_delay_s=0.002)
+    env = env_of(services, STOPPED_DATABASE, s3_endpoint=proxy.endpoint, lease_s=LEASE_S, reconcile_interval_s=0.2)
     with Client(config_of(env_of(services, STOPPED_DATABASE))) as client:
         client.submit(asked.recipe, run_id=run_id)
         for where, drain_timeout_s in (("recipe.json", 3600), ("steps/003", 1)):
