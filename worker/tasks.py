@@ -99,13 +99,15 @@ def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
 @signals.worker_init.connect(weak=False)
 def check_services(sender: Worker, **_: object) -> None:
     """Refuse to start, before a message is taken, if no run could succeed here."""
-    from worker.serve.boot import check_pool  # noqa: PLC0415 (slow to import, and only a parent process needs it)
+    from worker.serve import boot  # noqa: PLC0415 (slow to import, and only a parent process needs it)
 
-    check_pool(sender)
+    boot.check_options(sender)
     try:
         runtime().start()
-    except (ServiceUnavailableError, ModelFolderError, InvalidNameError) as error:
-        raise SystemExit(f"autosequence: this worker can't start: {error}") from error
+    except (ModelFolderError, InvalidNameError) as error:
+        boot.refuse(error)
+    except ServiceUnavailableError as error:
+        boot.refuse(error, boot.UNAVAILABLE)
     parent()
 
 

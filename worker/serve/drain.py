@@ -1,9 +1,10 @@
 """The flag with which a worker's parent process asks its child to hand its run back."""
 
 import os
-import tempfile
 import time
 from pathlib import Path
+
+from worker.serve.temp_folder import TempFolder
 
 DRAIN_VARIABLE = "AUTOSEQ_DRAIN_FLAG"
 POLL_S = 0.1
@@ -15,18 +16,17 @@ class DrainFlag:
     Celery notifies only the parent process of a shutdown; the child finds the file through its environment.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, folder: TempFolder | None = None) -> None:
         self._path = path
+        self._folder = folder
 
     @staticmethod
     def create() -> "DrainFlag":
-        """A new, lowered flag, which child processes find with `inherited`.
-
-        Its folder is new and private: process ids repeat across containers that share a folder for temporary files.
-        """
-        path = Path(tempfile.mkdtemp(prefix="autoseq-")) / "drain"
+        """A new, lowered flag in a new TempFolder; child processes find it with `inherited`."""
+        folder = TempFolder.create()
+        path = folder.path / "drain"
         os.environ[DRAIN_VARIABLE] = str(path)
-        return DrainFlag(path)
+        return DrainFlag(path, folder)
 
     @staticmethod
     def inherited() -> "DrainFlag":
@@ -46,10 +46,11 @@ class DrainFlag:
             time.sleep(POLL_S)
 
     def remove(self) -> None:
-        """Lower the flag and remove its folder."""
+        """Lower the flag and remove its TempFolder."""
         if self._path:
             self._path.unlink(missing_ok=True)
-            self._path.parent.rmdir()
+        if self._folder:
+            self._folder.remove()
 
     @property
     def is_raised(self) -> bool:

@@ -1,0 +1,67 @@
+"""The folder for the temporary files of a worker process. If the worker is killed, the next one removes it."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+PREFIX = "autoseq-worker-"
+LOCK = "lock"
+
+
+class TempFolder:
+    """A private folder that holds all temporary files of this process and of its children.
+
+    A lock on a file in it lasts as long as this process, however that ends. Process ids would not do: they repeat
+    across containers that share a folder for temporary files.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._before = tempfile.tempdir, os.environ.get("TMPDIR")
+        tempfile.tempdir = os.environ["TMPDIR"] = str(path)
+
+    @staticmethod
+    def create() -> "TempFolder":
+        """A new folder, after those of ended workers of this user are removed."""
+        place = Path(tempfile.gettempdir())
+        for path in place.glob(f"{PREFIX}*"):
+            _remove_if_abandoned(path)
+        while True:
+            path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+            with suppress(FileNotFoundError):  # a worker that starts now took it for abandoned
+                if (lock := _lock(path)) is not None:
+                    return TempFolder(path, lock)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        tempfile.tempdir, variable = self._before
+        if variable is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = variable
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Lock the folder; the lock is held until the descriptor is closed. None if it is locked or being removed."""
+    lock = os.open(path / LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), (path / LOCK).stat()):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    with suppress(OSError):  # it is no folder, or another worker removes it too
+        if path.lstat().st_uid == os.geteuid() and (lock := _lock(path)) is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
