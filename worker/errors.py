@@ -38,3 +38,8 @@ class RunHandedBack(RunStopped):
 
 class RunNotServable(RunHandedBack):
     """This worker has other model weights, or can't read a record of a newer release; another worker may continue."""
+
+
+BAD_CONFIGURATION, UNAVAILABLE = 2, 3
+"""Exit codes of a worker that can't start: as it is configured, in which case a new start does not help; or as Redis or
+S3 can't be used. They have the same meaning in `autoseq`, and the first one in `celery`."""

@@ -17,7 +17,7 @@ from storage.events import Failed
 from storage.redis.progress import Progress
 from worker.app import TASK, app, publish_again, write_record
 from worker.connections import ServiceUnavailableError
-from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
+from worker.errors import UNAVAILABLE, ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
 from worker.jobs.request import RequestError, RunRequest
 from worker.serve.delivery import Delivery, Message
 from worker.serve.parent import Parent
@@ -107,7 +107,7 @@ def check_services(sender: Worker, **_: object) -> None:
     except (ModelFolderError, InvalidNameError) as error:
         boot.refuse(error)
     except ServiceUnavailableError as error:
-        boot.refuse(error, boot.UNAVAILABLE)
+        boot.refuse(error, UNAVAILABLE)
     parent()
 
 

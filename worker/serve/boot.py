@@ -10,12 +10,10 @@ from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool
 from celery.worker import WorkController
 
+from worker.errors import BAD_CONFIGURATION
 from worker.serve import control
 
 _celery: Any = celery_worker  # the stubs lack much of it
-
-BAD_CONFIGURATION, UNAVAILABLE = 2, 3
-"""Exit codes of a worker that can't start, as those of `autoseq`; after the first one a new start does not help."""
 
 
 class QuietWorker(Worker):

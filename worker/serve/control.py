@@ -49,7 +49,7 @@ def revoke(
     ids = set(maybe_list(task_id) or ())
     with connect_redis(settings()) as redis:
         runs = Runs(redis, ttl_s=settings().keep_progress_s)
-        cancelled = {run_id for run_id in ids if _cancel(runs, runs.resolve_alias(run_id))}
+        cancelled = {run_id for run_id in ids if _cancel(runs, run_id)}
     executed_here = cancelled & worker_state.requests.keys() if terminate else set()
     left_to_celery = (ids - cancelled) | executed_here
     if not left_to_celery:
@@ -79,7 +79,7 @@ def cancel_revoked(request: Context, *, terminated: bool, expired: bool, **_: ob
 def _cancel(runs: Runs, run_id: str) -> bool:
     """Request the cancel of a run. False if there is no such run."""
     try:
-        runs.request_cancel(run_id)
+        runs.request_cancel(runs.resolve_alias(run_id))
     except (RunNotFoundError, InvalidNameError):
         return False
     return True

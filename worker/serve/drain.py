@@ -16,17 +16,15 @@ class DrainFlag:
     Celery notifies only the parent process of a shutdown; the child finds the file through its environment.
     """
 
-    def __init__(self, path: Path | None, folder: TempFolder | None = None) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._folder = folder
 
     @staticmethod
     def create() -> "DrainFlag":
         """A new, lowered flag in a new TempFolder; child processes find it with `inherited`."""
-        folder = TempFolder.create()
-        path = folder.path / "drain"
+        path = TempFolder.create().path / "drain"
         os.environ[DRAIN_VARIABLE] = str(path)
-        return DrainFlag(path, folder)
+        return DrainFlag(path)
 
     @staticmethod
     def inherited() -> "DrainFlag":
@@ -46,11 +44,9 @@ class DrainFlag:
             time.sleep(POLL_S)
 
     def remove(self) -> None:
-        """Lower the flag and remove its TempFolder."""
+        """Lower the flag."""
         if self._path:
             self._path.unlink(missing_ok=True)
-        if self._folder:
-            self._folder.remove()
 
     @property
     def is_raised(self) -> bool:

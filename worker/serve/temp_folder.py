@@ -5,7 +5,9 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
+from multiprocessing.util import Finalize
 from pathlib import Path
+from stat import S_ISDIR
 
 PREFIX = "autoseq-worker-"
 LOCK = "lock"
@@ -21,8 +23,10 @@ class TempFolder:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
-        self._before = tempfile.tempdir, os.environ.get("TMPDIR")
         tempfile.tempdir = os.environ["TMPDIR"] = str(path)
+        # multiprocessing removes its own folder in this one at the end of the process, with priority -100.
+        self.remove = Finalize(None, self._remove, exitpriority=-101)
+        """Removes the folder, at the latest when this process ends."""
 
     @staticmethod
     def create() -> "TempFolder":
@@ -36,13 +40,7 @@ class TempFolder:
                 if (lock := _lock(path)) is not None:
                     return TempFolder(path, lock)
 
-    def remove(self) -> None:
-        """Remove the folder with all that is in it."""
-        tempfile.tempdir, variable = self._before
-        if variable is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = variable
+    def _remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
@@ -61,7 +59,8 @@ def _lock(path: Path) -> int | None:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    with suppress(OSError):  # it is no folder, or another worker removes it too
-        if path.lstat().st_uid == os.geteuid() and (lock := _lock(path)) is not None:
+    with suppress(OSError):  # another worker removes it too
+        about = path.lstat()
+        if about.st_uid == os.geteuid() and S_ISDIR(about.st_mode) and (lock := _lock(path)) is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)

@@ -200,5 +200,5 @@ def test_options_of_celery_win(shell: Shell) -> None:
 def test_a_worker_that_can_not_start_says_why(shell: Shell, services: LocalServices) -> None:
     shell.use(env_of(services, 4))
     code, output = end_of(shell.start("worker", "--model", "nowhere"))
-    assert code == 1
+    assert code == 2
     assert "this worker can't start: nowhere/llm_config.json: no such file" in output
