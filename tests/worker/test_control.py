@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,23 @@ def worker(services: LocalServices, tmp_path_factory: pytest.TempPathFactory) ->
     started.wait_until_ready()
     yield started
     assert started.stop() == 0, started.output
+
+
+@pytest.fixture
+def start(services: LocalServices, tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts further workers with a folder for temporary files of their own; none outlives the test."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    started: list[WorkerProcess] = []
+
+    def one(*options: str, inside: Sequence[str] = ()) -> WorkerProcess:
+        env = settings_of(services) | {"TMPDIR": str(folder)}
+        started.append(WorkerProcess(env, tmp_path / f"log{len(started)}", *options, inside=inside))
+        return started[-1]
+
+    yield one
+    for worker in started:
+        worker.kill()
 
 
 @pytest.fixture
@@ -158,19 +175,16 @@ def celery_parent(worker: WorkerProcess) -> int:
 
 
 def test_control_shutdown_and_sighup_drain_one_worker_and_none_with_the_same_process_id(
-    services: LocalServices, own: Client, s3_store: S3Store, tmp_path: Path
+    worker: WorkerProcess, own: Client, start: Callable[..., WorkerProcess], s3_store: S3Store, tmp_path: Path
 ) -> None:
-    elsewhere = under_way(own)  # the worker of this module is busy
-    env = settings_of(services) | {"TMPDIR": str(tmp_path)}
-    one, other = (
-        WorkerProcess(env, tmp_path / f"{name}.log", "--hostname", f"{name}@x", inside=namespace())
-        for name in ("one", "other")
-    )
+    one, other = (start("--hostname", f"{name}@x", inside=namespace()) for name in ("one", "other"))
     for started in (one, other):
         started.wait_until_ready()
-    runs = [under_way(own) for _ in range(2)]
-    (of_one,) = (run_id for run_id in runs if f"[{run_id}] received" in one.output)
-    (of_other,) = set(runs) - {of_one}
+    runs = [under_way(own) for _ in range(3)]
+    eventually(lambda: all(own.state(run_id).step == 3 for run_id in runs), "an image under way in each")
+    of_one, of_other, elsewhere = (
+        next(run_id for run_id in runs if f"[{run_id}] received" in started.output) for started in (one, other, worker)
+    )
     own.app.control.shutdown(destination=["one@x"])
     assert one.process.wait(DEADLINE_S) == 0
     assert own.state(of_one).state == "queued"
@@ -181,38 +195,38 @@ def test_control_shutdown_and_sighup_drain_one_worker_and_none_with_the_same_pro
     os.kill(celery_parent(other), signal.SIGHUP)
     assert other.process.wait(DEADLINE_S) == 0
     assert own.state(of_other).state == "queued"
-    for run_id in runs:
+    for run_id in (of_one, of_other):
         own.cancel(run_id)
         assert end_of_run(own, run_id) == "cancelled"
         done = [event.done for event in own.watch(run_id) if isinstance(event, Started)]
         assert done == sorted(done)
-        assert len([name for name in objects_of(s3_store, run_id) if name.startswith("commits/")]) >= 3
+        assert "commits/003.json" in objects_of(s3_store, run_id)
     assert "Traceback" not in one.output + other.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.log", "other.log"]
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 # What a killed worker leaves, and what is refused
 
 
-def test_a_worker_removes_what_killed_ones_left_and_nothing_of_a_living_one(
-    services: LocalServices, tmp_path: Path
+def test_a_worker_removes_what_killed_ones_left_and_nothing_else(
+    start: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
-    env = settings_of(services) | {"TMPDIR": str(tmp_path / "tmp"), "AUTOSEQ_REDIS_URL": f"{services.redis_url}"}
-    (tmp_path / "tmp").mkdir()
-    (tmp_path / "tmp" / "autoseq-worker-file").write_text("of somebody else")
-    killed = [WorkerProcess(env, tmp_path / f"log{number}") for number in range(3)]
-    for worker in killed:
-        worker.wait_until_ready()
-    left = set((tmp_path / "tmp").iterdir())
-    for worker in killed:
-        worker.kill()
-    living = WorkerProcess(env, tmp_path / "living")
+    folder = tmp_path / "tmp"
+    (folder / "autoseq-worker-file").write_text("of somebody else")
+    killed = [start() for _ in range(3)]
+    for one in killed:
+        one.wait_until_ready()
+    left = {path for path in folder.iterdir() if path.is_dir()}
+    assert len(left) == len(killed)
+    for one in killed:
+        one.kill()
+    living = start()
     living.wait_until_ready()
-    (own_folder,) = {path for path in (tmp_path / "tmp").iterdir() if path.is_dir()}
-    assert own_folder not in left
-    assert list(own_folder.glob("pymp-*"))
+    (its_folder,) = (path for path in folder.iterdir() if path.is_dir())
+    assert its_folder not in left
+    assert list(its_folder.glob("pymp-*"))
     assert living.stop() == 0
-    assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["autoseq-worker-file"]
+    assert [path.name for path in folder.iterdir()] == ["autoseq-worker-file"]
 
 
 def test_folders_of_ten_killed_workers_are_removed_and_no_locked_one(
@@ -250,12 +264,8 @@ REFUSED = {
 }
 
 
-def test_options_that_break_one_run_per_process_are_refused(services: LocalServices, tmp_path: Path) -> None:
-    env = settings_of(services)
-    started = {
-        words: WorkerProcess(env, tmp_path / str(number), *options)
-        for number, (words, options) in enumerate(REFUSED.items())
-    }
+def test_options_that_break_one_run_per_process_are_refused(start: Callable[..., WorkerProcess]) -> None:
+    started = {words: start(*options) for words, options in REFUSED.items()}
     for words, worker in started.items():
         assert worker.process.wait(DEADLINE_S) == 2, worker.output
         assert f"autosequence: this worker can't start: {words}\n" in worker.output
