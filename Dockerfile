@@ -32,11 +32,11 @@ ENV PYTHONUNBUFFERED=1 \
     AUTOSEQ_MODEL=/srv/models/tiny-bagel \
     AUTOSEQ_CACHE_DIR=/var/cache/autosequence \
     AUTOSEQ_SPOOL_DIR=/var/cache/autosequence \
-    AUTOSEQ_HEALTH_FILE=/tmp/autoseq-health
+    AUTOSEQ_HEALTH_FILE=/tmp/autoseq-health.json
 USER autoseq
 WORKDIR /srv
 # On SIGTERM the worker ends its step, gives its run back and leaves.
 STOPSIGNAL SIGTERM
 # Liveness of this process alone; `autoseq health --ready` also asks Redis and S3.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["autoseq", "health"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=300s --retries=3 CMD ["autoseq", "health"]
 CMD ["celery", "-A", "worker", "worker", "--loglevel", "INFO"]
