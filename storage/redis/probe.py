@@ -1,6 +1,7 @@
 """Checks that a user of Redis may do what workers and clients do, which an access control list can restrict."""
 
 import secrets
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import NoPermissionError
@@ -41,7 +42,8 @@ def find_refusals(redis: Redis, database: int) -> list[str]:
         ("PUBLISH", result, ""),
         ("DEL", key, f"{key}:hash", f"{key}:zset", f"{key}:stream"),
     ]
-    with redis.pipeline(transaction=False) as together:
+    untyped: Any = redis  # execute_command and pubsub have no types
+    with untyped.pipeline(transaction=False) as together:
         for command in commands:
             together.execute_command(*command)
         answers = together.execute(raise_on_error=False)
@@ -50,11 +52,11 @@ def find_refusals(redis: Redis, database: int) -> list[str]:
         for command, answer in zip(commands, answers, strict=True)
         if isinstance(answer, NoPermissionError)
     ]
-    for command, channel in (("SUBSCRIBE", result), ("PSUBSCRIBE", keys.control_channel(database))):
-        with redis.pubsub() as subscription:
+    for subscribe, channel in (("SUBSCRIBE", result), ("PSUBSCRIBE", keys.control_channel(database))):
+        with untyped.pubsub() as subscription:
             try:
-                subscription.execute_command(command, channel)
+                subscription.execute_command(subscribe, channel)
                 subscription.parse_response(timeout=ANSWER_TIMEOUT_S)
             except NoPermissionError as error:
-                refused.append(f"{command} {channel} ({error})")
+                refused.append(f"{subscribe} {channel} ({error})")
     return refused

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,8 @@ def limited(services: LocalServices, admin: Client) -> Callable[[str], dict[str,
     """Gives the environment of a user with these rules."""
 
     def env(rules: str) -> dict[str, str]:
-        admin.redis.execute_command("ACL", "SETUSER", USER, "reset", "on", f">{PASSWORD}", *rules.split())
+        untyped: Any = admin.redis
+        untyped.execute_command("ACL", "SETUSER", USER, "reset", "on", f">{PASSWORD}", *rules.split())
         place = env_of(services, DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3)
         return place | {
             "AUTOSEQ_REDIS_URL": f"redis://{USER}:{PASSWORD}@{place['AUTOSEQ_REDIS_URL'].partition('@')[2]}"
