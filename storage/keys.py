@@ -115,6 +115,16 @@ def waiting(queue_slot: str) -> str:
     return f"{WAITING_PREFIX}{queue_slot}"
 
 
+def control_channel(database: int) -> str:
+    """The pub/sub channel of Celery's control messages: kombu's name, subscribed to as a pattern."""
+    return f"{BROKER_PREFIX}/{database}.celery.pidbox"
+
+
+def result_channel(run_id: str) -> str:
+    """The pub/sub channel, and the key, of a run's result in Celery."""
+    return f"{BROKER_PREFIX}celery-task-meta-{check_run_id(run_id)}"
+
+
 def idempotency(key: str) -> str:
     """The run id that owns an idempotency key."""
     if not _IDEMPOTENCY_KEY.fullmatch(key):

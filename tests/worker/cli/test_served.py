@@ -134,7 +134,7 @@ def test_a_run_is_followed_listed_and_shown(serving: Shell) -> None:
     assert "  3  image 1    http://" in shown
     data = json.loads(said(serving("show", run_id, "--json")))
     assert [made["role"] for made in data["artifacts"]] == ["thinking", "image", "refinement", "thinking", "image"]
-    assert said(serving("doctor")).count("ok ") == 8
+    assert said(serving("doctor")).count("ok ") == 10
 
 
 def test_events_come_as_json_from_where_they_are_wanted(serving: Shell) -> None:
