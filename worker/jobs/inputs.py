@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
-MAX_TOTAL_BYTES = 128 * 2**20
-"""Of the image files of one recipe; each reference counts, since the run stores an object for it."""
-MAX_TOTAL_PIXELS = 256_000_000
-"""Of the different images of one recipe; it bounds the time to decode them, since no pixels are kept."""
+MAX_TOTAL_BYTES = 256 * 2**20
+"""Of all image files of a recipe. Each reference counts, since the run stores an object for it."""
+MAX_TOTAL_PIXELS = 512_000_000
+"""Of all images of a recipe, as for bytes. Pixels are not kept: this bounds the time to decode them, within a lease."""
 MAX_HELD_BYTES = 512 * 2**20
 """Of the different images of all recipes of one `Sources`, such as those of a sweep."""
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -187,9 +187,9 @@ def checked(place: str, data: bytes) -> InputImage:
 
 def _check_totals(place: str, images: Sequence[InputImage]) -> None:
     """Raises InputError when `images`, of which the last is at `place`, exceed the limits of a recipe."""
-    total = sum(len(image.data) for image in images)
-    pixels = sum(width * height for width, height in {image.sha256: image.size for image in images}.values())
-    for found, limit, what in ((total, MAX_TOTAL_BYTES, "bytes"), (pixels, MAX_TOTAL_PIXELS, "pixels")):
+    size_bytes = sum(len(image.data) for image in images)
+    pixels = sum(image.size[0] * image.size[1] for image in images)
+    for found, limit, what in ((size_bytes, MAX_TOTAL_BYTES, "bytes"), (pixels, MAX_TOTAL_PIXELS, "pixels")):
         if found > limit:
             raise InputError(
                 f"{place}: the images up to it have {found:,} {what} in all; at most {limit:,} are allowed"
