@@ -50,6 +50,9 @@ WAITING_PREFIX = "autoseq:waiting:"
 """The key of the runs that wait in a queue slot, before its name (see `waiting`)."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_IMAGE = re.compile(
+    rf"(?P<run_id>{_RUN_ID.pattern})/(?:inputs/[0-9]{{3,}}|steps/[0-9]{{3,}}-image(?:\.v[0-9]+)*)\.(?:{_ROLE.pattern})"
+)
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -174,6 +177,12 @@ def sweep_sheet(prefix: str, sweep_id: str) -> str:
 def input_image(index: int, extension: str = "png") -> str:
     """An image of the initial context, from 0: inputs/000.png."""
     return f"inputs/{index:03d}.{_role(extension)}"
+
+
+def run_of_image(prefix: str, key: str) -> str | None:
+    """The run that has an input or drawn image under the object name `key`; None for any other name."""
+    found = _IMAGE.fullmatch(key.removeprefix(_folder(prefix))) if key.startswith(_folder(prefix)) else None
+    return found["run_id"] if found and found["run_id"] != SWEEPS else None
 
 
 def step_text(step: int, role: str, branch: Sequence[int] = ()) -> str:

@@ -20,6 +20,7 @@ from storage.errors import CommitConflictError
 from worker.app import choose_model, model_named_in, publish, write_record
 from worker.client.connections import Connections
 from worker.connections import ServiceUnavailableError, check_redis, explain_s3_errors
+from worker.jobs.input_rule import InputRule
 from worker.jobs.inputs import InputError, InputImage, Sources
 from worker.jobs.request import Priority, RunRequest
 from worker.settings import queue_of
@@ -106,7 +107,7 @@ class RecipeChecker:
         return Sources(
             folder=self.source.parent if isinstance(self.source, Path) else None,
             store=self._connections.objects,
-            buckets=config.input_buckets,
+            rule=InputRule.of(config),
         )
 
     def _fetch(self, recipe: Recipe) -> tuple[InputImage, ...]:

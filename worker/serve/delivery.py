@@ -19,6 +19,7 @@ from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from worker.connections import limits_of
 from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
+from worker.jobs.input_rule import InputRule
 from worker.jobs.inputs import InputError, Sources
 from worker.jobs.job import Job, resolve, restore, store
 from worker.jobs.request import RunRequest
@@ -133,7 +134,7 @@ class Delivery:
         sources = Sources(
             folder=config.recipes if by_name else None,
             store=self.runtime.objects,
-            buckets=config.input_buckets,
+            rule=InputRule.of(config, self.request.run_id),
         )
         spec = self.runtime.engine.identified_spec()
         job = resolve(self.request, spec, recipes=config.recipes, sources=sources)
