@@ -6,7 +6,8 @@ names and contents are fixed. All begin with `autoseq:`. docs/architecture.md ha
 | key                    | type       | holds                                   | written by                          |
 |------------------------|------------|-----------------------------------------|-------------------------------------|
 | run:<id>               | hash       | the run's state, owner and attempts     | create_run, progress, take_lease,   |
-|                        |            |                                         | count_attempt, reopen_run           |
+|                        |            |                                         | count_attempt, count_fault,         |
+|                        |            |                                         | reopen_run                          |
 | run:<id>:record        | string     | the request (RunRecord)                 | create_run                          |
 | run:<id>:events        | stream     | the run's events                        | create_run, progress                |
 | run:<id>:preview       | string     | the last preview                        | progress                            |
