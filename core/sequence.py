@@ -21,7 +21,7 @@ from core.events import (
     Variation,
 )
 from core.plan import Draw, Evict, Path, Read, Step, Write, plan
-from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
+from core.protocol import Context, Drawn, EncodedImage, Item, Picture, Text, UnifiedModel
 from recipes.recipe import INSTRUCTION, Recipe, TextItem
 
 SCORE_DIGITS = 6
@@ -55,7 +55,7 @@ def fill_instruction(template: str, instruction: str) -> str:
 
 
 def run_sequence(
-    recipe: Recipe, model: UnifiedModel, *, inputs: Sequence[Image] = (), done: Iterable[StepOutput] = ()
+    recipe: Recipe, model: UnifiedModel, *, inputs: Sequence[Image | EncodedImage] = (), done: Iterable[StepOutput] = ()
 ) -> Generator[Event, None, Context]:
     """Interpret the plan of `recipe` on `model`.
 
@@ -91,7 +91,9 @@ def used_after(steps: Sequence[Step], done: int) -> frozenset[int]:
 class _Interpreter:
     """Runs steps, and keeps the items that later steps need, by the number of the step that produced them."""
 
-    def __init__(self, recipe: Recipe, model: UnifiedModel, steps: Sequence[Step], inputs: Sequence[Image]) -> None:
+    def __init__(
+        self, recipe: Recipe, model: UnifiedModel, steps: Sequence[Step], inputs: Sequence[Image | EncodedImage]
+    ) -> None:
         self.recipe = recipe
         self.model = model
         self.inputs = iter(inputs)

@@ -1,15 +1,18 @@
 """A web backend with the standard library and without torch: submits recipes, streams their progress to browsers.
 
-python examples/web_backend.py, then open http://127.0.0.1:8000/. It uses the worker's settings for Redis and S3.
+python examples/web_backend.py [PORT], then open http://127.0.0.1:8000/. It uses the worker's settings for Redis and S3.
 
     POST   /runs               {"recipe": ..., "overrides": ..., "variables": ...}  ->  202 {"run_id": ...}
     GET    /runs/<id>/events   Server-Sent Events; a browser that lost its connection resumes with Last-Event-ID
     DELETE /runs/<id>          cancels
 
-It listens on loopback only and has no authentication: put your own in front of it.
+It listens on loopback only and has no authentication: put your own in front of it. It answers only requests whose Host
+is its own address, so that no other web site can use it through a browser; a proxy has to set that Host.
 """
 
 import json
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +27,7 @@ from worker.connections import ServiceUnavailableError
 from worker.jobs.inputs import InputError
 from worker.settings import settings
 
-ADDRESS = ("127.0.0.1", 8000)
+PORT = 8000
 PAGE = Path(__file__).with_name("web_page.html")
 MAX_BODY_BYTES = 1024 * 1024
 QUIET_S = 5.0
@@ -54,8 +57,29 @@ def server_sent_events(run_id: str, after: str) -> Iterator[bytes]:
             return
 
 
+class BodyError(Exception):
+    """The body of a request can't be used."""
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
 class Handler(BaseHTTPRequestHandler):
     """One request."""
+
+    def parse_request(self) -> bool:
+        """Refuse requests of other web sites: DNS rebinding shows in Host, a cross-site request in Origin."""
+        if not super().parse_request():
+            return False
+        port, host = self.server.server_address[1], self.headers.get("Host", "")
+        if host in (f"127.0.0.1:{port}", f"localhost:{port}") and self.headers.get("Origin") in (
+            None,
+            f"http://{host}",
+        ):
+            return True
+        self._refuse(HTTPStatus.FORBIDDEN, f"Host or Origin is not http://127.0.0.1:{port} or http://localhost:{port}")
+        return False
 
     def do_GET(self) -> None:
         match self.path.strip("/").split("/"):
@@ -77,8 +101,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error), "faults": error.to_data()})
         except REFUSALS as error:
             self._refuse(STATUS[type(error)], str(error))
-        except (ValueError, KeyError) as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, f'expected {{"recipe": a name or a recipe}}: {error}')
+        except BodyError as error:
+            self._refuse(error.status, str(error))
         else:
             self._answer(HTTPStatus.ACCEPTED, {"run_id": run_id})
 
@@ -109,12 +133,19 @@ class Handler(BaseHTTPRequestHandler):
             return  # the browser left, or it reconnects with its Last-Event-ID
 
     def _body(self) -> Mapping[str, Any]:
-        size = int(self.headers.get("Content-Length", 0))
-        if size > MAX_BODY_BYTES:
-            raise ValueError(f"{size:,} bytes are more than {MAX_BODY_BYTES:,}")
-        body = json.loads(self.rfile.read(size))
-        if not isinstance(body, Mapping):
-            raise ValueError("not a JSON object")  # noqa: TRY004 - the value is wrong, not the program
+        size = self.headers.get("Content-Length")
+        if size is None:
+            raise BodyError(HTTPStatus.LENGTH_REQUIRED, "the request has no Content-Length")
+        if not re.fullmatch("[0-9]{1,18}", size):
+            raise BodyError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number of bytes")
+        if int(size) > MAX_BODY_BYTES:
+            raise BodyError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {MAX_BODY_BYTES:,} bytes")
+        try:
+            body = json.loads(self.rfile.read(int(size)))
+        except (ValueError, RecursionError) as error:
+            raise BodyError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
+        if not isinstance(body, Mapping) or "recipe" not in body:
+            raise BodyError(HTTPStatus.BAD_REQUEST, 'expected {"recipe": a name or a recipe}')
         return body
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
@@ -132,4 +163,4 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer(ADDRESS, Handler).serve_forever()
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else PORT), Handler).serve_forever()

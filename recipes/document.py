@@ -139,7 +139,7 @@ def plain(value: object, path: FieldPath = ()) -> tuple[Any, list[RecipeIssue]]:
 
     Raises RecipeError if the data is nested too deep or too large.
     """
-    copier = _Copier()
+    copier = DataCopier()
     return copier.copy(value, path), copier.issues
 
 
@@ -157,8 +157,8 @@ def kind_of(value: object) -> str:
     return next((word for kind, word in kinds if isinstance(value, kind)), f"of type {type(value).__name__}")
 
 
-class _Copier:
-    """Copies data and enforces the limits."""
+class DataCopier:
+    """Copies data as `plain` does, and enforces the limits on all that it copies."""
 
     def __init__(self) -> None:
         self.issues: list[RecipeIssue] = []

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.document import kind_of, plain, read_text
+from recipes.document import DataCopier, kind_of, plain, read_text
 from recipes.faults import Fault, FieldPath, RecipeError, RecipeIssue
 from recipes.fields import KEYS, SETTINGS, field_names, names, unknown
 from recipes.yaml_core import MAX_DEPTH, scalar
@@ -71,6 +71,7 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
     paths: list[FieldPath] = []
     issues: list[RecipeIssue] = []
     added: set[FieldPath] = set()
+    copier = DataCopier()
     for key, value in (overrides or {}).items():
         if not isinstance(key, str) or plain(key)[1] or key.count(".") >= MAX_DEPTH:
             issues.append(
@@ -78,8 +79,7 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
             )
             continue
         root = _path(key)
-        given, wrong = plain(value, root)
-        issues += wrong
+        given = copier.copy(value, root)
         if root[0] in KEYS:
             message = "can't be overridden; to set a variable, use --var name=value"
             issues.append(RecipeIssue(path=root[:1], message=message))
@@ -91,7 +91,7 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Ov
             paths.append(path)
             if why := _assign(merged, path, leaf, added):
                 issues.append(RecipeIssue(path=path, message=why))
-    return Overridden(data=merged, paths=tuple(paths), issues=tuple(issues), added=frozenset(added))
+    return Overridden(data=merged, paths=tuple(paths), issues=(*copier.issues, *issues), added=frozenset(added))
 
 
 def _path(key: str) -> FieldPath:

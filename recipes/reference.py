@@ -4,8 +4,10 @@ import base64
 import binascii
 import posixpath
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TypeAlias
+from urllib.parse import unquote
 
 ALLOWED = (
     "a path relative to the recipe file (without leaving its folder), s3://bucket/key, "
@@ -14,6 +16,7 @@ ALLOWED = (
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _S3 = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+)", re.DOTALL)
 _DATA = re.compile(r"data:(?P<media_type>image/(?:png|jpeg|webp));base64,(?P<content>.+)", re.DOTALL)
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
 _MAX_KEY_BYTES = 1024
 
 
@@ -34,6 +37,10 @@ class S3Reference:
 
     bucket: str
     key: str
+
+    @property
+    def address(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +91,17 @@ def _s3(text: str) -> S3Reference:
     found = _S3.fullmatch(text)
     if not found or len(found["key"].encode("utf-8", "replace")) > _MAX_KEY_BYTES:
         raise ImageReferenceError("not of the form s3://bucket/key")
+    if not _is_plain(found["key"]):
+        raise ImageReferenceError("the key has an empty, '.' or '..' part, a backslash or a control character")
     return S3Reference(bucket=found["bucket"], key=found["key"])
+
+
+def _is_plain(key: str) -> bool:
+    """Whether no server or proxy, whatever it decodes and normalizes, reads `key` as that of another object."""
+    while (decoded := unquote(key)) != key:
+        key = decoded
+    parts = unicodedata.normalize("NFKC", key).split("/")
+    return not {"", ".", ".."} & set(parts) and not _UNSAFE.search(key)
 
 
 def _data(text: str) -> DataReference:

@@ -37,6 +37,11 @@ SPECS = "autoseq:specs"
 MODELS = "autoseq:models"
 """Hash: model name -> its spec as release 0.1.0 reads it."""
 
+WORKERS = "autoseq:workers"
+"""Hash: worker name -> its WorkerInfo as JSON."""
+WORKER_EXPIRIES = "autoseq:workers:expiries"
+"""Sorted set: worker names by when their announcement expires (milliseconds of the server's clock)."""
+
 RECIPE = "recipe.json"
 MODEL = "model.json"
 MANIFEST = "manifest.json"
@@ -50,6 +55,9 @@ WAITING_PREFIX = "autoseq:waiting:"
 """The key of the runs that wait in a queue slot, before its name (see `waiting`)."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_IMAGE = re.compile(
+    rf"(?P<run_id>{_RUN_ID.pattern})/(?:inputs/[0-9]{{3,}}|steps/[0-9]{{3,}}-image(?:\.v[0-9]+)*)\.(?:{_ROLE.pattern})"
+)
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -115,6 +123,16 @@ def waiting(queue_slot: str) -> str:
     return f"{WAITING_PREFIX}{queue_slot}"
 
 
+def control_channel(database: int) -> str:
+    """The pub/sub channel of Celery's control messages: kombu's name, subscribed to as a pattern."""
+    return f"{BROKER_PREFIX}/{database}.celery.pidbox"
+
+
+def result_channel(run_id: str) -> str:
+    """The pub/sub channel, and the key, of a run's result in Celery."""
+    return f"{BROKER_PREFIX}celery-task-meta-{check_run_id(run_id)}"
+
+
 def idempotency(key: str) -> str:
     """The run id that owns an idempotency key."""
     if not _IDEMPOTENCY_KEY.fullmatch(key):
@@ -164,6 +182,12 @@ def sweep_sheet(prefix: str, sweep_id: str) -> str:
 def input_image(index: int, extension: str = "png") -> str:
     """An image of the initial context, from 0: inputs/000.png."""
     return f"inputs/{index:03d}.{_role(extension)}"
+
+
+def run_of_image(prefix: str, key: str) -> str | None:
+    """The run that has an input or drawn image under the object name `key`; None for any other name."""
+    found = _IMAGE.fullmatch(key.removeprefix(_folder(prefix))) if key.startswith(_folder(prefix)) else None
+    return found["run_id"] if found and found["run_id"] != SWEEPS else None
 
 
 def step_text(step: int, role: str, branch: Sequence[int] = ()) -> str:

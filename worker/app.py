@@ -1,7 +1,7 @@
 """The Celery app: `celery -A worker …`, configured for tasks that take minutes to hours."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from storage import keys
 from storage.errors import CorruptRecordError
 from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
+from storage.redis.workers import Workers
 from worker.connections import connect_redis
 from worker.jobs.request import RequestError, RunRequest
 from worker.settings import Settings, queue_of, settings
@@ -114,16 +115,27 @@ def route(
     except (RequestError, RecipeError):
         return {"queue": queue_of(config.served_model)}
     with connect_redis(config) as redis:
-        served = Runs(redis).models()
-    model = choose_model(wanted, config, served)
-    queue = queue_of(model if not served or model in served else config.served_model)
+        known = Runs(redis).models()
+        model = choose_model(wanted, config, known, Workers(redis).served_models)
+    queue = queue_of(model if not known or model in known else config.served_model)
     return {"queue": queue, "priority": PRIORITIES[request.priority]}
 
 
-def choose_model(wanted: str | None, config: Settings, served: Collection[str]) -> str:
-    """The model of a run: the one it names, else the default of `config`; the only served one if that is not served."""
-    if wanted is None and config.served_model not in served and len(served) == 1:
-        return next(iter(served))
+def choose_model(
+    wanted: str | None, config: Settings, known: Collection[str], served: Callable[[], Collection[str]]
+) -> str:
+    """The model of a run: the one it names, else the default of `config`; the only one if that is unknown.
+
+    Args:
+        wanted: the model that the recipe names.
+        config: the settings of the client.
+        known: every model that workers have announced. The default does not change while its workers restart.
+        served: the models that live workers serve; called if they matter.
+    """
+    if wanted is None and known and config.served_model not in known:
+        candidates = served() or known
+        if len(candidates) == 1:
+            return next(iter(candidates))
     return wanted or config.served_model
 
 

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from storage.errors import StoreRefusedError, StoreUnavailableError
 from storage.objects.s3 import S3Settings, S3Store
 from storage.redis.outage import OutageRetry
+from storage.redis.probe import acl_rules, find_refusals
 from storage.uploader import UploadLimits
 from worker.settings import Settings
 
@@ -54,11 +55,26 @@ def check_redis(redis: Redis) -> None:
     try:
         redis.ping()
     except RedisError as error:
-        place = redis.connection_pool.connection_kwargs
-        where = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
         raise ServiceUnavailableError(
-            f"Redis at {where} can't be used: {error}; it is set by AUTOSEQ_REDIS_URL"
+            f"{_address(redis)} can't be used: {error}; it is set by AUTOSEQ_REDIS_URL"
         ) from error
+
+
+def check_permissions(redis: Redis) -> str:
+    """What the user of AUTOSEQ_REDIS_URL may do. Raises ServiceUnavailableError when a run needs more."""
+    database = int(redis.connection_pool.connection_kwargs.get("db") or 0)
+    refused = find_refusals(redis, database)
+    if refused:
+        raise ServiceUnavailableError(
+            f"{_address(redis)} refuses {', '.join(refused)}; the user of AUTOSEQ_REDIS_URL needs at least the rules "
+            f"{acl_rules(database)}"
+        )
+    return "keys, scripts and channels can be used"
+
+
+def _address(redis: Redis) -> str:
+    place = redis.connection_pool.connection_kwargs
+    return f"Redis at {place.get('host', 'localhost')}:{place.get('port', 6379)}"
 
 
 def connect_store(config: Settings, *, timeout_s: float = 20.0, attempts: int = 2) -> S3Store:

@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     """How long a presigned URL is valid, in seconds; S3 allows at most a week."""
     s3_input_buckets: tuple[str, ...] = ()
     """Other buckets that recipes may read input images from."""
+    s3_input_prefixes: tuple[Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+/([^/]+/)*$")], ...] = ()
+    """Folders that recipes may read input images from, such as s3://bucket/folder/, also in the bucket of the runs."""
+    s3_read_runs: bool = True
+    """Allow recipes to use the images of all runs in the bucket, as `branch` does. Otherwise only the run's inputs."""
     s3_send_checksums: bool = True
     """Send a SHA-256 checksum with every object for the server to verify. Turn off for servers that reject it."""
 
@@ -98,6 +102,8 @@ class Settings(BaseSettings):
     """Further bytes that may wait on disk, encoded, so that the GPU keeps working while S3 is unavailable."""
     spool_dir: Path | None = None
     """Folder for these files. Default: the system's temporary folder."""
+    health_file: Path | None = None
+    """File in which a worker writes its state every few seconds, for `autoseq health`. Default: none is written."""
     preview_interval_s: Annotated[float, Gt(0)] = 1.0
     """Minimum number of seconds between two previews of an image."""
     keep_progress_s: Annotated[int, Gt(0)] = 7 * 86_400
@@ -107,11 +113,6 @@ class Settings(BaseSettings):
     def served_model(self) -> str:
         """The name of the model that this worker serves, and the default model of clients with these settings."""
         return self.model_name or Path(self.model).name.lower()
-
-    @property
-    def input_buckets(self) -> list[str]:
-        """The buckets that recipes may read input images from."""
-        return [self.s3_bucket, *self.s3_input_buckets]
 
 
 @lru_cache(maxsize=1)

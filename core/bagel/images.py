@@ -13,7 +13,7 @@ from recipes.model_spec import ResizeRule
 def opaque(image: Image.Image) -> Image.Image:
     """`image` as RGB, with transparent parts on white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")  # no copy of a large image
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
 

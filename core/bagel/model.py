@@ -226,7 +226,7 @@ class Bagel:
         """
         width, height = settings.width, settings.height
         if width is None and height is None:
-            pictures = [item.image for item in context.items if isinstance(item, Picture)]
+            pictures = [item for item in context.items if isinstance(item, Picture)]
             if not pictures:
                 raise ValueError("no width and height are given, and the context has no image whose size to use")
             return self.spec.vae.size(*pictures[-1].size)

@@ -37,6 +37,7 @@ class Runs:
         self._count_attempt = load_script(redis, "count_attempt")
         self._refund_attempt = load_script(redis, "refund_attempt")
         self._owed: dict[str, int] = {}  # run id -> the committed steps of an attempt to refund
+        self._count_fault = load_script(redis, "count_fault")
         self._reopen_run = load_script(redis, "reopen_run")
 
     def claim_key(self, key: str, run_id: str) -> str:
@@ -133,6 +134,10 @@ class Runs:
             del self._owed[owed_id]
         attempts = self._count_attempt(keys={"state": keys.run_state(run_id)}, args={"committed_steps": committed})
         return cast("int", attempts)
+
+    def count_fault(self, run_id: str) -> int:
+        """Count a fault of a worker that served the run. Returns the number in a row without a new committed step."""
+        return cast("int", self._count_fault(keys={"state": keys.run_state(run_id)}))
 
     def refund_attempt(self, run_id: str, committed: int) -> None:
         """Uncount an attempt that was counted with `committed` and did not end because of the run."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeAlias
 
-Mode: TypeAlias = Literal["clear", "latency", "resets", "503", "truncated", "off", "silent"]
+Mode: TypeAlias = Literal["clear", "latency", "resets", "403", "503", "truncated", "off", "silent"]
 LATENCY_S = 0.2
 SHARE = 0.2
 """The share of parts that a mode with random faults spoils."""
@@ -52,10 +52,11 @@ class _ConnectionBrokenError(Exception):
 class FaultProxy:
     """Listens on a port of its own, in a thread of its own. Its public attributes may be set at any time.
 
-    Modes: `latency` delays each part of a response. `resets` resets connections within a request or its response, so
-    that some requests succeed unheard. `503` answers some requests with that status. `truncated` ends responses too
-    soon. `off` resets every connection. `silent` accepts connections and passes nothing on, like a cut cable; what was
-    sent meanwhile passes afterwards, however late, as TCP retransmits it.
+    Modes: `latency` delays each part of a response. `resets` resets connections within a request or its response,
+    so that some requests succeed unheard. `403` refuses every request. `503` answers some requests with that
+    status. `truncated` ends responses too soon. `off` resets every connection. `silent` accepts connections and
+    passes nothing on, like a cut cable; what was sent meanwhile passes afterwards, however late, as TCP retransmits
+    it.
     """
 
     def __init__(self, port: int, *, host: str = "127.0.0.1", seed: int = 0) -> None:
@@ -154,6 +155,8 @@ class FaultProxy:
         pending: deque[bytes],
     ) -> None:
         async for part in self._parts(reader, back):
+            if self._mode == "403":
+                await _refuse(reader, back, 403, "InvalidAccessKeyId")
             if self._mode == "503" and self._spoils():
                 await _refuse(reader, back, 503, "SlowDown")
             if request := _REQUEST.match(part):

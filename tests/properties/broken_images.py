@@ -16,6 +16,7 @@ from recipes.reference import ImageReferenceError, parse_reference
 from storage.objects.memory import MemoryStore
 from tests.properties.cases import refused
 from tests.properties.damage import damaged
+from worker.jobs.input_rule import InputRule
 from worker.jobs.inputs import MAX_PIXELS, InputError, Sources, checked
 
 PLACE: Final = "context[0].image"
@@ -204,7 +205,7 @@ def reference_case(folder: Path) -> Any:
     (root / "loop").symlink_to(root / "loop")
     store = MemoryStore("pictures")
     store.put("a/b.png", healthy()[4], content_type="image/png")
-    sources = Sources(folder=root, store=store, buckets=["pictures"])
+    sources = Sources(folder=root, store=store, rule=InputRule(bucket="runs", prefixes=("s3://pictures/",)))
 
     def case(rng: random.Random) -> bool:
         content = (

@@ -77,6 +77,12 @@ def test_a_fault_of_an_override_says_so(overrides: Any, line: str) -> None:
     assert faults(overrides) == [line]
 
 
+def test_all_overrides_together_have_a_limit() -> None:
+    texts = {f"context.{number}.text": "x" * 300_000 for number in range(4)}
+    many = "name: test\ncontext: [{text: a}, {text: a}, {text: a}, {text: a}]\n"
+    assert faults(texts, many) == ["the recipe's texts are too long; expected at most 1,048,576 characters in all"]
+
+
 def test_faults_of_the_recipe_come_before_those_of_the_overrides() -> None:
     assert faults({"seed": -1}, recipe=RECIPE.replace("A cat", "''")) == [
         "<recipe>:3:11: context[0].text: is empty; allowed: a text of 1 to 8,192 characters",

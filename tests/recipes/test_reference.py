@@ -19,6 +19,7 @@ from recipes.reference import (
         ("a/../b c.png", FileReference(path="a/../b c.png")),
         ("..photo.png", FileReference(path="..photo.png")),
         ("s3://my.bucket/a/b c.png", S3Reference(bucket="my.bucket", key="a/b c.png")),
+        ("s3://bucket/100%/é..b/a.png", S3Reference(bucket="bucket", key="100%/é..b/a.png")),
         ("data:image/png;base64,aGk=", DataReference(media_type="image/png", content=b"hi")),
         ("data:image/webp;base64,aGk=", DataReference(media_type="image/webp", content=b"hi")),
     ],
@@ -58,3 +59,16 @@ def test_other_forms_say_what_is_wrong(text: str, why: str) -> None:
     with pytest.raises(ImageReferenceError) as caught:
         parse_reference(text)
     assert str(caught.value) == why
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("../a.png", "a/../b.png", "a/./b.png", "a//b.png", "/a.png", "a/", "a\\..\\b.png", "a\nb.png", "a\0.png"),
+        *("%2e%2e/a.png", "a%2F..%2Fb.png", "a/%252e%252e/b.png", "a%5C..%5Cb.png", "a%00.png"),
+        *("a/\uff0e\uff0e/b.png", "a/\u2025/b.png", "a/%EF%BC%8E%EF%BC%8E/b.png"),
+    ],
+)
+def test_a_key_that_a_server_may_read_as_another_is_refused(key: str) -> None:
+    with pytest.raises(ImageReferenceError, match="the key has an empty, "):
+        parse_reference(f"s3://bucket/{key}")

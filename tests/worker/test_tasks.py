@@ -79,8 +79,11 @@ def celery_end(worker: WorkerProcess, run_id: str) -> tuple[str, str]:
         (recipe(context=[{"image": NOT_AN_IMAGE}]), "context[0].image: is not a readable image"),
         (recipe(context=[{"image": HUGE_IMAGE}]), "context[0].image: is 9000 x 9000 pixels; at most 64,000,000"),
         (recipe(context=[{"image": "photo.png"}]), "this recipe has no folder"),
-        (recipe(context=[{"image": "s3://secrets/photo.png"}]), "bucket 'secrets' is not allowed"),
-        (recipe(context=[{"image": "s3://autosequence/none.png"}]), "can't be read"),
+        (recipe(context=[{"image": "s3://secrets/photo.png"}]), "can't be read: it does not exist, or recipes may not"),
+        (
+            recipe(context=[{"image": "s3://autosequence/none.png"}]),
+            "can't be read: it does not exist, or recipes may not",
+        ),
     ],
 )
 def test_bad_input_fails_with_the_same_words_everywhere_and_leaves_nothing(

@@ -36,6 +36,7 @@ def demo(
     from recipes.load import load
     from worker.cli.boundary import print_note
     from worker.cli.dev import serve
+    from worker.local.servers import describe_programs
     from worker.local.stack import running_stack, stack
     from worker.serve.engine import Engine
 
@@ -47,7 +48,7 @@ def demo(
             run_demo(client, source, changes, out=out)
         return
     load(source, overrides=changes, spec=Engine(settings_for()).spec())
-    print_note("Starting Redis, S3 and a worker.")
+    print_note(f"Starting a worker, {describe_programs()}.")
     with stack() as up:
         try:
             run_demo(up.client, source, changes, out=out, check=up.workers.check)

@@ -21,12 +21,13 @@ LIVENESS_S = 1.0
 
 def dev(gpus: Gpus = "") -> None:
     """Run Redis, S3 and a worker on this machine until Ctrl-C. Other commands in this folder use them."""
+    from worker.local.servers import describe_programs
     from worker.local.stack import stack
     from worker.serve.engine import Engine
 
     numbers = gpu_numbers(gpus)
     Engine(settings_for()).spec()  # report an unusable model before anything starts
-    print_note("Starting Redis, S3 and a worker.")
+    print_note(f"Starting a worker, {describe_programs()}.")
     with stack(numbers) as up:
         serve(up)
 

@@ -4,15 +4,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from autosequence import check_origin
 from core.model_folder import ModelFolderError
 from storage.errors import StorageError
 from storage.objects.probe import probe
 from worker.client import Client
-from worker.connections import ServiceUnavailableError, check_redis, connect_store, explain_s3_errors
+from worker.connections import (
+    ServiceUnavailableError,
+    check_permissions,
+    check_redis,
+    connect_store,
+    explain_s3_errors,
+)
+from worker.local.process import LocalServiceError
+from worker.local.servers import describe_programs
 from worker.serve.engine import SCRIPTED, Engine
+
+UNKNOWN = "unknown, as Redis does not tell"
+"""A managed Redis may refuse INFO."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +43,7 @@ def examine(client: Client) -> Iterator[Check]:
     redis = _check("Redis answers", _redis, client)
     yield redis
     if redis.problem is None:
+        yield _check("Redis permissions", lambda client: check_permissions(client.redis), client)
         yield _check("Redis keeps its data", _persistence, client)
         yield _check("Redis evicts nothing", _eviction, client)
         yield _check("workers", _workers, client)
@@ -40,6 +52,7 @@ def examine(client: Client) -> Iterator[Check]:
     if bucket.problem is None:
         yield _check("S3 conditional writes", _conditional_puts, client)
     yield _check("model folder", _model if redis.problem else _model_here_or_served, client)
+    yield _check("local servers", lambda _client: _local_servers(), client)
 
 
 def _check(what: str, check: Callable[[Client], str], client: Client) -> Check:
@@ -55,20 +68,30 @@ class _Problem(Exception):  # noqa: N818 (it says what it is)
 
 def _redis(client: Client) -> str:
     check_redis(client.redis)
-    return f"version {client.redis.info('server')['redis_version']}"
+    return f"version {_info(client, 'server', 'redis_version') or UNKNOWN}"
 
 
 def _persistence(client: Client) -> str:
-    if not client.redis.info("persistence")["aof_enabled"]:
+    enabled = _info(client, "persistence", "aof_enabled")
+    if enabled == 0:
         raise _Problem("appendonly is off: a restart loses queued runs; set `appendonly yes`")
-    return "appendonly is on"
+    return f"appendonly is {UNKNOWN if enabled is None else 'on'}"
 
 
 def _eviction(client: Client) -> str:
-    policy = client.redis.info("memory")["maxmemory_policy"]
-    if policy != "noeviction":
+    policy = _info(client, "memory", "maxmemory_policy")
+    if policy not in {None, "noeviction"}:
         raise _Problem(f"maxmemory-policy is {policy}: a full Redis drops runs; set `maxmemory-policy noeviction`")
-    return "maxmemory-policy is noeviction"
+    return f"maxmemory-policy is {policy or UNKNOWN}"
+
+
+def _info(client: Client, section: str, field: str) -> str | int | None:
+    """A field of INFO; None if Redis does not tell it."""
+    try:
+        found: str | int | None = client.redis.info(section).get(field)
+    except ResponseError:
+        return None
+    return found
 
 
 def _bucket(client: Client) -> str:
@@ -99,13 +122,24 @@ def _model(client: Client) -> str:
 def _model_here_or_served(client: Client) -> str:
     """As `_model`, but a missing folder is no problem if workers serve the model: they may run in containers."""
     folder, model = client.config.model, client.config.served_model
-    if folder != SCRIPTED and not Path(folder).exists() and model in client.models():
+    if folder != SCRIPTED and not Path(folder).exists() and model in client.live_workers.served_models():
         return f"{folder} is not on this machine; workers serve {model}"
     return _model(client)
 
 
 def _workers(client: Client) -> str:
-    served = sorted(client.models())
+    unhealthy = [f"{worker.name} is unhealthy: {worker.reason}" for worker in client.workers() if worker.reason]
+    if unhealthy:
+        raise _Problem("; ".join(unhealthy))
+    served = sorted(client.live_workers.served_models())
     if not served:
-        raise _Problem("no worker has announced a model; start one with `autoseq worker`")
+        raise _Problem("no worker is running; start one with `autoseq worker`")
     return f"serve {', '.join(served)}"
+
+
+def _local_servers() -> str:
+    """The programs of `autoseq dev`; none are needed elsewhere."""
+    try:
+        return describe_programs()
+    except LocalServiceError as error:
+        return f"not installed ({error})"

@@ -71,7 +71,7 @@ def plan_costs(given: Given, config: Settings) -> PlanCosts:
         job.recipe,
         spec,
         count_tokens=count,
-        input_sizes=[image.decode().size for image in job.inputs],
+        input_sizes=[image.size for image in job.inputs],
     )
     return PlanCosts(
         recipe=job.recipe.name, model=spec.name, exact=exact, costs=found, warnings=warnings(job.recipe, spec)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -15,9 +16,18 @@ from recipes.recipe import ContextItem, ImageItem, Recipe
 from recipes.reference import ALLOWED, DataReference, FileReference, ImageReferenceError, S3Reference, parse_reference
 from storage.errors import ObjectNotFoundError, StoreRefusedError
 from storage.objects import ObjectStore
+from worker.jobs.input_rule import InputRule
+
+log = logging.getLogger(__name__)
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
+MAX_TOTAL_BYTES = 256 * 2**20
+"""Of all image files of a recipe. Each reference counts, since the run stores an object for it."""
+MAX_TOTAL_PIXELS = 512_000_000
+"""Of all images of a recipe, as for bytes. Pixels are not kept: this bounds the time to decode them, within a lease."""
+MAX_HELD_BYTES = 512 * 2**20
+"""Of the different images of all recipes of one `Sources`, such as those of a sweep."""
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError, TypeError, OverflowError)
@@ -30,77 +40,99 @@ class InputError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class InputImage:
-    """One image of the initial context, with its original bytes."""
+    """One image of the initial context, with its original bytes. Equal images of a run are one object."""
 
     data: bytes
     extension: str
     sha256: str
+    size: tuple[int, int]
+    """Width and height in pixels, rotated upright."""
 
     @property
     def content_type(self) -> str:
         return CONTENT_TYPES[self.extension]
 
     def decode(self) -> Image.Image:
-        """The image, rotated upright, with its alpha channel if it has one."""
-        with warnings.catch_warnings():
-            # Pillow warns about large images, which MAX_PIXELS limits, and about partly readable EXIF data.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(self.data), formats=tuple(EXTENSIONS)) as image:
-                image.load()
-                return ImageOps.exif_transpose(image)
+        """The image, rotated upright, with its alpha channel if it has one. Decoded anew each time, and not kept."""
+        return _decoded(self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The sources that images may come from. Each image is fetched once per instance."""
+    """The sources that images may come from. Each image is fetched once per instance, and equal bytes are kept once."""
 
     folder: Path | None = None
     """The folder of the recipe file; None when the recipe did not come from a file."""
     store: ObjectStore | None = None
     """The store for s3:// references; None if there is none."""
-    buckets: Sequence[str] = ()
-    """The buckets that s3:// references may name."""
-    _fetched: dict[ImageItem, InputImage] = field(default_factory=dict, init=False, repr=False, compare=False)
+    rule: InputRule | None = None
+    """Which s3:// addresses may be used; None allows none."""
+    _by_reference: dict[str, InputImage] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _by_sha256: dict[str, InputImage] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def fetch(self, recipe: Recipe) -> tuple[InputImage, ...]:
         """The images of the recipe's context, in order. Raises InputError for the first that can't be used."""
-        return tuple(
-            self._fetch_once(f"context[{position}].image", item)
-            for position, item in enumerate(recipe.context)
-            if isinstance(item, ImageItem)
-        )
+        images: list[InputImage] = []
+        for position, item in enumerate(recipe.context):
+            if isinstance(item, ImageItem):
+                place = f"context[{position}].image"
+                images.append(self._fetch_once(place, item))
+                _check_totals(place, images)
+        return tuple(images)
 
     def _fetch_once(self, place: str, item: ImageItem) -> InputImage:
-        if item not in self._fetched:
-            self._fetched[item] = self._fetch(place, item)
-        return self._fetched[item]
+        image = self._by_reference.get(item.image)
+        if image is None:
+            image = self._kept(place, self._read(place, item))
+            self._by_reference[item.image] = image
+        if item.sha256 is not None and item.sha256.lower() != image.sha256:
+            raise InputError(f"{place}: its SHA-256 is {image.sha256}, the recipe pins {item.sha256}")
+        return image
 
-    def _fetch(self, place: str, item: ImageItem) -> InputImage:
+    def _kept(self, place: str, data: bytes) -> InputImage:
+        """The image in `data`, which is checked and kept unless an image with the same bytes is."""
+        known = self._by_sha256.get(hashlib.sha256(data).hexdigest())
+        if known is None:
+            known = checked(place, data)
+            self._by_sha256[known.sha256] = known
+            held = sum(len(image.data) for image in self._by_sha256.values())
+            if held > MAX_HELD_BYTES:
+                raise InputError(f"{place}: all images have {held:,} bytes; at most {MAX_HELD_BYTES:,} are allowed")
+        return known
+
+    def _read(self, place: str, item: ImageItem) -> bytes:
         try:
             reference = parse_reference(item.image)
         except ImageReferenceError as error:
             raise InputError(f"{place}: {error}; allowed: {ALLOWED}") from error
         match reference:
             case DataReference(content=data):
-                pass
-            case S3Reference(bucket=bucket):
-                data = self._object(place, item.image, bucket)
+                return data
+            case S3Reference():
+                known = self._by_sha256.get((item.sha256 or "").lower())  # uploaded more than once, such as by a client
+                return known.data if known and self._allows(reference) else self._object(place, reference)
             case FileReference(path=name):
-                data = self._file(place, name)
-        image = checked(place, data)
-        if item.sha256 is not None and item.sha256.lower() != image.sha256:
-            raise InputError(f"{place}: its SHA-256 is {image.sha256}, the recipe pins {item.sha256}")
-        return image
+                return self._file(place, name)
 
-    def _object(self, place: str, address: str, bucket: str) -> bytes:
-        if self.store is None:
+    def _allows(self, reference: S3Reference) -> bool:
+        return self.rule is not None and self.rule.allows(reference)
+
+    def _object(self, place: str, reference: S3Reference) -> bytes:
+        address = reference.address
+        if self.store is None or self.rule is None:
             raise InputError(f"{place}: {address} can't be read here: no S3 store is configured")
-        if bucket not in self.buckets:
-            raise InputError(f"{place}: bucket {bucket!r} is not allowed; allowed: {', '.join(self.buckets)}")
         try:
-            return self.store.get_address(address, max_bytes=MAX_BYTES)
-        except (ObjectNotFoundError, StoreRefusedError) as error:
+            if self.rule.allows(reference):
+                return self.store.get_address(address, max_bytes=MAX_BYTES)
+            log.info("%s: the recipe may not read %s", place, address)
+        except ObjectNotFoundError as error:
+            log.info("%s: %s", place, error)
+        except StoreRefusedError as error:
             raise InputError(f"{place}: {address} can't be read: {error}") from error
+        # One message for both, so that it does not tell which objects exist.
+        raise InputError(
+            f"{place}: {address} can't be read: it does not exist, or recipes may not use it; allowed: {self.rule}"
+        )
 
     def _file(self, place: str, name: str) -> bytes:
         if self.folder is None:
@@ -141,8 +173,7 @@ def checked(place: str, data: bytes) -> InputImage:
     if len(data) > MAX_BYTES:
         raise InputError(f"{place}: has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed")
     try:
-        image = InputImage(data=data, extension=_extension(place, data), sha256=hashlib.sha256(data).hexdigest())
-        image.decode()
+        extension, size = _extension(place, data), _decoded(data).size
     except UnidentifiedImageError:
         raise InputError(f"{place}: is not a readable image; allowed: PNG, JPEG, WebP") from None
     except Image.DecompressionBombError:
@@ -151,7 +182,29 @@ def checked(place: str, data: bytes) -> InputImage:
         raise
     except DAMAGE as error:
         raise InputError(f"{place}: is a damaged image: {error}") from error
-    return image
+    return InputImage(data=data, extension=extension, sha256=hashlib.sha256(data).hexdigest(), size=size)
+
+
+def _check_totals(place: str, images: Sequence[InputImage]) -> None:
+    """Raises InputError when `images`, of which the last is at `place`, exceed the limits of a recipe."""
+    size_bytes = sum(len(image.data) for image in images)
+    pixels = sum(image.size[0] * image.size[1] for image in images)
+    for found, limit, what in ((size_bytes, MAX_TOTAL_BYTES, "bytes"), (pixels, MAX_TOTAL_PIXELS, "pixels")):
+        if found > limit:
+            raise InputError(
+                f"{place}: the images up to it have {found:,} {what} in all; at most {limit:,} are allowed"
+            )
+
+
+def _decoded(data: bytes) -> Image.Image:
+    """The image in a file, rotated upright. Raises Pillow's exceptions."""
+    with warnings.catch_warnings():
+        # Pillow warns about large images, which MAX_PIXELS limits, and about partly readable EXIF data.
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS)) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)  # a copy would need as much memory again
+            return image
 
 
 def _extension(place: str, data: bytes) -> str:

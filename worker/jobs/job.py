@@ -17,7 +17,7 @@ from storage.errors import ObjectNotFoundError
 from storage.journal import Journal, in_parallel
 from worker.jobs.inputs import InputImage, Sources, checked, with_references
 from worker.jobs.request import RunRequest
-from worker.jobs.stored_recipe import read_stored_recipe
+from worker.jobs.stored_recipe import StoredRecipe, read_stored_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,15 @@ def restore(run_id: str, journal: Journal) -> Job | None:
         run_id=run_id,
         recipe=stored.recipe,
         document=stored.document,
-        inputs=tuple(in_parallel(lambda item: checked(item.image, journal.get(item.image)), stored.images)),
+        inputs=_stored_inputs(stored, journal),
         model_sha256=model.sha256 if model else None,
     )
+
+
+def _stored_inputs(stored: StoredRecipe, journal: Journal) -> tuple[InputImage, ...]:
+    """The images of a stored recipe, each content read once and one object."""
+    names = {item.sha256 or item.image: item.image for item in reversed(stored.images)}
+    data = in_parallel(journal.get, names.values())
+    # Checked one after the other, since each is decoded for it.
+    images = {content: checked(name, one) for (content, name), one in zip(names.items(), data, strict=True)}
+    return tuple(images[item.sha256 or item.image] for item in stored.images)

@@ -1,21 +1,114 @@
 """Celery workers as child processes, one for each GPU, started, monitored and stopped together."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from worker.errors import BAD_CONFIGURATION
 from worker.local.process import LocalServiceError, bound_to_parent, log_tail
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartPolicy:
+    """When a worker that ended is started again."""
+
+    first_pause_s: float = 1.0
+    """The pause after an early end. Each further one in a row doubles it."""
+    longest_pause_s: float = 30.0
+    early_s: float = 60.0
+    """An end is early if the worker ran for less than this."""
+    max_early_ends: int = 8
+    """After so many early ends in a row the worker isn't started again. By then it was tried for 90 s or more."""
+
+    def pause_s(self, early_ends: int) -> float:
+        return min(self.first_pause_s * 2.0 ** max(early_ends - 1, 0), self.longest_pause_s)
+
+
+class FleetWorker:
+    """One worker, which can be started repeatedly."""
+
+    def __init__(self, name: str, args: Sequence[str], env: Mapping[str, str], log: Path | None) -> None:
+        self.name = name
+        self._args = args
+        self._env = env
+        self._log = log
+        self._early_ends = 0
+        self._start_at: float | None = None
+        self.start()
+
+    def start(self) -> None:
+        self._start_at = None
+        self._started = time.monotonic()
+        with self._log.open("ab") if self._log else nullcontext() as output:
+            self.process = subprocess.Popen(  # noqa: S603 - a fixed command line, without a shell
+                self._args,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # this process forwards Ctrl-C; a second one stops celery at once
+            )
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def kill(self) -> None:
+        """Kill what is left of the worker: it leads its session, and a child may outlive it and hold the GPU."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def supervise(self, policy: RestartPolicy) -> bool:
+        """Start the worker again once it ended by itself, when it is due. False if it isn't started again."""
+        if not self.has_ended:
+            return True
+        now = time.monotonic()
+        if self._start_at is None:
+            self.kill()
+            pause_s = self._pause_s(now, policy)
+            if pause_s is None:
+                return False
+            self._start_at = now + pause_s
+        elif now >= self._start_at:
+            self.start()
+        return True
+
+    def _pause_s(self, now: float, policy: RestartPolicy) -> float | None:
+        """The pause before the next start; None if there is none."""
+        code = self.process.returncode
+        if code == 0:  # it was asked to: by `celery control shutdown`, or by a signal to it alone
+            return None
+        self._early_ends = self._early_ends + 1 if now - self._started < policy.early_s else 0
+        if code == BAD_CONFIGURATION:
+            log.error("%s ended with exit code %d: it is not started again, as it can't start so", self.name, code)
+        elif self._early_ends >= policy.max_early_ends:
+            log.error(
+                "%s ended with exit code %d, %d times in a row within %g s: it is not started again",
+                self.name,
+                code,
+                self._early_ends,
+                policy.early_s,
+            )
+        else:
+            pause_s = policy.pause_s(self._early_ends)
+            log.warning("%s ended with exit code %d; it starts again in %g s", self.name, code, pause_s)
+            return pause_s
+        return None
 
 
 class WorkerFleet:
@@ -40,23 +133,18 @@ class WorkerFleet:
         orphan_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.log = log
-        output = log.open("wb") if log else None
+        if log:
+            log.write_bytes(b"")
         pins: Sequence[int | None] = gpus or [None]
-        try:
-            self._processes = [
-                subprocess.Popen(  # noqa: S603 - a fixed command line, without a shell
-                    bound_to_parent(command(gpu, options), orphan_signal),
-                    env=environment(env, gpu),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,  # this process forwards Ctrl-C; a second one stops celery at once
-                )
-                for gpu in pins
-            ]
-        finally:
-            if output:
-                output.close()
+        self._workers = [
+            FleetWorker(
+                "the worker" if gpu is None else f"the worker on GPU {gpu}",
+                bound_to_parent(command(gpu, options), orphan_signal),
+                environment(env, gpu),
+                log,
+            )
+            for gpu in pins
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -66,26 +154,42 @@ class WorkerFleet:
 
     def send(self, number: int) -> None:
         """Send a signal to the workers that are running."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.send_signal(number)
+        for worker in self._workers:
+            if not worker.has_ended:
+                worker.process.send_signal(number)
 
     def ended(self) -> bool:
         """Whether all workers have ended."""
-        return all(process.poll() is not None for process in self._processes)
+        return all(worker.has_ended for worker in self._workers)
 
-    def wait(self) -> int:
-        """Wait for all workers to end. Returns the highest exit code; a signal counts as 128 plus its number."""
-        for process in self._processes:
-            process.wait()
-        return max(128 - code if (code := process.returncode) < 0 else code for process in self._processes)
+    def supervise(self, signals: list[int], policy: RestartPolicy) -> int:
+        """Start workers again that end by themselves, until all are at their end.
+
+        Args:
+            signals: signals that this process received, in order; they are forwarded. After the first one no worker is
+                started again.
+            policy: when they are started again.
+
+        Returns:
+            The highest of the workers' last exit codes; a signal counts as 128 plus its number.
+        """
+        supervised, stopping = list(self._workers), False
+        while not self.ended() or (supervised and not stopping):
+            while signals:
+                stopping = True
+                self.send(signals.pop(0))
+            if not stopping:
+                supervised = [worker for worker in supervised if worker.supervise(policy)]
+            time.sleep(POLL_S)
+        codes = [worker.process.returncode for worker in self._workers]
+        return max(128 - code if code < 0 else code for code in codes)
 
     def check(self) -> None:
         """Raise LocalServiceError, with the end of the log, if a worker has ended."""
-        for process in self._processes:
-            if process.poll() is not None:
+        for worker in self._workers:
+            if worker.has_ended:
                 tail = f"; {log_tail(self.log)}" if self.log else ""
-                raise LocalServiceError(f"the worker ended with exit code {process.returncode}{tail}")
+                raise LocalServiceError(f"the worker ended with exit code {worker.process.returncode}{tail}")
 
     def stop(self, timeout_s: float) -> None:
         """Terminate the workers, and kill them after `timeout_s`; a running run then loses only its current step."""
@@ -95,10 +199,10 @@ class WorkerFleet:
             while not self.ended() and time.monotonic() < deadline:
                 time.sleep(POLL_S)
         finally:  # also after a second Ctrl-C
-            for process in self._processes:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)  # a worker leads its session: this kills its children too
-                    process.wait()
+            for worker in self._workers:
+                if not worker.has_ended:
+                    worker.kill()
+                    worker.process.wait()
 
 
 def command(gpu: int | None, options: Sequence[str]) -> list[str]:
@@ -115,22 +219,14 @@ def environment(env: Mapping[str, str], gpu: int | None) -> dict[str, str]:
     return {**env, **pinned}
 
 
-def serve(env: Mapping[str, str], *, gpus: Sequence[int], options: Sequence[str]) -> int:
-    """Run workers until they end or this process gets a signal to end. Returns the highest exit code."""
-    waiting: list[int] = []
-    fleet: WorkerFleet | None = None
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        if fleet is None:
-            waiting.append(number)
-        else:
-            fleet.send(number)
-
-    with signals_to(forward):
+def serve(
+    env: Mapping[str, str], *, gpus: Sequence[int], options: Sequence[str], policy: RestartPolicy | None = None
+) -> int:
+    """Run workers until this process gets a signal to end, or none is left. Returns the highest exit code."""
+    received: list[int] = []
+    with signals_to(lambda number, _frame: received.append(number)):
         fleet = WorkerFleet(env, gpus=gpus, options=options)
-        for number in waiting:  # received while the workers were starting
-            fleet.send(number)
-        return fleet.wait()
+        return fleet.supervise(received, policy or RestartPolicy())
 
 
 @contextmanager

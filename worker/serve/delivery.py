@@ -8,7 +8,6 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from core.model_folder import ModelFolderError
 from recipes.faults import RecipeError
 from storage import keys
 from storage.errors import CommitConflictError, NewerRecordError, StorageError, StoreUnavailableError
@@ -17,17 +16,23 @@ from storage.journal import Manifest
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from worker.connections import limits_of
-from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
+from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable, WorkerFaulty
+from worker.jobs.input_rule import InputRule
 from worker.jobs.inputs import InputError, Sources
 from worker.jobs.job import Job, resolve, restore, store
 from worker.jobs.request import RunRequest
 from worker.jobs.result import result_of
 from worker.serve.claim import Claim
+from worker.serve.faults import fault_of, loading_model
 from worker.serve.report import CeleryReporter, Reporter, Reporters, RunReporter
 from worker.serve.run import run
 from worker.serve.runtime import WorkerRuntime
 
 log = logging.getLogger(__name__)
+
+MAX_FAULTS = 20
+"""How many times in a row a run is given back for a fault of a worker: many workers may be faulty, but the run may be
+what breaks them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +113,8 @@ class Delivery:
 
     def _attempt(self, committed: int | None) -> Manifest:
         job = self._job()  # before the model is loaded, so that a wrong recipe fails at once
-        model = self.runtime.engine.model(self._loading)
+        with loading_model():
+            model = self.runtime.engine.model(self._loading)
         known = [committed]
 
         def attempt() -> Manifest:
@@ -166,7 +172,7 @@ class Delivery:
         sources = Sources(
             folder=config.recipes if by_name else None,
             store=self.runtime.objects,
-            buckets=config.input_buckets,
+            rule=InputRule.of(config, self.request.run_id),
         )
         spec = self.runtime.engine.identified_spec()
         job = resolve(self.request, spec, recipes=config.recipes, sources=sources)
@@ -201,28 +207,36 @@ class _FinalState:
                 report(Succeeded(manifest=self._delivery.journal.address(keys.MANIFEST)))
             case RunCancelled():
                 report(Cancelled())
-            case NewerRecordError():
-                self._hand_back(str(error))
-                raise RunNotServable(str(error)) from error
             case RunHandedBack():
-                self._hand_back(str(error))
+                self._hand_back(error)
+            case Exception() if handed_back := _reason_for_another_worker(error):
+                self._hand_back(handed_back)
+                raise handed_back from error
             case CommitConflictError():
                 raise ClaimLost(str(error)) from error
             case ClaimLost() | RedisError():
                 pass  # another worker reports the run, or nothing can be reported now
             case RunFailed():
                 report(Failed(error=str(error)))
-            case RecipeError() | InputError() | ModelFolderError() | StorageError():
+            case RecipeError() | InputError() | StorageError():
                 failed = RunFailed(self._failure_message(error))
                 report(Failed(error=str(failed)))
                 raise failed from error
             case Exception():
                 report(Failed(error=f"internal error: {type(error).__name__}: {error}"))
 
-    def _hand_back(self, reason: str) -> None:
+    def _hand_back(self, reason: RunHandedBack) -> None:
+        """Queue the run again. Raises RunFailed after too many faults of workers."""
         delivery = self._delivery
+        if isinstance(reason, WorkerFaulty) and delivery.runtime.runs.count_fault(delivery.request.run_id) > MAX_FAULTS:
+            failed = RunFailed(
+                f"giving up after {MAX_FAULTS} faults of workers in a row without progress, the last: {reason}; "
+                "`autoseq resume` tries it again"
+            )
+            delivery.reporters.ended(Failed(error=str(failed)))
+            raise failed from reason
         delivery.refund_attempt()
-        delivery.reporters.ended(Queued(reason=reason))
+        delivery.reporters.ended(Queued(reason=str(reason)))
 
     def _failure_message(self, error: Exception) -> str:
         """The message of an error that another attempt would meet again, and of a long outage."""
@@ -233,3 +247,8 @@ class _FinalState:
             f"S3 was unavailable for more than {timeout_s:g} s (outage_timeout_s): {error}; "
             "`autoseq resume` continues after the last committed step"
         )
+
+
+def _reason_for_another_worker(error: Exception) -> RunHandedBack | None:
+    """What makes this worker unable to complete the run that another one may complete."""
+    return RunNotServable(str(error)) if isinstance(error, NewerRecordError) else fault_of(error)

@@ -1,9 +1,10 @@
 """The flag with which a worker's parent process asks its child to hand its run back."""
 
 import os
-import tempfile
 import time
 from pathlib import Path
+
+from worker.serve.temp_folder import TempFolder
 
 DRAIN_VARIABLE = "AUTOSEQ_DRAIN_FLAG"
 POLL_S = 0.1
@@ -20,11 +21,8 @@ class DrainFlag:
 
     @staticmethod
     def create() -> "DrainFlag":
-        """A new, lowered flag, which child processes find with `inherited`.
-
-        Its folder is new and private: process ids repeat across containers that share a folder for temporary files.
-        """
-        path = Path(tempfile.mkdtemp(prefix="autoseq-")) / "drain"
+        """A new, lowered flag in a new TempFolder; child processes find it with `inherited`."""
+        path = TempFolder.create().path / "drain"
         os.environ[DRAIN_VARIABLE] = str(path)
         return DrainFlag(path)
 
@@ -46,10 +44,9 @@ class DrainFlag:
             time.sleep(POLL_S)
 
     def remove(self) -> None:
-        """Lower the flag and remove its folder."""
+        """Lower the flag."""
         if self._path:
             self._path.unlink(missing_ok=True)
-            self._path.parent.rmdir()
 
     @property
     def is_raised(self) -> bool:

@@ -1,7 +1,7 @@
 """Collects the contents of a run's page during the run, and reads at its end what earlier attempts left."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from PIL import Image
 
@@ -19,14 +19,20 @@ from worker.jobs.job import Job
 class PageBuilder:
     """The texts and thumbnails of one run, by the keys of their artifacts."""
 
-    def __init__(self, job: Job, inputs: Sequence[Image.Image]) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
         self._wanted = job.recipe.output.page
         self._texts: dict[str, str] = {}
         self._thumbnails: dict[str, bytes] = {}
         self._known: set[str] = set()
-        for index, (stored, image) in enumerate(zip(job.inputs, inputs, strict=True)):
-            self._add_image(keys.input_image(index, stored.extension), image)
+
+    def add_input(self, index: int) -> None:
+        """Add an image of the initial context, from 0. Decodes each content once, one at a time."""
+        if self._wanted:
+            image = self._job.inputs[index]
+            first = keys.input_image(self._job.inputs.index(image), image.extension)
+            shown = self._thumbnails.get(first) or thumbnail(image.decode())
+            self._thumbnails[keys.input_image(index, image.extension)] = shown
 
     def add(self, event: Event) -> None:
         """Add the output of a step of this process."""

@@ -58,11 +58,13 @@ def run(
     reporter.begin(job, steps, len(commits))
     for commit in commits:
         reporter.committed(commit)  # the worker that committed it may have died before reporting it
-    inputs = [image.decode() for image in job.inputs]
-    page = PageBuilder(job, inputs)
+    page = PageBuilder(job)
+    for index in range(len(job.inputs)):
+        claim.checkpoint()
+        page.add_input(index)
     done = _restored(steps, tuple(commits), journal, claim, page)
     with _uploading(job, journal, commits, reporter, claim, uploads) as uploader:
-        for event in run_sequence(job.recipe, model, inputs=inputs, done=done):
+        for event in run_sequence(job.recipe, model, inputs=job.inputs, done=done):
             claim.checkpoint(event)
             reporter.event(event)
             page.add(event)

@@ -12,7 +12,7 @@ from storage.objects.probe import probe
 from storage.objects.s3 import S3Store
 from storage.redis.runs import Runs
 from storage.retry import RetryPolicy
-from worker.connections import check_redis, connect_redis, connect_store, explain_s3_errors
+from worker.connections import check_permissions, check_redis, connect_redis, connect_store, explain_s3_errors
 from worker.serve.drain import DrainFlag
 from worker.serve.engine import Engine
 from worker.settings import Settings
@@ -70,6 +70,7 @@ class WorkerRuntime:
         self.journal("any")
         with connect_redis(self.config) as redis:  # its short outage timeout reports a missing Redis soon
             check_redis(redis)
+            check_permissions(redis)
         spec = self.engine.identified_spec()
         retry = RetryPolicy(START_TIMEOUT_S, on_wait=lambda error, _pause_s: log.warning("waiting for S3: %s", error))
         with explain_s3_errors("S3 can't be used"):

@@ -269,3 +269,19 @@ def test_requeue_run_removes_a_run_that_ended_from_the_indexes(room: Room) -> No
     room.redis.zadd(room.key("waiting"), {"r1": 1})
     assert requeue(room) is None
     assert (room.members("leases"), room.members("waiting")) == ([], [])
+
+
+def test_announce_worker_removes_those_that_expired(room: Room) -> None:
+    def announce(name: str, ttl_ms: int) -> object:
+        return room.run("announce_worker", "workers expiries", name=name, info="{}", ttl_ms=ttl_ms, key_ttl_ms=60_000)
+
+    assert announce("w1", 60_000) == 0
+    assert announce("w2", -1) == 1
+    assert room.redis.hgetall(room.key("workers")) == {"w1": "{}"}
+    assert room.members("expiries") == ["w1"]
+
+
+def test_count_fault_starts_again_after_a_committed_step(room: Room) -> None:
+    assert [room.run("count_fault", "state") for _ in range(2)] == [1, 2]
+    room.set_state("queued", attempt_steps="3")
+    assert [room.run("count_fault", "state") for _ in range(2)] == [1, 2]

@@ -19,6 +19,7 @@ from worker.cli.dev import program
 from worker.client import Client
 from worker.local.fleet import WorkerFleet
 from worker.local.process import LocalServiceError
+from worker.local.servers import describe_programs
 from worker.local.stack import ENV_FILE, LOG_FILE, running_stack
 from worker.settings import settings
 
@@ -67,6 +68,7 @@ def test_the_demo_ends_with_pictures_and_can_be_kept(shell: Shell) -> None:
     shell.recipe(SHORT)
     process = shell.start("demo", "mine.yaml", "--keep", "--set", "seed=77")
     text = "".join(lines_until(process, "Redis, S3 and a worker are running"))
+    assert f"Starting a worker, {describe_programs()}.\n" in text
     assert "[2/6] thinking: " in text
     assert "[3/6] image 1: runs/" in text
     links = dict(line.rsplit(maxsplit=1) for line in text.split("succeeded in")[1].splitlines()[2:-1])
@@ -119,6 +121,7 @@ def test_dev_serves_the_other_commands_in_its_folder(shell: Shell) -> None:
     shell.recipe(SHORT)
     process = shell.start("dev")
     told = "".join(lines_until(process, "Ctrl-C"))
+    assert f"Starting a worker, {describe_programs()}.\n" in told
     assert "autoseq submit magical-forest --watch" in told
     assert str(LOG_FILE) in told
     assert ENV_FILE.stat().st_mode & 0o777 == 0o600

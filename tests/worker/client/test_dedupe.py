@@ -10,7 +10,7 @@ import pytest
 from core.scripted import SPEC
 from storage.objects.s3 import S3Store
 from tests.worker.client.test_client import png, waiting
-from tests.worker.serving import DEADLINE_S, make_run, recipe, request
+from tests.worker.serving import DEADLINE_S, PREFIX, make_run, recipe, request
 from worker.client import Client
 
 
@@ -45,9 +45,10 @@ def test_another_recipe_is_another_run(announced: Client) -> None:
 
 def test_images_count_by_their_content(announced: Client, tmp_path: Path, s3_store: S3Store, prefix: str) -> None:
     photo = png("teal")
-    s3_store.put(f"{prefix}/photo.png", photo, content_type="image/png")
+    stored = f"{PREFIX}/{prefix}/inputs/000.png"
+    s3_store.put(stored, photo, content_type="image/png")
     first = announced.submit(edit(data_uri(photo)), dedupe=True)
-    assert announced.submit(edit(f"s3://{s3_store.bucket}/{prefix}/photo.png"), dedupe=True) == first
+    assert announced.submit(edit(s3_store.address(stored)), dedupe=True) == first
     assert announced.submit(edit(data_uri(png("red"))), dedupe=True) != first
     (tmp_path / "photo.png").write_bytes(photo)
     file = tmp_path / "edit.yaml"

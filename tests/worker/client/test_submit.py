@@ -11,8 +11,9 @@ from recipes.load import load
 from storage.objects.s3 import S3Store
 from tests.worker.client.test_client import png
 from tests.worker.conftest import IDLE_DATABASE
-from tests.worker.serving import config_of, env_of, objects_of, recipe
+from tests.worker.serving import PREFIX, config_of, env_of, objects_of, recipe
 from worker.client import Client
+from worker.jobs.input_rule import InputRule
 from worker.jobs.inputs import Sources
 from worker.local.services import LocalServices
 
@@ -61,7 +62,10 @@ def edit(*images: str) -> dict[str, Any]:
 def test_submitting_fetches_each_image_once(
     counting_client: Client, store: CountingStore, prefix: str, *, dedupe: bool
 ) -> None:
-    red, blue = picture(store, f"{prefix}/red.png", "red"), picture(store, f"{prefix}/blue.png", "blue")
+    red, blue = (
+        picture(store, f"{PREFIX}/{prefix}/inputs/000.png", "red"),
+        picture(store, f"{PREFIX}/{prefix}/inputs/001.png", "blue"),
+    )
     run_id = counting_client.submit(edit(red, blue, red), dedupe=dedupe)
     assert store.fetched == {red: 1, blue: 1}
     assert objects_of(store, run_id) == {
@@ -72,15 +76,18 @@ def test_submitting_fetches_each_image_once(
 
 
 def test_a_run_that_exists_needs_no_images(counting_client: Client, store: CountingStore, prefix: str) -> None:
-    red = picture(store, f"{prefix}/red.png", "red")
+    red = picture(store, f"{PREFIX}/{prefix}/inputs/000.png", "red")
     first = counting_client.submit(edit(red), idempotency_key="once")
-    store.delete(f"{prefix}/red.png")
+    store.delete(f"{PREFIX}/{prefix}/inputs/000.png")
     assert counting_client.submit(edit(red), idempotency_key="once") == first
     assert store.fetched == {red: 1}
 
 
 def test_a_sweep_fetches_each_image_once(counting_client: Client, store: CountingStore, prefix: str) -> None:
-    red, blue = picture(store, f"{prefix}/red.png", "red"), picture(store, f"{prefix}/blue.png", "blue")
+    red, blue = (
+        picture(store, f"{PREFIX}/{prefix}/inputs/000.png", "red"),
+        picture(store, f"{PREFIX}/{prefix}/inputs/001.png", "blue"),
+    )
     sweep = counting_client.sweep(edit(red), {"context.0.image": [red, blue], "seed": [1, 2, 3]})
     assert store.fetched == {red: 1, blue: 1}
     uploaded = [objects_of(store, run_id)["inputs/000.png"] for run_id in sweep.run_ids]
@@ -88,7 +95,7 @@ def test_a_sweep_fetches_each_image_once(counting_client: Client, store: Countin
 
 
 def test_an_image_that_no_run_can_use_is_one_fault(counting_client: Client, store: CountingStore, prefix: str) -> None:
-    missing = store.address(f"{prefix}/missing.png")
+    missing = store.address(f"{PREFIX}/{prefix}/inputs/002.png")
     with pytest.raises(RecipeError) as raised:
         counting_client.sweep(edit(missing), {"seed": [1, 2, 3]})
     assert len(raised.value.faults) == 1
@@ -97,8 +104,8 @@ def test_an_image_that_no_run_can_use_is_one_fault(counting_client: Client, stor
 
 
 def test_a_wrong_pin_is_refused_after_the_same_image_was_fetched(store: CountingStore, prefix: str) -> None:
-    red = picture(store, f"{prefix}/red.png", "red")
-    sources = Sources(store=store, buckets=[store.bucket])
+    red = picture(store, f"{PREFIX}/{prefix}/inputs/000.png", "red")
+    sources = Sources(store=store, rule=InputRule(bucket=store.bucket, prefix=PREFIX))
     assert len(sources.fetch(load(edit(red)))) == 1
     pinned = recipe(context=[{"image": red, "sha256": "0" * 64}, {"text": "In winter"}], think=False)
     with pytest.raises(ValueError, match="the recipe pins 0000"):

@@ -23,6 +23,7 @@ from tests.worker.serving import PREFIX, UPLOADS, Silent, Watched, picture_uri, 
 from worker.errors import RunCancelled
 from worker.history.branch import branched, fork_at
 from worker.history.history import PlaceError, is_on, read_history
+from worker.jobs.input_rule import InputRule
 from worker.jobs.inputs import InputError, Sources
 from worker.jobs.job import resolve, store
 from worker.serve.run import run
@@ -84,7 +85,7 @@ class Bucket:
             if event is not None and stop_after is not None and event.step.number > stop_after:
                 raise RunCancelled
 
-        sources = Sources(store=self.objects, buckets=["runs"])
+        sources = Sources(store=self.objects, rule=InputRule(bucket="runs", prefix=PREFIX))
         job = resolve(request(run_id, document), SPEC, recipes=PROJECT / "recipes", sources=sources)
         store(job, self.journal(run_id))
         with contextlib.suppress(RunCancelled):

@@ -19,6 +19,7 @@ from tests.core.bagel.golden import load
 from tests.worker.serving import PREFIX, UPLOADS, Silent, request
 from worker.history.branch import branched
 from worker.history.history import read_recipe
+from worker.jobs.input_rule import InputRule
 from worker.jobs.inputs import Sources
 from worker.jobs.job import resolve, store
 from worker.serve.claim import Unclaimed
@@ -74,7 +75,7 @@ class Snapshots:
 def made(objects: MemoryStore, run_id: str, document: dict[str, Any]) -> Snapshots:
     model = Snapshots(load("tiny"))
     journal = Journal(objects, PREFIX, run_id)
-    sources = Sources(store=objects, buckets=[objects.bucket])
+    sources = Sources(store=objects, rule=InputRule(bucket=objects.bucket, prefix=PREFIX))
     job = resolve(request(run_id, document), model.spec, recipes=PROJECT / "recipes", sources=sources)
     store(job, journal)
     run(job, model=model, journal=journal, reporter=Silent(), claim=Unclaimed(), uploads=UPLOADS)

@@ -12,7 +12,18 @@ from PIL import Image
 
 from recipes.recipe import ImageItem, Recipe, TextItem
 from storage.objects.memory import MemoryStore
-from worker.jobs.inputs import MAX_BYTES, InputError, Sources, with_references
+from worker.jobs.input_rule import InputRule
+from worker.jobs.inputs import (
+    MAX_BYTES,
+    MAX_HELD_BYTES,
+    MAX_TOTAL_BYTES,
+    MAX_TOTAL_PIXELS,
+    InputError,
+    Sources,
+    with_references,
+)
+
+PICTURES = InputRule(bucket="runs", prefix="made", prefixes=("s3://pictures/",))
 
 
 def png(colour: str = "red", size: tuple[int, int] = (4, 3)) -> bytes:
@@ -31,7 +42,7 @@ def test_images_come_from_the_folder_from_s3_and_from_the_recipe_itself(tmp_path
     store = MemoryStore("pictures")
     store.put("a/b.png", png("green"), content_type="image/png")
     uri = "data:image/png;base64," + base64.b64encode(png("blue")).decode()
-    sources = Sources(folder=tmp_path, store=store, buckets=["pictures"])
+    sources = Sources(folder=tmp_path, store=store, rule=PICTURES)
     images = sources.fetch(recipe("photo.png", "s3://pictures/a/b.png", uri))
     assert [image.decode().getpixel((0, 0)) for image in images] == [(255, 0, 0), (0, 128, 0), (0, 0, 255)]
     assert images[0].sha256 == hashlib.sha256(png("red")).hexdigest()
@@ -85,10 +96,9 @@ def test_files_need_a_folder_and_buckets_must_be_allowed() -> None:
         Sources().fetch(recipe("photo.png"))
     with pytest.raises(InputError, match="no S3 store is configured"):
         Sources().fetch(recipe("s3://pictures/a.png"))
-    with pytest.raises(InputError, match="bucket 'other-bucket' is not allowed; allowed: pictures"):
-        Sources(store=MemoryStore("pictures"), buckets=["pictures"]).fetch(recipe("s3://other-bucket/a.png"))
-    with pytest.raises(InputError, match="can't be read"):
-        Sources(store=MemoryStore("pictures"), buckets=["pictures"]).fetch(recipe("s3://pictures/missing.png"))
+    for address in ("s3://other-bucket/a.png", "s3://pictures/missing.png"):
+        with pytest.raises(InputError, match=f"{address} can't be read: it does not exist, or .* s3://pictures/$"):
+            Sources(store=MemoryStore("pictures"), rule=PICTURES).fetch(recipe(address))
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -141,3 +151,71 @@ def test_a_name_that_leads_in_a_circle_is_named(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(InputError, match=r"context\[1\].image: 'loop/photo.png' can't be resolved"):
         Sources(folder=tmp_path).fetch(recipe("loop/photo.png"))
+
+
+def padded(number: int, mebibytes: int) -> bytes:
+    """A small image in a large file."""
+    return png() + bytes(mebibytes * 2**20) + bytes([number])
+
+
+def test_the_files_of_a_recipe_have_a_limit_in_all(tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(padded(0, 31))
+    most = MAX_TOTAL_BYTES // len(padded(0, 31))
+    assert len(Sources(folder=tmp_path).fetch(recipe(*["large.png"] * most))) == most
+    words = rf"context\[{most + 1}\].image: the images up to it have [0-9,]+ bytes in all; at most {MAX_TOTAL_BYTES:,}"
+    with pytest.raises(InputError, match=words):
+        Sources(folder=tmp_path).fetch(recipe(*["large.png"] * (most + 1)))
+
+
+def test_the_pixels_of_a_recipe_have_a_limit_in_all(tmp_path: Path) -> None:
+    for level in range(2):
+        Image.new("L", (8000, 8000), level).save(tmp_path / f"{level}.png")
+    sources = Sources(folder=tmp_path)
+    assert len(sources.fetch(recipe(*["0.png", "1.png"] * 4))) == 8
+    words = rf"context\[9\].image: the images up to it have 576,000,000 pixels in all; at most {MAX_TOTAL_PIXELS:,}"
+    with pytest.raises(InputError, match=words):
+        sources.fetch(recipe(*["0.png", "1.png"] * 5))
+
+
+def test_the_images_of_all_recipes_of_a_sweep_have_a_limit(tmp_path: Path) -> None:
+    sources = Sources(folder=tmp_path)
+    fits = MAX_HELD_BYTES // len(padded(0, 31))
+    for number in range(fits + 1):
+        (tmp_path / "large.png").write_bytes(padded(number, 31))
+        (tmp_path / f"{number}.png").symlink_to("large.png")
+        if number < fits:
+            sources.fetch(recipe(f"{number}.png"))
+    with pytest.raises(InputError, match=rf"all images have [0-9,]+ bytes; at most {MAX_HELD_BYTES:,} are allowed"):
+        sources.fetch(recipe(f"{fits}.png"))
+
+
+class CountingStore(MemoryStore):
+    """Counts how many objects are fetched."""
+
+    fetched = 0
+
+    def get_address(self, address: str, *, max_bytes: int | None = None) -> bytes:
+        self.fetched += 1
+        return super().get_address(address, max_bytes=max_bytes)
+
+
+def test_equal_images_are_fetched_and_kept_once(tmp_path: Path) -> None:
+    store = CountingStore("pictures")
+    addresses = [f"s3://pictures/{number}.png" for number in range(24)]
+    for number in range(24):
+        store.put(f"{number}.png", png(), content_type="image/png")
+    (tmp_path / "photo.png").write_bytes(png())
+    sources = Sources(folder=tmp_path, store=store, rule=PICTURES)
+    images = sources.fetch(recipe(*addresses, sha256=hashlib.sha256(png()).hexdigest()))
+    unpinned = Sources(folder=tmp_path, store=store, rule=PICTURES).fetch(recipe("photo.png", *addresses))
+    assert store.fetched == 1 + 24
+    assert {id(image) for image in images} == {id(images[0])}
+    assert {id(image) for image in unpinned} == {id(unpinned[0])}
+
+
+def test_a_pin_that_is_known_opens_no_other_place() -> None:
+    store = MemoryStore("pictures")
+    store.put("a.png", png(), content_type="image/png")
+    given = recipe("s3://pictures/a.png", "s3://secrets/a.png", sha256=hashlib.sha256(png()).hexdigest())
+    with pytest.raises(InputError, match=r"context\[2\].image: s3://secrets/a.png can't be read"):
+        Sources(store=store, rule=PICTURES).fetch(given)
