@@ -29,7 +29,6 @@ _TRANSIENT_CODES = {
     *("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"),
 }
 _LOST_RACE_CODES = {"PreconditionFailed", "ConditionalRequestConflict"}
-_FORBIDDEN = 403
 _PRECONDITION_FAILED = 412
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
@@ -70,11 +69,11 @@ class S3Store:
     def __init__(self, settings: S3Settings, clock: ServerClock | None = None) -> None:
         self.settings = settings
         self.bucket = settings.bucket
-        self._clock = clock or ServerClock()
-        self._client = _connect(settings, self._clock)
+        clock = clock or ServerClock()
+        self._client = _connect(settings, clock)
         self._signer = self._client
         if settings.public_endpoint is not None:
-            self._signer = _connect(replace(settings, endpoint=settings.public_endpoint), self._clock)
+            self._signer = _connect(replace(settings, endpoint=settings.public_endpoint), clock)
 
     def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
         extra: dict[str, Any] = {}
@@ -161,7 +160,7 @@ class S3Store:
         try:
             yield
         except ClientError as error:
-            raise _translated(error, where, self._clock) from error
+            raise _translated(error, where) from error
         except BotoCoreError as error:
             kind = StoreUnavailableError if _is_transient(error) else StoreRefusedError
             raise kind(f"{where}: {error}") from error
@@ -201,10 +200,9 @@ def _connect(settings: S3Settings, clock: ServerClock) -> "S3Client":
     return client
 
 
-def _translated(error: "ClientError", where: str, clock: ServerClock) -> StorageError:
+def _translated(error: "ClientError", where: str) -> StorageError:
     code = str(error.response.get("Error", {}).get("Code", ""))
-    metadata = error.response.get("ResponseMetadata", {})
-    status = int(metadata.get("HTTPStatusCode", 0))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     message = f"{where}: {code} (HTTP {status}): {error.response.get('Error', {}).get('Message', '')}"
     if code in _LOST_RACE_CODES or status == _PRECONDITION_FAILED:  # the body with the code may be missing
         return ObjectExistsError(message)
@@ -212,9 +210,6 @@ def _translated(error: "ClientError", where: str, clock: ServerClock) -> Storage
         return ObjectNotFoundError(message)
     if status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS or code in _TRANSIENT_CODES:
         return StoreUnavailableError(message)
-    # Detected by the time alone, since the response to a HEAD has no body with a code.
-    if status == _FORBIDDEN and clock.correct(metadata.get("HTTPHeaders", {})):
-        return StoreUnavailableError(f"{message} (this machine's clock is wrong; using the server's time from now on)")
     return StoreRefusedError(message)
 
 
