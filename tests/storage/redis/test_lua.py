@@ -44,13 +44,40 @@ def room(redis_client: Redis) -> Room:
     return Room(redis_client)
 
 
+def claim(room: Room, run_id: str, ttl_s: int = 60) -> object:
+    return room.run("claim_key", "key", run_id=run_id, ttl_s=ttl_s, run_prefix=room.key("run:"))
+
+
 def test_claim_key_keeps_the_first_owner(room: Room) -> None:
-    assert room.run("claim_key", "idempotency_key", run_id="r1", ttl_s=60) == "r1"
-    assert room.run("claim_key", "idempotency_key", run_id="r2", ttl_s=60) == "r1"
-    assert 0 < room.redis.ttl(room.key("idempotency_key")) <= 60
+    assert claim(room, "r1") == "r1"
+    assert claim(room, "r2") == "r1"
+    assert 0 < room.redis.ttl(room.key("key")) <= 60
 
 
-CREATE = "record state events runs open_runs queue_slots waiting"
+def test_claim_key_extends_the_claim_of_its_owner_alone(room: Room) -> None:
+    claim(room, "r1", 60)
+    assert (claim(room, "r2", 6000), room.redis.ttl(room.key("key")) <= 60) == ("r1", True)
+    assert (claim(room, "r1", 6000), room.redis.ttl(room.key("key")) > 60) == ("r1", True)
+
+
+@pytest.mark.parametrize("left_ms", [None, 50_000])
+def test_claim_key_lives_as_long_as_its_run(room: Room, left_ms: int | None) -> None:
+    room.redis.hset(room.key("run:r1"), "state", "failed" if left_ms else "queued")
+    if left_ms:
+        room.redis.pexpire(room.key("run:r1"), left_ms)
+    assert claim(room, "r1") == "r1"
+    assert room.redis.smembers(room.key("run:r1:names")) == {room.key("key")}
+    for name in ("key", "run:r1:names"):
+        assert 49_000 < room.redis.pttl(room.key(name)) <= 50_000 if left_ms else room.redis.ttl(room.key(name)) == -1
+
+
+def test_claim_key_takes_a_key_that_outlived_its_run(room: Room) -> None:
+    room.redis.set(room.key("key"), "r1")  # it does not expire, so r1 was created
+    assert claim(room, "r2") == "r2"
+    assert room.redis.get(room.key("key")) == "r2"
+
+
+CREATE = "record state events names runs open_runs queue_slots waiting"
 
 
 def create(room: Room, run_id: str, **changed: str | float) -> object:
@@ -60,6 +87,7 @@ def create(room: Room, run_id: str, **changed: str | float) -> object:
         "submitted_at": 5.25,
         "max_recent": 2,
         "queue_slot": "model.tiny|3",
+        "idempotency_key": "",
         "event": '{"type": "queued"}',
         "fields": {"name": "forest"},
     }
@@ -95,6 +123,22 @@ def test_create_run_trims_the_list_and_not_the_open_runs(room: Room) -> None:
     assert (room.members("runs"), room.members("open_runs")) == (["r1", "r2"], ["r0", "r1", "r2"])
 
 
+@pytest.mark.parametrize("claimed", ["r1", None])
+def test_create_run_keeps_its_idempotency_key(room: Room, claimed: str | None) -> None:
+    if claimed:
+        room.redis.set(room.key("key"), claimed, ex=60)
+    create(room, "r1", idempotency_key=room.key("key"))
+    assert (room.redis.get(room.key("key")), room.redis.ttl(room.key("key"))) == ("r1", -1)
+    assert room.redis.smembers(room.key("names")) == {room.key("key")}
+
+
+def test_create_run_leaves_the_key_of_another_run(room: Room) -> None:
+    room.redis.set(room.key("key"), "r2", ex=60)
+    assert create(room, "r1", idempotency_key=room.key("key")) == 1
+    assert (room.redis.get(room.key("key")), room.redis.ttl(room.key("key")) > 0) == ("r2", True)
+    assert not room.redis.exists(room.key("names"))
+
+
 @pytest.mark.parametrize(("state", "asked"), [("queued", 1), ("running", 1), ("succeeded", 0), ("failed", 0)])
 def test_request_cancel_sets_the_flag_of_a_run_that_has_not_ended(room: Room, state: str, asked: int) -> None:
     room.set_state(state)
@@ -111,7 +155,7 @@ def test_count_attempt_starts_again_with_a_new_step(room: Room) -> None:
     assert counts == [1, 2, 1, 2, 3, 1], "fewer steps than before are no progress"
 
 
-REOPEN = "state cancel record events open_runs queue_slots waiting"
+REOPEN = "state cancel record events names open_runs queue_slots waiting"
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled"])
@@ -133,6 +177,17 @@ def test_reopen_run_leaves_every_other_state(room: Room, state: str) -> None:
     room.set_state(state)
     assert room.run("reopen_run", REOPEN, run_id="r1", queue_slot="new|3") == 0
     assert (room.state(), room.members("open_runs")) == ({"state": state}, [])
+
+
+def test_reopen_run_has_its_names_again_unless_another_run_has_them(room: Room) -> None:
+    room.set_state("failed")
+    room.redis.sadd(room.key("names"), room.key("lost"), room.key("kept"), room.key("of another"))
+    room.redis.set(room.key("kept"), "r1", ex=60)
+    room.redis.set(room.key("of another"), "r2", ex=60)
+    assert room.run("reopen_run", REOPEN, run_id="r1", queue_slot="new|3") == 1
+    named = [room.redis.get(room.key(name)) for name in ("lost", "kept", "of another")]
+    assert named == ["r1", "r1", "r2"]
+    assert [room.redis.ttl(room.key(name)) > 0 for name in ("lost", "kept", "of another")] == [False, False, True]
 
 
 def take(room: Room, token: str, *, renew: bool = False) -> object:
