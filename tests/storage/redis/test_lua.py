@@ -192,7 +192,7 @@ def test_reopen_run_has_its_names_again_unless_another_run_has_them(room: Room) 
 
 def take(room: Room, token: str, *, renew: bool = False) -> object:
     args = {"token": token, "run_id": "r1", "renew": "1" if renew else "", "waiting_prefix": room.key("waiting:")}
-    return room.run("take_lease", "lease leases state started", ttl_ms=60_000, **args)
+    return room.run("take_lease", "lease leases state started broker_claims", ttl_ms=60_000, tag="tag", **args)
 
 
 def lapse(room: Room) -> None:
@@ -206,6 +206,18 @@ def test_take_lease_gives_it_to_one_worker(room: Room) -> None:
     lapses_ms = room.redis.zscore(room.key("leases"), "r1")
     assert isinstance(lapses_ms, float)
     assert room.now_ms() < lapses_ms <= room.now_ms() + 60_000
+
+
+@pytest.mark.parametrize("renew", [True, False])
+def test_take_lease_renews_the_brokers_claim_by_the_clock_of_redis(room: Room, *, renew: bool) -> None:
+    assert take(room, "a") == 2, "without a state"
+    assert room.members("broker_claims") == [], "the broker has no such message"
+    room.redis.zadd(room.key("broker_claims"), {"tag": 1.0, "other": 1.0})
+    before = room.now_ms()
+    take(room, "a", renew=renew)
+    assert before <= (room.redis.zscore(room.key("broker_claims"), "tag") or 0) * 1000 <= room.now_ms() + 1
+    take(room, "b")
+    assert room.redis.zscore(room.key("broker_claims"), "other") == 1.0
 
 
 def test_take_lease_ends_the_wait_in_the_queue_slot(room: Room) -> None:
