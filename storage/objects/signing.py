@@ -48,8 +48,8 @@ class ServerClock:
         if abs(off) <= TOLERANCE:
             return False
         self._ahead = server - self._now()
-        behind_s = self._ahead.total_seconds()
-        log.warning("this machine's clock is %.0f s behind the S3 server's, by which requests are signed now", behind_s)
+        off_s = -self._ahead.total_seconds()
+        log.warning("this machine's clock is %+.0f s off; signing by that of the S3 server", off_s)
         return True
 
     def attach(self, client: "S3Client") -> None:
