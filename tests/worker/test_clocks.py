@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from core.scripted import ScriptedModel
 from storage import keys
@@ -42,7 +43,7 @@ from worker.serve.engine import Engine
 from worker.serve.runtime import WorkerRuntime
 from worker.settings import PROJECT
 
-DATABASE = 5
+DATABASE, UNSERVED_DATABASE = 5, 4
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
 SWEEP_S = 5
@@ -72,33 +73,30 @@ class SetClock:
 
 
 @pytest.fixture(scope="module")
-def env(services: LocalServices) -> dict[str, str]:
-    limits = {"run_timeout_s": HOUR_S / 2, "step_timeout_s": HOUR_S / 2}
-    return env_of(services, DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3, **limits)
-
-
-@pytest.fixture(scope="module")
-def client(env: dict[str, str]) -> Iterator[Client]:
-    with Client(config_of(env)) as opened:
-        opened.redis.flushdb()
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def workers(
-    client: Client, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+def pair(
+    services: LocalServices, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[tuple[WorkerProcess, SetClock]]]:
-    """Two, each with its own clock."""
-    del client
-    folder = tmp_path_factory.mktemp("clocks")
+    """Two workers on one queue, each with a clock of its own; their time limits are shorter than an hour."""
+    limits = {"run_timeout_s": 1800, "step_timeout_s": 1800}
+    env = env_of(services, DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3, **limits)
+    folder = tmp_path_factory.mktemp("pair")
     clocks = [SetClock(folder / f"clock{n}") for n in range(2)]
-    started = [
-        WorkerProcess({**env, **clock.env}, folder / f"log{n}", "-n", f"w{n}@clocks") for n, clock in enumerate(clocks)
-    ]
-    for worker in started:
+    workers = [WorkerProcess(env | clock.env, folder / f"log{n}", "-n", f"w{n}") for n, clock in enumerate(clocks)]
+    with Client(workers[0].config) as opened:
+        opened.redis.flushdb()
+    for worker in workers:
         worker.wait_until_ready()
-    yield list(zip(started, clocks, strict=True))
-    assert [worker.stop() for worker in started] == [0, 0]
+    yield list(zip(workers, clocks, strict=True))
+    for worker in workers:
+        worker.process.terminate()
+    assert [worker.process.wait(DEADLINE_S) for worker in workers] == [0, 0]
+
+
+@pytest.fixture
+def pair_client(pair: list[tuple[WorkerProcess, SetClock]]) -> Iterator[Client]:
+    """Of the two workers."""
+    with Client(pair[0][0].config) as opened:
+        yield opened
 
 
 def received(worker: WorkerProcess, run_id: str) -> int:
@@ -106,37 +104,37 @@ def received(worker: WorkerProcess, run_id: str) -> int:
 
 
 def test_a_clock_that_jumps_in_mid_run_loses_and_doubles_nothing(
-    workers: list[tuple[WorkerProcess, SetClock]], client: Client, s3_store: S3Store
+    pair: list[tuple[WorkerProcess, SetClock]], pair_client: Client, s3_store: S3Store
 ) -> None:
     document = recipe(num_images=7, think=False, image={"num_timesteps": 1000})
-    run_id = client.submit(document)
-    eventually(lambda: client.state(run_id).step == 2, "its first image under way")
-    (owner, clock), (other, _) = sorted(workers, key=lambda one: -received(one[0], run_id))
+    run_id = pair_client.submit(document)
+    eventually(lambda: pair_client.state(run_id).step == 2, "its first image under way")
+    (owner, clock), (other, _) = sorted(pair, key=lambda one: -received(one[0], run_id))
     clock.set(-HOUR_S)
     time.sleep(SWEEP_S + 1)
     assert received(other, run_id) == 0, "its claim is renewed by the clock of Redis"
     clock.set(HOUR_S)  # to its own search every claim, its own too, now seems old
     eventually(lambda: received(other, run_id) == 1, "the message again")
-    assert client.state(run_id).state == "running"
+    assert pair_client.state(run_id).state == "running"
     clock.set(0)
-    result = client.result(run_id, timeout_s=DEADLINE_S)
-    starts = [event for event in client.watch(run_id) if isinstance(event, Started)]
+    result = pair_client.result(run_id, timeout_s=DEADLINE_S)
+    starts = [event for event in pair_client.watch(run_id) if isinstance(event, Started)]
     assert (len(starts), received(owner, run_id), received(other, run_id)) == (1, 1, 1)
-    asked = request(run_id, client.runs.record(run_id).document)
+    asked = request(run_id, pair_client.runs.record(run_id).document)
     assert objects_of(s3_store, run_id) == undisturbed(asked)
     for artifact in result["artifacts"]:
         with urllib.request.urlopen(artifact["url"]) as answer:
             assert answer.status == 200
-    assert client.count_open() == 0
+    assert pair_client.count_open() == 0
     assert "lapsed" not in owner.output
     assert "s off; signing by that of the S3 server" in owner.output
 
 
 @pytest.mark.parametrize("off_s", [HOUR_S, -HOUR_S])
 def test_a_client_whose_clock_is_an_hour_off_can_do_everything(
-    workers: list[tuple[WorkerProcess, SetClock]], env: dict[str, str], tmp_path: Path, run_id: str, off_s: int
+    services: LocalServices, pair_client: Client, tmp_path: Path, run_id: str, off_s: int
 ) -> None:
-    del workers
+    del pair_client  # its workers serve the runs
     clock = SetClock(tmp_path / "clock")
     clock.set(off_s)
     document = recipe(context=[{"image": picture_uri()}, {"text": "A cat"}], num_images=2, think=False)
@@ -152,7 +150,7 @@ def test_a_client_whose_clock_is_an_hour_off_can_do_everything(
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS],
         input="".join(f"{json.dumps(command)}\n" for command in commands),
-        env={**os.environ, **env, **clock.env},
+        env={**os.environ, **env_of(services, DATABASE), **clock.env},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -182,7 +180,7 @@ class Days:
 def test_a_run_longer_than_a_day_fails_by_its_time_limit_alone_and_goes_on(
     services: LocalServices, s3_store: S3Store, run_id: str
 ) -> None:
-    config = config_of(env_of(services, DATABASE, keep_progress_s=1, step_timeout_s=DAY_S))
+    config = config_of(env_of(services, UNSERVED_DATABASE, keep_progress_s=1, step_timeout_s=DAY_S))
     days, model = Days(look_s=20.0), ScriptedModel()
     runtime = replace(WorkerRuntime.connect(config), engine=Engine(config, model), clock=days)
     redis = runtime.redis
@@ -215,11 +213,11 @@ def test_a_run_longer_than_a_day_fails_by_its_time_limit_alone_and_goes_on(
     runtime.close()
 
 
-def test_a_run_of_very_many_events_keeps_the_last_and_says_what_is_gone(client: Client, run_id: str) -> None:
-    progress = Progress(client.redis, run_id)
+def test_a_run_of_very_many_events_keeps_the_last_and_says_what_is_gone(redis_client: Redis, run_id: str) -> None:
+    progress = Progress(redis_client, run_id)
     progress.publish(Started(name="n", model="m", steps=2))
     for _ in range(12_000):
         progress.publish(TextDelta(step=1, delta="a"))
-    assert keys.MAX_EVENTS <= client.redis.xlen(keys.run_events(run_id)) < 12_000
-    watched = follow(client.redis, run_id)
+    assert keys.MAX_EVENTS <= redis_client.xlen(keys.run_events(run_id)) < 12_000
+    watched = follow(redis_client, run_id)
     assert isinstance(next(watched), Gap)

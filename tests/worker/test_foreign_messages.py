@@ -10,7 +10,6 @@ from tests.worker.serving import (
     DEADLINE_S,
     WorkerProcess,
     celery_result,
-    env_of,
     eventually,
     long_recipe,
     objects_of,
@@ -21,10 +20,8 @@ from tests.worker.serving import (
 from worker.app import PRIORITIES, TASK, make_app
 from worker.client import Client
 from worker.errors import RunFailed
-from worker.local.services import LocalServices
 from worker.settings import queue_of
 
-DATABASE = 4
 FOREIGN: list[dict[str, Any]] = [
     {"recipe": recipe(), "prio": "high"},
     {"recipe": "no-such-recipe"},
@@ -33,23 +30,12 @@ FOREIGN: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def workers(services: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[WorkerProcess]]:
+def workers(scripted_worker: WorkerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[WorkerProcess]]:
     """Two, of which one can be busy."""
-    env = env_of(services, DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3)
-    folder = tmp_path_factory.mktemp("foreign")
-    started = [WorkerProcess(env, folder / f"log{n}", "-n", f"w{n}@foreign") for n in range(2)]
-    with Client(started[0].config) as client:
-        client.redis.flushdb()
-    for worker in started:
-        worker.wait_until_ready()
-    yield started
-    assert [worker.stop() for worker in started] == [0, 0]
-
-
-@pytest.fixture
-def own_client(workers: list[WorkerProcess]) -> Iterator[Client]:
-    with Client(workers[0].config) as opened:
-        yield opened
+    second = WorkerProcess(scripted_worker.env, tmp_path_factory.mktemp("foreign") / "log", "-n", "second")
+    second.wait_until_ready()
+    yield [scripted_worker, second]
+    assert second.stop() == 0
 
 
 def send(worker: WorkerProcess, run_id: str, kwargs: dict[str, Any]) -> None:
@@ -89,61 +75,59 @@ def busy_run(client: Client) -> str:
     return run_id
 
 
-def test_a_running_run_goes_on(workers: list[WorkerProcess], own_client: Client) -> None:
-    run_id = busy_run(own_client)
+def test_a_running_run_goes_on(workers: list[WorkerProcess], client: Client) -> None:
+    run_id = busy_run(client)
     send_all(workers, run_id)
-    at = own_client.state(run_id).fraction
-    eventually(lambda: own_client.state(run_id).fraction > at, "progress")
-    assert own_client.state(run_id).state == "running"
-    own_client.cancel(run_id)
-    types = types_of(own_client, run_id)
+    at = client.state(run_id).fraction
+    eventually(lambda: client.state(run_id).fraction > at, "progress")
+    assert client.state(run_id).state == "running"
+    client.cancel(run_id)
+    types = types_of(client, run_id)
     assert (types.count("started"), types[-1], types.count("failed")) == (1, "cancelled", 0)
 
 
 def test_a_waiting_run_is_run_as_it_was_asked_for(
-    workers: list[WorkerProcess], own_client: Client, s3_store: S3Store, run_id: str
+    workers: list[WorkerProcess], client: Client, s3_store: S3Store, run_id: str
 ) -> None:
-    busy = [busy_run(own_client) for _ in workers]
-    own_client.submit(recipe(), run_id=run_id)
+    busy = [busy_run(client) for _ in workers]
+    client.submit(recipe(), run_id=run_id)
     for kwargs in FOREIGN:
         send(workers[0], run_id, kwargs)
-    own_client.cancel(busy[0])
-    assert own_client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
-    assert types_of(own_client, run_id).count("started") == 1
+    client.cancel(busy[0])
+    assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
+    assert types_of(client, run_id).count("started") == 1
     left = objects_of(s3_store, run_id)
-    asked = request(run_id, own_client.runs.record(run_id).document)
+    asked = request(run_id, client.runs.record(run_id).document)
     assert left == undisturbed(asked)
     eventually(lambda: received(workers, run_id) == len(FOREIGN) + 1, "each message and its own")
-    own_client.cancel(busy[1])
+    client.cancel(busy[1])
     assert celery_result(workers[0], run_id).state == "SUCCESS"
 
 
-def test_runs_that_ended_stay_as_they_are(workers: list[WorkerProcess], own_client: Client, run_id: str) -> None:
-    succeeded, cancelled, failed = own_client.submit(recipe()), busy_run(own_client), run_id
-    own_client.cancel(cancelled)
+def test_runs_that_ended_stay_as_they_are(workers: list[WorkerProcess], client: Client, run_id: str) -> None:
+    succeeded, cancelled, failed = client.submit(recipe()), busy_run(client), run_id
+    client.cancel(cancelled)
     send(workers[0], failed, {"recipe": recipe(num_imges=3)})
-    eventually(lambda: own_client.runs.state(failed), "its record")
+    eventually(lambda: client.runs.state(failed), "its record")
     ended = (succeeded, cancelled, failed)
-    told = [types_of(own_client, one) for one in ended]
-    before = [(own_client.state(one), celery_result(workers[0], one)) for one in ended]
+    told = [types_of(client, one) for one in ended]
+    before = [(client.state(one), celery_result(workers[0], one)) for one in ended]
     assert [state.state for state, _ in before] == ["succeeded", "cancelled", "failed"]
     for one in ended:
         send_all(workers, one)
-    own_client.result(own_client.submit(recipe()), timeout_s=DEADLINE_S)  # so the last of them was served
-    assert [types_of(own_client, one) for one in ended] == told
+    client.result(client.submit(recipe()), timeout_s=DEADLINE_S)  # so the last of them was served
+    assert [types_of(client, one) for one in ended] == told
     for one, (state, in_celery) in zip(ended, before, strict=True):
-        assert own_client.state(one) == state
+        assert client.state(one) == state
         after = celery_result(workers[0], one)
         assert (after.state, str(after.result)) == (in_celery.state, str(in_celery.result))
 
 
-def test_an_invalid_message_without_a_run_fails_once(
-    workers: list[WorkerProcess], own_client: Client, run_id: str
-) -> None:
+def test_an_invalid_message_without_a_run_fails_once(workers: list[WorkerProcess], client: Client, run_id: str) -> None:
     for _ in range(2):
         send(workers[0], run_id, {"recipe": recipe(), "prio": "high"})
     eventually(lambda: received(workers, run_id) == 2, "both messages")
     with pytest.raises(RunFailed, match="prio"):
-        own_client.result(run_id, timeout_s=DEADLINE_S)
-    assert types_of(own_client, run_id) == ["failed"]
+        client.result(run_id, timeout_s=DEADLINE_S)
+    assert types_of(client, run_id) == ["failed"]
     eventually(lambda: celery_result(workers[0], run_id).state == "FAILURE", "its end in Celery")

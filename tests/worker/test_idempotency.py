@@ -1,7 +1,7 @@
 """An idempotency key lives as long as its run and keep_progress_s after the end; no run is lost as a duplicate."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,19 +35,6 @@ def own_client(env: dict[str, str]) -> Iterator[Client]:
         yield opened
 
 
-@pytest.fixture
-def start(env: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], WorkerProcess]]:
-    started: list[WorkerProcess] = []
-
-    def one() -> WorkerProcess:
-        started.append(WorkerProcess(env, tmp_path / "log"))
-        started[-1].wait_until_ready()
-        return started[-1]
-
-    yield one
-    assert [worker.stop() for worker in started] == [0] * len(started)
-
-
 def with_key(run_id: str, key: str) -> RunRequest:
     return RunRequest(run_id=run_id, recipe=recipe(), overrides={}, idempotency_key=key)
 
@@ -58,17 +45,21 @@ def send(client: Client, asked: RunRequest) -> None:
     publish(client.app, asked, SCRIPTED)
 
 
-def test_a_key_lives_as_long_as_its_run_waits_runs_and_is_kept(
-    own_client: Client, start: Callable[[], WorkerProcess], run_id: str
+def test_a_key_lives_as_long_as_its_run_and_no_run_is_the_duplicate_of_a_later_one(
+    own_client: Client, env: dict[str, str], tmp_path: Path, run_id: str
 ) -> None:
     first = own_client.submit(recipe(), idempotency_key="order")
     send(own_client, with_key(f"{run_id}-again", "order"))
+    earlier = own_client.submit(recipe(), idempotency_key="taken")
+    own_client.redis.delete(keys.idempotency("taken"))  # as the claim of a client of release 0.1.0 that expired
+    later = own_client.submit(recipe(), idempotency_key="taken")
     time.sleep(LONGER_S)
     assert own_client.submit(recipe(), idempotency_key="order") == first
     assert own_client.find_run(f"{run_id}-again") == first
-    worker = start()
+    worker = WorkerProcess(env, tmp_path / "log")
     assert own_client.result(f"{run_id}-again", timeout_s=DEADLINE_S)["run_id"] == first
-    assert own_client.submit(recipe(), idempotency_key="order") == first
+    for one in (earlier, later):
+        assert own_client.result(one, timeout_s=DEADLINE_S)["run_id"] == one
     eventually(lambda: own_client.runs.state(first) is None, "the end of its time")
     second = own_client.submit(recipe(), idempotency_key="order")
     assert second != first
@@ -76,17 +67,7 @@ def test_a_key_lives_as_long_as_its_run_waits_runs_and_is_kept(
     eventually(lambda: worker.output.count("'state': 'duplicate'") == 1, "the one message that was a duplicate")
     eventually(lambda: not list(own_client.redis.scan_iter("autoseq:run:*")), "no key of a run")
     assert list(own_client.redis.scan_iter("autoseq:idempotency:*")) == []
-
-
-def test_no_run_ends_as_the_duplicate_of_a_later_one(own_client: Client, start: Callable[[], WorkerProcess]) -> None:
-    first = own_client.submit(recipe(), idempotency_key="order")
-    own_client.redis.delete(keys.idempotency("order"))  # as a claim of release 0.1.0 that expired
-    second = own_client.submit(recipe(), idempotency_key="order")
-    assert second != first
-    own_client.redis.persist(keys.idempotency("order"))
-    start()
-    ends = [own_client.result(run_id, timeout_s=DEADLINE_S)["state"] for run_id in (first, second)]
-    assert ends == ["succeeded", "succeeded"]
+    assert worker.stop() == 0
 
 
 def test_a_run_that_is_resumed_has_its_names_again(own_client: Client, run_id: str) -> None:
