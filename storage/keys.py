@@ -51,6 +51,8 @@ SWEEPS = "sweeps"
 """The folder of all sweeps, next to the folders of the runs."""
 COMMITS = "commits/"
 
+RUN_PREFIX = "autoseq:run:"
+"""The key of a run's state, before its id (see `run_state`)."""
 WAITING_PREFIX = "autoseq:waiting:"
 """The key of the runs that wait in a queue slot, before its name (see `waiting`)."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -74,7 +76,7 @@ def check_run_id(text: str) -> str:
 
 def run_state(run_id: str) -> str:
     """Hash: the run's state."""
-    return f"autoseq:run:{check_run_id(run_id)}"
+    return f"{RUN_PREFIX}{check_run_id(run_id)}"
 
 
 def run_events(run_id: str) -> str:
@@ -100,6 +102,11 @@ def run_preview(run_id: str) -> str:
 def run_alias(run_id: str) -> str:
     """The run that owns the idempotency key under which the message `run_id` was published."""
     return f"{run_state(run_id)}:alias"
+
+
+def run_names(run_id: str) -> str:
+    """Set: the keys that hold the run's id and live as long as the run: its idempotency keys and aliases."""
+    return f"{run_state(run_id)}:names"
 
 
 def run_lease(run_id: str) -> str:

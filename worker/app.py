@@ -165,20 +165,22 @@ def record_run(sender: str, headers: Mapping[str, Any], body: Sequence[Any], rou
         write_record(Runs(redis), request, queue=routing_key, model=routing_key.removeprefix(queue_of("")))
 
 
-def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> bool:
-    """Write the run's record and claim its idempotency key. Returns False if the run exists or another owns the key.
+def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str, claimed: bool = False) -> bool:
+    """Write the run's record and claim its idempotency key. Returns False if the run exists.
 
-    If another run owns the key, the id of this request becomes an alias of it.
+    If another run owns the key, the id of this request becomes an alias of that run, and the record is written for it:
+    who claimed the key may have died before it wrote one. A run that exists itself, or that a worker has `claimed`,
+    stays a run of its own.
     """
-    if request.idempotency_key:
-        owner = runs.claim_key(request.idempotency_key, request.run_id)
-        if owner != request.run_id:
-            runs.add_alias(request.run_id, owner)
+    owner = run_id = request.run_id
+    if request.idempotency_key and not claimed:
+        owner = runs.claim_key(request.idempotency_key, run_id)
+        if owner != run_id and runs.state(run_id):
             return False
     name = request.recipe if isinstance(request.recipe, str) else request.recipe.get("name", "")
-    return runs.create(
+    created = runs.create(
         RunRecord(
-            run_id=request.run_id,
+            run_id=owner,
             document=request.recipe,
             overrides=request.overrides,
             variables=request.variables,
@@ -191,6 +193,9 @@ def write_record(runs: Runs, request: RunRequest, *, queue: str, model: str) -> 
             submitted_at=time.time(),
         )
     )
+    if owner != run_id:
+        runs.add_alias(run_id, owner)
+    return created
 
 
 def publish(through: Celery, request: RunRequest, queue: str, connection: Connection | None = None) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery import Task, signals
@@ -12,7 +13,7 @@ from redis.exceptions import RedisError
 
 from core.model_folder import ModelFolderError
 from storage import keys
-from storage.errors import InvalidNameError
+from storage.errors import CorruptRecordError, InvalidNameError, NewerRecordError, RunNotFoundError
 from storage.events import Failed
 from storage.redis.progress import Progress
 from worker.app import TASK, app, publish_again, write_record
@@ -57,11 +58,7 @@ def parent() -> Parent:
 def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Run a recipe to its end and return its result. RunRequest.parse defines the arguments."""
     try:
-        request = RunRequest.parse(str(self.request.id), args, kwargs)
-    except RequestError as error:
-        raise _refused(str(self.request.id), error) from error
-    try:
-        result = _serve(self, request)
+        result = _serve(self, _request(str(self.request.id), args, kwargs))
     except RunNotServable as error:
         _give_way(error, _requeue_time_s())
         raise Ignore(str(error)) from error
@@ -94,31 +91,46 @@ def _give_way(reason: Exception, pause_s: float) -> None:
     runtime().drain.wait(pause_s)
 
 
-def _refused(run_id: str, error: RequestError) -> Exception:
-    """Fail the run of a message with wrong arguments, unless its id belongs to an existing run."""
-    if runtime().runs.state(run_id) is not None:
+def _request(run_id: str, args: Sequence[object], kwargs: Mapping[str, object]) -> RunRequest:
+    """The request of the run: that of its record, if it has one, since a message under its id may say anything else.
+
+    Raises RunFailed, Ignore for a message with wrong arguments and an id without a record.
+    """
+    here = runtime()
+    try:
+        return RunRequest.of(here.runs.record(run_id))
+    except (RunNotFoundError, CorruptRecordError, NewerRecordError, RequestError):
+        pass  # only the message is left
+    try:
+        return RunRequest.parse(run_id, args, kwargs)
+    except RequestError as error:
+        failed = Failed(error=str(error))
+        # Without a lease this ends no run that exists.
+        if Progress(here.redis, run_id, ttl_s=here.config.keep_progress_s).publish(failed):
+            raise RunFailed(str(error)) from error
+        state = here.runs.state(run_id)
+        if state and state.state == "failed":  # by this message, which comes again
+            raise RunFailed(state.error or str(error)) from error
         log.warning("a message under the id of run %s has wrong arguments and is dropped: %s", run_id, error)
-        return Ignore(str(error))
-    Progress(runtime().redis, run_id).publish(Failed(error=str(error)))
-    return RunFailed(str(error))
+        raise Ignore(str(error)) from error
 
 
 def _serve(task: RunTask, request: RunRequest) -> dict[str, Any]:
     here = runtime()
     model = here.config.served_model
 
-    def record() -> None:
-        write_record(here.runs, request, queue=queue_of(model), model=model)
+    record = partial(write_record, here.runs, request, queue=queue_of(model), model=model)
 
     def update_state(step: int, steps: int) -> None:
         task.update_state(state="PROGRESS", meta={"step": step, "steps": steps})
 
     record()  # there is none if the message was published without our app, or if Redis lost its data
-    owner = here.runs.claim_key(request.idempotency_key, request.run_id) if request.idempotency_key else request.run_id
+    owner = here.runs.resolve_alias(request.run_id)
     if owner != request.run_id:
         return {"run_id": owner, "state": "duplicate", "manifest": here.journal(owner).address(keys.MANIFEST)}
     tag = (task.request.properties or {}).get("delivery_tag")
-    return Delivery(request, Message(tag=tag, update_state=update_state, write_record=record), here).run_to_completion()
+    message = Message(tag=tag, update_state=update_state, write_record=partial(record, claimed=True))
+    return Delivery(request, message, here).run_to_completion()
 
 
 @signals.worker_init.connect(weak=False)

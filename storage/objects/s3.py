@@ -74,11 +74,11 @@ class S3Store:
     def __init__(self, settings: S3Settings, clock: ServerClock | None = None) -> None:
         self.settings = settings
         self.bucket = settings.bucket
-        self._clock = clock or ServerClock()
-        self._client = _connect(settings, self._clock)
+        clock = clock or ServerClock()
+        self._client = _connect(settings, clock)
         self._signer = self._client
         if settings.public_endpoint is not None:
-            self._signer = _connect(replace(settings, endpoint=settings.public_endpoint), self._clock)
+            self._signer = _connect(replace(settings, endpoint=settings.public_endpoint), clock)
 
     def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
         extra: dict[str, Any] = {}
@@ -165,7 +165,7 @@ class S3Store:
         try:
             yield
         except ClientError as error:
-            raise _translated(error, where, self._clock) from error
+            raise _translated(error, where) from error
         except BotoCoreError as error:
             kind = StoreUnavailableError if _is_transient(error) else StoreAccessError
             raise kind(f"{where}: {error}") from error
@@ -205,10 +205,9 @@ def _connect(settings: S3Settings, clock: ServerClock) -> "S3Client":
     return client
 
 
-def _translated(error: "ClientError", where: str, clock: ServerClock) -> StorageError:
+def _translated(error: "ClientError", where: str) -> StorageError:
     code = str(error.response.get("Error", {}).get("Code", ""))
-    metadata = error.response.get("ResponseMetadata", {})
-    status = int(metadata.get("HTTPStatusCode", 0))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     message = f"{where}: {code} (HTTP {status}): {error.response.get('Error', {}).get('Message', '')}"
     if code in _LOST_RACE_CODES or status == _PRECONDITION_FAILED:  # the body with the code may be missing
         return ObjectExistsError(message)
@@ -216,9 +215,6 @@ def _translated(error: "ClientError", where: str, clock: ServerClock) -> Storage
         return ObjectNotFoundError(message)
     if status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS or code in _TRANSIENT_CODES:
         return StoreUnavailableError(message)
-    # Detected by the time alone, since the response to a HEAD has no body with a code.
-    if status == _FORBIDDEN and clock.correct(metadata.get("HTTPHeaders", {})):
-        return StoreUnavailableError(f"{message} (this machine's clock is wrong; using the server's time from now on)")
     if status in {_UNAUTHORIZED, _FORBIDDEN} or code in _NO_ACCESS_CODES:
         return StoreAccessError(message)
     return StoreRefusedError(message)

@@ -9,6 +9,8 @@ names and contents are fixed. All begin with `autoseq:`. docs/architecture.md ha
 |                        |            |                                         | count_attempt, count_fault,         |
 |                        |            |                                         | reopen_run                          |
 | run:<id>:record        | string     | the request (RunRecord)                 | create_run                          |
+| run:<id>:names         | set        | the keys that hold its id and live as   | claim_key, create_run               |
+|                        |            | long: idempotency keys and aliases      |                                     |
 | run:<id>:events        | stream     | the run's events                        | create_run, progress                |
 | run:<id>:preview       | string     | the last preview                        | progress                            |
 | run:<id>:cancel        | string     | set when the run should stop            | request_cancel, reopen_run          |
@@ -23,11 +25,11 @@ names and contents are fixed. All begin with `autoseq:`. docs/architecture.md ha
 | started                | hash       | queue slot -> when the latest started   | take_lease                          |
 |                        |            | run had joined it                       |                                     |
 | reconciler             | string     | the token of the elected reconciler     | elect_reconciler                    |
-| idempotency:<key>      | string     | the run that owns the key               | claim_key                           |
-| run:<id>:alias         | string     | the run of a repeated idempotency key   | Runs.add_alias                      |
+| idempotency:<key>      | string     | the run that owns the key               | claim_key, create_run, reopen_run   |
+| run:<id>:alias         | string     | the run of a repeated idempotency key   | claim_key, reopen_run               |
 | specs                  | hash       | model name -> ModelSpec                 | Runs.announce                       |
 | models                 | hash       | model name -> ModelSpec as 0.1.0 has it | Runs.announce                       |
 | workers                | hash       | worker name -> WorkerInfo               | announce_worker, Workers.leave      |
 | workers:expiries       | sorted set | worker names, by when they expire       | announce_worker, Workers.leave      |
-| unacked_index          | sorted set | the broker's unacknowledged messages    | Celery; Lease.renew                 |
+| unacked_index          | sorted set | the broker's unacknowledged messages    | Celery; take_lease                  |
 """

@@ -1,7 +1,6 @@
 """The lease of a run: the right of one worker to write it. It is renewed with the broker's claim on the message."""
 
 import secrets
-import time
 from typing import Final, cast
 
 from redis import Redis
@@ -29,8 +28,7 @@ class Lease:
 
     def __init__(self, redis: Redis, run_id: str, *, ttl_s: float, delivery_tag: str | None = None) -> None:
         self.run_id = run_id
-        self._redis = redis
-        self._tag = delivery_tag
+        self._tag = delivery_tag or ""
         self.token = secrets.token_hex(16)
         """The value of the lease's key while this worker has it."""
         self._ttl_ms = int(ttl_s * 1000)
@@ -39,7 +37,7 @@ class Lease:
         self._release_lease = load_script(redis, "release_lease")
 
     def acquire(self) -> bool:
-        """Take the lease. False when another worker has it."""
+        """Take the lease, and renew the broker's claim on the message. False when another worker has it."""
         return bool(self._take(renew=False))
 
     def renew(self) -> bool:
@@ -50,9 +48,6 @@ class Lease:
         taken = self._take(renew=True)
         if not taken:
             raise LeaseLost(f"run {self.run_id}: its lease lapsed, and another worker owns it or has ended it")
-        if self._tag is not None:
-            # The broker delivers a message again when its score here is older than the visibility timeout.
-            self._redis.zadd(keys.BROKER_CLAIMS, {self._tag: time.time()}, xx=True)
         return taken != _LEASE_ONLY
 
     def release(self) -> None:
@@ -66,5 +61,7 @@ class Lease:
             "run_id": self.run_id,
             "renew": "1" if renew else "",
             "waiting_prefix": keys.WAITING_PREFIX,
+            "tag": self._tag,
         }
-        return cast("int", self._take_lease(keys={**self._keys, "started": keys.STARTED}, args=args))
+        taken = {**self._keys, "started": keys.STARTED, "broker_claims": keys.BROKER_CLAIMS}
+        return cast("int", self._take_lease(keys=taken, args=args))

@@ -38,7 +38,8 @@ class Progress:
         run_id: the run.
         ttl_s: how long Redis keeps the run after its end.
         max_events: the approximate number of events that the stream keeps.
-        owner: the token of a worker's lease; nothing is stored once another worker has the run.
+        owner: the token of a worker's lease; nothing is stored once another worker has the run. Without it, the end
+            of a run is stored only if Redis does not have the run, or with `only_from="queued"`.
         clock: unix seconds.
     """
 
@@ -68,6 +69,7 @@ class Progress:
             "events": keys.run_events(run_id),
             "cancel": keys.run_cancel(run_id),
             "record": keys.run_record(run_id),
+            "names": keys.run_names(run_id),
             "open_runs": keys.OPEN_RUNS,
             "lease": keys.run_lease(run_id),
             "last_preview": keys.run_preview(run_id),

@@ -23,7 +23,7 @@ class Runs:
 
     Args:
         redis: a client with decode_responses.
-        ttl_s: how long Redis keeps an idempotency key, and a run that is cancelled here.
+        ttl_s: how long Redis keeps an idempotency key without a run, and a run that is cancelled here.
         clock: unix seconds.
     """
 
@@ -43,15 +43,18 @@ class Runs:
     def claim_key(self, key: str, run_id: str) -> str:
         """Claim an idempotency key for a run. Returns the id of the run that owns it, another one if that was first.
 
-        Create the run under the returned id in either case: the first caller may have died before it did.
+        Create the run under the returned id in either case: the first caller may have died before it did. Redis keeps
+        the key as long as the run.
         """
-        keys.check_run_id(run_id)
-        args: Arguments = {"run_id": run_id, "ttl_s": self._ttl_s}
-        return cast("str", self._claim_key(keys={"idempotency_key": keys.idempotency(key)}, args=args))
+        return self._claim(keys.idempotency(key), keys.check_run_id(run_id))
 
     def add_alias(self, alias: str, run_id: str) -> None:
         """Make `alias`, the id of a message with the idempotency key of `run_id`, another name of that run."""
-        self._redis.set(keys.run_alias(alias), run_id, ex=self._ttl_s)
+        self._claim(keys.run_alias(alias), run_id)
+
+    def _claim(self, key: str, run_id: str) -> str:
+        args: Arguments = {"run_id": run_id, "ttl_s": self._ttl_s, "run_prefix": keys.RUN_PREFIX}
+        return cast("str", self._claim_key(keys={"key": key}, args=args))
 
     def resolve_alias(self, run_id: str) -> str:
         """`run_id`, or the run of which it is an alias if it does not exist itself."""
@@ -70,6 +73,7 @@ class Runs:
             "submitted_at": at,
             "max_recent": keys.MAX_RECENT,
             "queue_slot": record.queue_slot,
+            "idempotency_key": keys.idempotency(record.idempotency_key) if record.idempotency_key else "",
             "event": Queued(n=1, at=at, name=record.name, model=record.model).to_json(),
             "fields": {
                 "name": record.name,
@@ -200,6 +204,7 @@ def _keys_of_queued(record: RunRecord) -> dict[str, str]:
         "record": keys.run_record(record.run_id),
         "state": keys.run_state(record.run_id),
         "events": keys.run_events(record.run_id),
+        "names": keys.run_names(record.run_id),
         "open_runs": keys.OPEN_RUNS,
         "queue_slots": keys.QUEUE_SLOTS,
         "waiting": keys.waiting(record.queue_slot),

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
@@ -339,13 +340,11 @@ class Attempt:
         """As worker.tasks does."""
         here, request = self.runtime, self.request
 
-        def record() -> None:
-            served = here.config.served_model
-            write_record(here.runs, request, queue=f"model.{served}", model=served)
-
+        served = here.config.served_model
+        record = partial(write_record, here.runs, request, queue=f"model.{served}", model=served)
         record()
-        owner = here.runs.claim_key(request.idempotency_key, request.run_id) if request.idempotency_key else None
-        if owner not in (None, request.run_id):
+        if here.runs.resolve_alias(request.run_id) != request.run_id:
             return "duplicate"
-        Delivery(request, Message(update_state=self.begin_step, write_record=record), here).run_to_completion()
+        message = Message(update_state=self.begin_step, write_record=partial(record, claimed=True))
+        Delivery(request, message, here).run_to_completion()
         return "succeeded"

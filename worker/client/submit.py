@@ -140,12 +140,13 @@ def submit_checked(
         group=group,
     )
     try:
-        # False: another client submitted the same run at the same moment, and publishes its message.
+        # False: another client submitted the same run at the same moment, and publishes its message. If this one took
+        # longer to upload than Redis keeps a claimed key, that run may have another id.
         if write_record(connections.runs, request, queue=queue_of(checked.model), model=checked.model):
             publish_request(connections, request, queue_of(checked.model))
+        return connections.runs.resolve_alias(run_id) if idempotency_key else run_id
     except RedisError as error:
         raise ServiceUnavailableError(f"run {run_id} can't be queued: {error}") from error
-    return run_id
 
 
 def publish_request(connections: Connections, request: RunRequest, queue: str) -> None:

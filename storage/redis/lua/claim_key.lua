@@ -1,6 +1,22 @@
--- Claim an idempotency key for a run, unless it has an owner.
--- keys: idempotency_key
--- args: run_id, ttl_s
+-- Claim an idempotency key, or an alias, for a run. It lives as long as its run; before that is created, for ttl_s.
+-- keys: key
+-- args: run_id, ttl_s, run_prefix
+--   run_prefix: the key of a run's state, before its id.
 -- returns: the run id that owns the key.
-if redis.call('SET', idempotency_key, run_id, 'NX', 'EX', ttl_s) then return run_id end
-return redis.call('GET', idempotency_key)
+-- A key without an expiry time is that of a run that was created. It is free once Redis no longer has that run.
+local owner = redis.call('GET', key)
+if owner and redis.call('TTL', key) == -1 and redis.call('EXISTS', run_prefix .. owner) == 0 then owner = nil end
+owner = owner or run_id
+local state = run_prefix .. owner
+local left_ms = redis.call('PTTL', state)
+if left_ms ~= -2 then
+  local names = state .. ':names'
+  redis.call('SET', key, owner)
+  redis.call('SADD', names, key)
+  if left_ms >= 0 then
+    for _, expiring in ipairs({key, names}) do redis.call('PEXPIRE', expiring, left_ms) end
+  end
+elseif owner == run_id then
+  redis.call('SET', key, owner, 'EX', ttl_s)
+end
+return owner

@@ -1,10 +1,18 @@
 -- Create a run in the state queued, before its message is published.
--- keys: record, state, events, runs, open_runs, queue_slots, waiting
--- args: run_id, document, submitted_at, max_recent, queue_slot, event, *fields
+-- keys: record, state, events, names, runs, open_runs, queue_slots, waiting
+-- args: run_id, document, submitted_at, max_recent, queue_slot, idempotency_key, event, *fields
+--   idempotency_key: its key in Redis, '' for none. It no longer expires, unless another run has it.
 -- returns: 1, or 0 when the run exists already and nothing is written.
 if redis.call('SET', record, document, 'NX') == false then return 0 end
 redis.call('DEL', state, events)
 redis.call('HSET', state, 'state', 'queued', 'fraction', '0', 'events', '1', 'line', queue_slot, unpack(fields))
+if idempotency_key ~= '' then
+  redis.call('SET', idempotency_key, run_id, 'NX')
+  if redis.call('GET', idempotency_key) == run_id then
+    redis.call('PERSIST', idempotency_key)
+    redis.call('SADD', names, idempotency_key)
+  end
+end
 redis.call('XADD', events, '*', 'event', event)
 redis.call('ZADD', runs, submitted_at, run_id)
 redis.call('ZREMRANGEBYRANK', runs, 0, -1 - tonumber(max_recent))

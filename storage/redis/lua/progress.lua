@@ -1,5 +1,5 @@
 -- Publish an event of a run, and set the fields of its hash that follow from it.
--- keys: state, events, cancel, record, open_runs, lease, last_preview
+-- keys: state, events, cancel, record, names, open_runs, lease, last_preview
 -- args: run_id, ttl_s, max_events, only_from, new_state, fraction, event
 -- args: writer, number, step, key, owner, preview, must_have, *fields
 -- returns: 1; 0 when nothing was written: the run has ended, is not in the state `only_from`, or has another owner;
@@ -9,7 +9,8 @@
 -- `step` and `key` are those of an artifact. Artifacts are published once each, in the order of their steps: the field
 -- `told` has the last step and its keys, each followed by a space.
 -- `must_have` is a field of the hash that was written before this event.
--- `owner` is the token of the publisher's lease. A late write of a worker that lost its run is dropped.
+-- `owner` is the token of the publisher's lease. A late write of a worker that lost its run is dropped. Without a lease
+-- only a run that Redis does not have, or one that is queued by `only_from`, can be ended.
 -- Only the last preview is kept, with the number of its event, since previews are much larger than the other events.
 local final = {succeeded = true, failed = true, cancelled = true}
 if redis.call('HGET', state, 'writer') == writer then
@@ -18,9 +19,9 @@ end
 local status = redis.call('HGET', state, 'state')
 if (status and final[status]) or (only_from ~= '' and status ~= only_from) then return 0 end
 if owner ~= '' then
-  local token = redis.call('GET', lease)
+  local token = redis.call('GET', lease) or redis.call('HGET', state, 'owner')
   if token and token ~= owner then return 0 end
-end
+elseif final[new_state] and status and only_from ~= 'queued' then return 0 end
 if must_have ~= '' and redis.call('HEXISTS', state, must_have) == 0 then return -1 end
 if key ~= '' then
   local published = redis.call('HGET', state, 'told') or '0 '
@@ -41,11 +42,15 @@ end
 local n = redis.call('HINCRBY', state, 'events', 1)
 local text = string.sub(event, 1, -2) .. ',"n":' .. n .. ',"fraction":' .. reached .. '}'
 redis.call('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', text)
-if preview ~= '' then redis.call('SET', last_preview, n .. ' ' .. preview, 'EX', ttl_s) end
-redis.call('EXPIRE', events, ttl_s)
+if preview ~= '' then redis.call('SET', last_preview, n .. ' ' .. preview) end
 if final[new_state] then
   redis.call('ZREM', open_runs, run_id)
   redis.call('DEL', last_preview)
-  for _, kept in ipairs({state, events, cancel, record}) do redis.call('EXPIRE', kept, ttl_s) end
+  for _, name in ipairs(redis.call('SMEMBERS', names)) do
+    if redis.call('GET', name) == run_id then redis.call('EXPIRE', name, ttl_s) end
+  end
+  for _, kept in ipairs({state, events, cancel, record, names}) do redis.call('EXPIRE', kept, ttl_s) end
+else
+  redis.call('PERSIST', events) -- workers of release 0.1.0 let it expire under a run that waits
 end
 return 1

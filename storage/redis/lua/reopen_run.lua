@@ -1,5 +1,6 @@
 -- Queue a failed or cancelled run again; its keys no longer expire, and its counts of attempts and faults are reset.
--- keys: state, cancel, record, events, open_runs, queue_slots, waiting
+-- Its names, which hold its id, are its own again, unless they belong to another run by now.
+-- keys: state, cancel, record, events, names, open_runs, queue_slots, waiting
 -- args: run_id, queue_slot
 -- returns: 1, or 0 when the run has not ended, or succeeded, and nothing is written.
 local status = redis.call('HGET', state, 'state')
@@ -7,7 +8,11 @@ if status ~= 'failed' and status ~= 'cancelled' then return 0 end
 redis.call('HSET', state, 'state', 'queued', 'error', '', 'finished_at', '', 'line', queue_slot)
 redis.call('HDEL', state, 'attempts', 'attempt_steps', 'faults', 'fault_steps')
 redis.call('DEL', cancel)
-for _, key in ipairs({state, record, events}) do redis.call('PERSIST', key) end
+for _, key in ipairs({state, record, events, names}) do redis.call('PERSIST', key) end
+for _, name in ipairs(redis.call('SMEMBERS', names)) do
+  redis.call('SET', name, run_id, 'NX')
+  if redis.call('GET', name) == run_id then redis.call('PERSIST', name) end
+end
 local now = redis.call('TIME')
 redis.call('ZADD', open_runs, now[1] + now[2] / 1000000, run_id)
 redis.call('SADD', queue_slots, queue_slot)

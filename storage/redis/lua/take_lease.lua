@@ -2,9 +2,11 @@
 -- Times are those of the server, so a worker's wrong clock does not matter.
 -- A lapsed lease can be renewed if no other worker took the run (that worker would be its owner) and the run has not
 -- ended, so that a pause of the worker or a loss of Redis's data does not end the run.
--- keys: lease, leases, state, started
--- args: token, ttl_ms, run_id, renew, waiting_prefix
+-- With it the broker's claim on the message is renewed, which it delivers again once its score is too old.
+-- keys: lease, leases, state, started, broker_claims
+-- args: token, ttl_ms, run_id, renew, waiting_prefix, tag
 --   renew: '1' to renew, '' to take. waiting_prefix: the key of the runs that wait in a queue slot, before its name.
+--   tag: the broker's name of the message, '' for none.
 -- returns: 1 when the worker has the lease; 2 when it has and Redis has nothing else of the run; 0 when another worker
 --   has it, or when it can't be renewed.
 local holder = redis.call('GET', lease)
@@ -16,6 +18,7 @@ if renew ~= '' then
   if owner and owner ~= token then return 0 end
 end
 local now = redis.call('TIME')
+if tag ~= '' then redis.call('ZADD', broker_claims, 'XX', now[1] + now[2] / 1000000, tag) end
 redis.call('SET', lease, token, 'PX', ttl_ms)
 redis.call('ZADD', leases, now[1] * 1000 + math.floor(now[2] / 1000) + ttl_ms, run_id)
 local queue_slot = redis.call('HGET', state, 'line')

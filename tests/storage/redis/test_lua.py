@@ -44,13 +44,40 @@ def room(redis_client: Redis) -> Room:
     return Room(redis_client)
 
 
+def claim(room: Room, run_id: str, ttl_s: int = 60) -> object:
+    return room.run("claim_key", "key", run_id=run_id, ttl_s=ttl_s, run_prefix=room.key("run:"))
+
+
 def test_claim_key_keeps_the_first_owner(room: Room) -> None:
-    assert room.run("claim_key", "idempotency_key", run_id="r1", ttl_s=60) == "r1"
-    assert room.run("claim_key", "idempotency_key", run_id="r2", ttl_s=60) == "r1"
-    assert 0 < room.redis.ttl(room.key("idempotency_key")) <= 60
+    assert claim(room, "r1") == "r1"
+    assert claim(room, "r2") == "r1"
+    assert 0 < room.redis.ttl(room.key("key")) <= 60
 
 
-CREATE = "record state events runs open_runs queue_slots waiting"
+def test_claim_key_extends_the_claim_of_its_owner_alone(room: Room) -> None:
+    claim(room, "r1", 60)
+    assert (claim(room, "r2", 6000), room.redis.ttl(room.key("key")) <= 60) == ("r1", True)
+    assert (claim(room, "r1", 6000), room.redis.ttl(room.key("key")) > 60) == ("r1", True)
+
+
+@pytest.mark.parametrize("left_ms", [None, 50_000])
+def test_claim_key_lives_as_long_as_its_run(room: Room, left_ms: int | None) -> None:
+    room.redis.hset(room.key("run:r1"), "state", "failed" if left_ms else "queued")
+    if left_ms:
+        room.redis.pexpire(room.key("run:r1"), left_ms)
+    assert claim(room, "r1") == "r1"
+    assert room.redis.smembers(room.key("run:r1:names")) == {room.key("key")}
+    for name in ("key", "run:r1:names"):
+        assert 49_000 < room.redis.pttl(room.key(name)) <= 50_000 if left_ms else room.redis.ttl(room.key(name)) == -1
+
+
+def test_claim_key_takes_a_key_that_outlived_its_run(room: Room) -> None:
+    room.redis.set(room.key("key"), "r1")  # it does not expire, so r1 was created
+    assert claim(room, "r2") == "r2"
+    assert room.redis.get(room.key("key")) == "r2"
+
+
+CREATE = "record state events names runs open_runs queue_slots waiting"
 
 
 def create(room: Room, run_id: str, **changed: str | float) -> object:
@@ -60,6 +87,7 @@ def create(room: Room, run_id: str, **changed: str | float) -> object:
         "submitted_at": 5.25,
         "max_recent": 2,
         "queue_slot": "model.tiny|3",
+        "idempotency_key": "",
         "event": '{"type": "queued"}',
         "fields": {"name": "forest"},
     }
@@ -95,6 +123,22 @@ def test_create_run_trims_the_list_and_not_the_open_runs(room: Room) -> None:
     assert (room.members("runs"), room.members("open_runs")) == (["r1", "r2"], ["r0", "r1", "r2"])
 
 
+@pytest.mark.parametrize("claimed", ["r1", None])
+def test_create_run_keeps_its_idempotency_key(room: Room, claimed: str | None) -> None:
+    if claimed:
+        room.redis.set(room.key("key"), claimed, ex=60)
+    create(room, "r1", idempotency_key=room.key("key"))
+    assert (room.redis.get(room.key("key")), room.redis.ttl(room.key("key"))) == ("r1", -1)
+    assert room.redis.smembers(room.key("names")) == {room.key("key")}
+
+
+def test_create_run_leaves_the_key_of_another_run(room: Room) -> None:
+    room.redis.set(room.key("key"), "r2", ex=60)
+    assert create(room, "r1", idempotency_key=room.key("key")) == 1
+    assert (room.redis.get(room.key("key")), room.redis.ttl(room.key("key")) > 0) == ("r2", True)
+    assert not room.redis.exists(room.key("names"))
+
+
 @pytest.mark.parametrize(("state", "asked"), [("queued", 1), ("running", 1), ("succeeded", 0), ("failed", 0)])
 def test_request_cancel_sets_the_flag_of_a_run_that_has_not_ended(room: Room, state: str, asked: int) -> None:
     room.set_state(state)
@@ -118,7 +162,7 @@ def test_refund_attempt_takes_back_only_what_was_counted(room: Room) -> None:
     assert [room.run("refund_attempt", "state", committed_steps=steps) for steps in (0, 2, 2, 2)] == [2, 1, 0, 0]
 
 
-REOPEN = "state cancel record events open_runs queue_slots waiting"
+REOPEN = "state cancel record events names open_runs queue_slots waiting"
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled"])
@@ -142,9 +186,20 @@ def test_reopen_run_leaves_every_other_state(room: Room, state: str) -> None:
     assert (room.state(), room.members("open_runs")) == ({"state": state}, [])
 
 
+def test_reopen_run_has_its_names_again_unless_another_run_has_them(room: Room) -> None:
+    room.set_state("failed")
+    room.redis.sadd(room.key("names"), room.key("lost"), room.key("kept"), room.key("of another"))
+    room.redis.set(room.key("kept"), "r1", ex=60)
+    room.redis.set(room.key("of another"), "r2", ex=60)
+    assert room.run("reopen_run", REOPEN, run_id="r1", queue_slot="new|3") == 1
+    named = [room.redis.get(room.key(name)) for name in ("lost", "kept", "of another")]
+    assert named == ["r1", "r1", "r2"]
+    assert [room.redis.ttl(room.key(name)) > 0 for name in ("lost", "kept", "of another")] == [False, False, True]
+
+
 def take(room: Room, token: str, *, renew: bool = False) -> object:
     args = {"token": token, "run_id": "r1", "renew": "1" if renew else "", "waiting_prefix": room.key("waiting:")}
-    return room.run("take_lease", "lease leases state started", ttl_ms=60_000, **args)
+    return room.run("take_lease", "lease leases state started broker_claims", ttl_ms=60_000, tag="tag", **args)
 
 
 def lapse(room: Room) -> None:
@@ -158,6 +213,18 @@ def test_take_lease_gives_it_to_one_worker(room: Room) -> None:
     lapses_ms = room.redis.zscore(room.key("leases"), "r1")
     assert isinstance(lapses_ms, float)
     assert room.now_ms() < lapses_ms <= room.now_ms() + 60_000
+
+
+@pytest.mark.parametrize("renew", [True, False])
+def test_take_lease_renews_the_brokers_claim_by_the_clock_of_redis(room: Room, *, renew: bool) -> None:
+    assert take(room, "a") == 2, "without a state"
+    assert room.members("broker_claims") == [], "the broker has no such message"
+    room.redis.zadd(room.key("broker_claims"), {"tag": 1.0, "other": 1.0})
+    before = room.now_ms()
+    take(room, "a", renew=renew)
+    assert before <= (room.redis.zscore(room.key("broker_claims"), "tag") or 0) * 1000 <= room.now_ms() + 1
+    take(room, "b")
+    assert room.redis.zscore(room.key("broker_claims"), "other") == 1.0
 
 
 def test_take_lease_ends_the_wait_in_the_queue_slot(room: Room) -> None:

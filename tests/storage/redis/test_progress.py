@@ -21,6 +21,7 @@ from storage.events import (
     Succeeded,
     TextDelta,
 )
+from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
@@ -51,7 +52,7 @@ def clock() -> Iterator[int]:
 
 @pytest.fixture
 def progress(redis_client: redis.Redis, run_id: str, clock: Iterator[int]) -> Progress:
-    return Progress(redis_client, run_id, clock=lambda: next(clock))
+    return Progress(redis_client, run_id, owner="worker", clock=lambda: next(clock))
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_the_stream_is_capped_and_the_count_goes_on(redis_client: redis.Redis, r
 
 def test_only_a_run_with_an_end_expires(redis_client: redis.Redis, runs: Runs, run_id: str) -> None:
     runs.create(RunRecord(run_id=run_id, document="forest", submitted_at=1))
-    progress = Progress(redis_client, run_id, ttl_s=77)
+    progress = Progress(redis_client, run_id, owner="worker", ttl_s=77)
     progress.publish(started())
     runs.request_cancel(run_id)
     lasting = (keys.run_state(run_id), keys.run_record(run_id), keys.run_cancel(run_id))
@@ -235,3 +236,31 @@ def test_a_worker_whose_run_another_has_tells_nothing_more(redis_client: redis.R
     assert state_of(runs, run_id).state == "running"
     assert another.publish(Succeeded())
     redis_client.delete(keys.run_lease(run_id))
+
+
+@pytest.mark.parametrize("end", [Succeeded(), Failed(error="wrong arguments"), Cancelled()])
+@pytest.mark.parametrize("leased", [True, False])
+def test_without_a_lease_no_run_is_ended(
+    progress: Progress, runs: Runs, redis_client: redis.Redis, run_id: str, *, leased: bool, end: RunEvent
+) -> None:
+    runs.create(RunRecord(run_id=run_id, document="forest", submitted_at=1))
+    if leased:
+        redis_client.set(keys.run_lease(run_id), "worker")
+    stranger = Progress(redis_client, run_id)
+    assert not stranger.publish(end)
+    assert progress.publish(started())
+    assert not stranger.publish(end)
+    assert state_of(runs, run_id).state == "running"
+    assert progress.publish(end)
+    assert Progress(redis_client, f"{run_id}-unknown").publish(end), "nobody has a run that does not exist"
+
+
+def test_a_worker_that_had_the_run_before_another_does_not_end_it(redis_client: redis.Redis, run_id: str) -> None:
+    Runs(redis_client).create(RunRecord(run_id=run_id, document="forest", submitted_at=1))
+    first, second = (Lease(redis_client, run_id, ttl_s=60) for _ in range(2))
+    assert first.acquire()
+    redis_client.delete(keys.run_lease(run_id))
+    assert second.acquire()
+    second.release()
+    assert not Progress(redis_client, run_id, owner=first.token).publish(Failed(error="late"))
+    assert Progress(redis_client, run_id, owner=second.token).publish(Cancelled())

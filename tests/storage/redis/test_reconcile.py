@@ -125,7 +125,8 @@ def test_a_run_with_a_lease_is_left_alone(broker: Broker, run_id: str) -> None:
 def test_a_run_that_ended_without_giving_its_lease_back_is_forgotten(broker: Broker, run_id: str) -> None:
     broker.submit(run_id)
     start(broker, broker.take())
-    Progress(broker.redis, run_id).publish(Succeeded())
+    owner = broker.redis.get(keys.run_lease(run_id))
+    Progress(broker.redis, run_id, owner=str(owner)).publish(Succeeded())
     lapse(broker, run_id)
     assert looked_twice(broker) == []
     assert broker.redis.zscore(keys.LEASES, run_id) is None

@@ -115,7 +115,7 @@ def test_the_list_is_trimmed(
 def test_a_run_is_unfinished_until_its_end(runs: Runs, redis_client: redis.Redis, run_id: str) -> None:
     runs.create(record_of(run_id))
     assert is_open(redis_client, run_id)
-    Progress(redis_client, run_id).publish(Failed(error="no such model"))
+    Progress(redis_client, run_id, owner="worker").publish(Failed(error="no such model"))
     assert not is_open(redis_client, run_id)
     assert run_id in {state.run_id for state in runs.recent(1000)}
 
@@ -143,7 +143,7 @@ def test_a_waiting_run_stops_at_once_and_no_worker_starts_it(
 
 def test_a_run_that_ended_cannot_be_cancelled(runs: Runs, redis_client: redis.Redis, run_id: str) -> None:
     runs.create(record_of(run_id))
-    Progress(redis_client, run_id).publish(Succeeded())
+    Progress(redis_client, run_id, owner="worker").publish(Succeeded())
     assert not runs.request_cancel(run_id)
     assert not runs.cancel_requested(run_id)
 
@@ -192,14 +192,14 @@ def test_a_failed_run_can_be_reopened_and_a_succeeded_one_can_not(
 ) -> None:
     runs.create(record_of(run_id))
     assert not runs.reopen(run_id)
-    Progress(redis_client, run_id).publish(Failed(error="S3 was away"))
+    Progress(redis_client, run_id, owner="worker").publish(Failed(error="S3 was away"))
     assert runs.reopen(run_id)
     state = runs.state(run_id)
     assert state is not None
     assert (state.state, state.error, state.finished_at) == ("queued", None, None)
     assert redis_client.ttl(keys.run_record(run_id)) == -1
     assert is_open(redis_client, run_id)
-    Progress(redis_client, run_id).publish(Succeeded())
+    Progress(redis_client, run_id, owner="worker").publish(Succeeded())
     assert not runs.reopen(run_id)
 
 

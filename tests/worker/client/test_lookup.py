@@ -32,9 +32,10 @@ def test_a_waiting_run_is_cancelled_by_its_second_id(services: LocalServices, id
     assert idle_client.cancel(second)
     with pytest.raises(RunCancelled, match=f"run {first} was cancelled"):
         idle_client.result(second)
+    assert idle_client.redis.ttl(f"autoseq:run:{second}:alias") > 0
     assert idle_client.resume(second)
     assert idle_client.state(first).state == "queued"
-    assert idle_client.redis.ttl(f"autoseq:run:{second}:alias") > 0
+    assert idle_client.redis.ttl(f"autoseq:run:{second}:alias") == -1, "it lives as long as the run"
 
 
 def test_a_run_of_that_id_comes_before_an_alias(idle_client: Client) -> None:

@@ -35,7 +35,7 @@ class Watched:
         self.redis, self.run_id = redis, run_id
         self.celery: list[tuple[int, int]] = []
         self.journal = Journal(MemoryStore(), PREFIX, run_id)
-        self.progress = Progress(redis, run_id)
+        self.progress = Progress(redis, run_id, owner="worker")
         self.run_reporter = RunReporter(self.progress, self.journal, preview_interval_s=preview_interval_s)
         celery = CeleryReporter(run_id, lambda step, steps: self.celery.append((step, steps)))
         self.reporter = Reporters([self.run_reporter, celery])
