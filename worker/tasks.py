@@ -12,13 +12,15 @@ from redis.exceptions import RedisError
 
 from core.model_folder import ModelFolderError
 from storage import keys
-from storage.errors import InvalidNameError
+from storage.errors import CorruptRecordError, InvalidNameError
 from storage.events import Failed
+from storage.redis.dead_letters import DeadLetters
 from storage.redis.progress import Progress
 from worker.app import TASK, app, publish_again, write_record
 from worker.connections import ServiceUnavailableError
 from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
 from worker.jobs.request import RequestError, RunRequest
+from worker.serve.damage import DamagedRuns
 from worker.serve.delivery import Delivery, Message
 from worker.serve.parent import Parent
 from worker.serve.runtime import WorkerRuntime
@@ -42,6 +44,12 @@ def runtime() -> WorkerRuntime:
 
 
 @lru_cache(maxsize=1)
+def damaged_runs() -> DamagedRuns:
+    """The runs that Redis can't serve, as this process sees them."""
+    return DamagedRuns(runtime())
+
+
+@lru_cache(maxsize=1)
 def parent() -> Parent:
     """The state of this process as a worker's parent."""
     return Parent(runtime(), publish_again)
@@ -53,6 +61,8 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     try:
         request = RunRequest.parse(str(self.request.id), args, kwargs)
     except RequestError as error:
+        letter = {"message": repr((args, kwargs)), "queue": queue_of(runtime().config.served_model)}
+        DeadLetters(runtime().redis).add(f"wrong arguments: {error}", task_id=self.request.id, **letter)
         raise _refused(str(self.request.id), error) from error
     try:
         return _serve(self, request)
@@ -64,7 +74,9 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     except (ClaimLost, RunHandedBack) as error:
         # Another worker reports the run; a state written here would be taken for the run's.
         raise Ignore(str(error)) from error
-    except RedisError as error:
+    except (RedisError, CorruptRecordError, UnicodeDecodeError) as error:
+        if damaged_runs().give_up(request, error):
+            raise Ignore(str(error)) from error
         # Nothing can be reported now. The message goes back to the queue; its next worker resumes the run.
         raise Reject(str(error), requeue=True) from error
 

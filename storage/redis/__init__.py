@@ -26,5 +26,6 @@ names and contents are fixed. All begin with `autoseq:`. docs/architecture.md ha
 | run:<id>:alias         | string     | the run of a repeated idempotency key   | Runs.add_alias                      |
 | specs                  | hash       | model name -> ModelSpec                 | Runs.announce                       |
 | models                 | hash       | model name -> ModelSpec as 0.1.0 has it | Runs.announce                       |
+| dead-letters           | list       | messages set aside, newest first        | DeadLetters.add                     |
 | unacked_index          | sorted set | the broker's unacknowledged messages    | Celery; Lease.renew                 |
 """

@@ -1,5 +1,6 @@
 """The checks of `autoseq doctor`: the services, the workers and the model that a run needs."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,15 @@ from redis.exceptions import RedisError
 
 from autosequence import check_origin
 from core.model_folder import ModelFolderError
+from storage import keys
 from storage.errors import StorageError
 from storage.objects.probe import probe
+from storage.redis.dead_letters import DeadLetters
 from worker.client import Client
 from worker.connections import ServiceUnavailableError, check_redis, connect_store, explain_s3_errors
 from worker.serve.engine import SCRIPTED, Engine
+
+DAY_S = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,7 @@ def examine(client: Client) -> Iterator[Check]:
         yield _check("Redis keeps its data", _persistence, client)
         yield _check("Redis evicts nothing", _eviction, client)
         yield _check("workers", _workers, client)
+        yield _check("dead letters", _dead_letters, client)
     bucket = _check("S3 bucket", _bucket, client)
     yield bucket
     if bucket.problem is None:
@@ -69,6 +75,16 @@ def _eviction(client: Client) -> str:
     if policy != "noeviction":
         raise _Problem(f"maxmemory-policy is {policy}: a full Redis drops runs; set `maxmemory-policy noeviction`")
     return "maxmemory-policy is noeviction"
+
+
+def _dead_letters(client: Client) -> str:
+    count, newest = DeadLetters(client.redis).count(), client.dead_letters(1)
+    if newest and time.time() - newest[0].at < DAY_S:
+        raise _Problem(
+            f"{count} messages were set aside, the last within a day: {newest[0].reason}; read them with "
+            f"Client.dead_letters, then delete {keys.DEAD_LETTERS} in Redis"
+        )
+    return f"{count} messages were set aside"
 
 
 def _bucket(client: Client) -> str:

@@ -41,7 +41,7 @@ redis.call('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', text)
 if preview ~= '' then redis.call('SET', last_preview, n .. ' ' .. preview, 'EX', ttl_s) end
 redis.call('EXPIRE', events, ttl_s)
 if final[new_state] then
-  redis.call('ZREM', open_runs, run_id)
+  on_index('ZREM', open_runs, run_id)
   redis.call('DEL', last_preview)
   for _, kept in ipairs({state, events, cancel, record}) do redis.call('EXPIRE', kept, ttl_s) end
 end

@@ -9,7 +9,7 @@ redis.call('HDEL', state, 'attempts', 'attempt_steps')
 redis.call('DEL', cancel)
 for _, key in ipairs({state, record, events}) do redis.call('PERSIST', key) end
 local now = redis.call('TIME')
-redis.call('ZADD', open_runs, now[1] + now[2] / 1000000, run_id)
-redis.call('SADD', queue_slots, queue_slot)
-redis.call('ZADD', waiting, now[1] * 1000 + math.floor(now[2] / 1000), run_id)
+on_index('ZADD', open_runs, now[1] + now[2] / 1000000, run_id)
+on_index('SADD', queue_slots, queue_slot)
+on_index('ZADD', waiting, now[1] * 1000 + math.floor(now[2] / 1000), run_id)
 return 1
