@@ -15,6 +15,10 @@ MAX_SWEEP_ID_CHARS = 120
 """A run id of a sweep is the sweep id and a number (see `run_of_sweep`)."""
 MAX_RECENT = 1_000
 """The maximum number of runs that `Runs.recent` can list."""
+MAX_DEAD_LETTERS = 1_000
+"""The maximum number of dead letters that Redis keeps."""
+DEAD_LETTERS_TTL_S = 30 * 24 * 3600
+"""How long Redis keeps the dead letters after the last one."""
 
 RUNS = "autoseq:runs"
 """Sorted set: run ids by the time of their submission."""
@@ -32,6 +36,8 @@ BROKER_PREFIX = "autoseq:"
 """The prefix of the keys of the broker and of Celery's results (global_keyprefix)."""
 BROKER_CLAIMS = f"{BROKER_PREFIX}unacked_index"
 """Sorted set of the broker: unacknowledged messages by their last heartbeat."""
+DEAD_LETTERS = "autoseq:dead-letters"
+"""List: messages that no worker can execute, as JSON, the newest first."""
 SPECS = "autoseq:specs"
 """Hash: model name -> its spec as JSON."""
 MODELS = "autoseq:models"

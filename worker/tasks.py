@@ -15,11 +15,13 @@ from core.model_folder import ModelFolderError
 from storage import keys
 from storage.errors import CorruptRecordError, InvalidNameError, NewerRecordError, RunNotFoundError
 from storage.events import Failed
+from storage.redis.dead_letters import DeadLetters
 from storage.redis.progress import Progress
 from worker.app import TASK, app, publish_again, write_record
 from worker.connections import ServiceUnavailableError
 from worker.errors import UNAVAILABLE, ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable, WorkerFaulty
 from worker.jobs.request import RequestError, RunRequest
+from worker.serve.damage import DamagedRuns
 from worker.serve.delivery import Delivery, Message
 from worker.serve.faults import FaultCount, WorkerUnhealthy, fault_of, unhealthy
 from worker.serve.parent import Parent
@@ -49,6 +51,12 @@ def runtime() -> WorkerRuntime:
 
 
 @lru_cache(maxsize=1)
+def damaged_runs() -> DamagedRuns:
+    """The runs that Redis can't serve, as this process sees them."""
+    return DamagedRuns(runtime())
+
+
+@lru_cache(maxsize=1)
 def parent() -> Parent:
     """The state of this process as a worker's parent."""
     return Parent(runtime(), publish_again)
@@ -73,7 +81,9 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     except (ClaimLost, RunHandedBack) as error:
         # Another worker reports the run; a state written here would be taken for the run's.
         raise Ignore(str(error)) from error
-    except RedisError as error:
+    except (RedisError, CorruptRecordError, UnicodeDecodeError) as error:
+        if damaged_runs().give_up(str(self.request.id), kwargs, error):
+            raise Ignore(str(error)) from error
         # Nothing can be reported now. The message goes back to the queue; its next worker resumes the run.
         raise Reject(str(error), requeue=True) from error
     faults.clear()
@@ -104,6 +114,8 @@ def _request(run_id: str, args: Sequence[object], kwargs: Mapping[str, object]) 
     try:
         return RunRequest.parse(run_id, args, kwargs)
     except RequestError as error:
+        message, queue = repr((args, kwargs)), queue_of(here.config.served_model)
+        DeadLetters(here.redis).add(f"wrong arguments: {error}", task_id=run_id, message=message, queue=queue)
         failed = Failed(error=str(error))
         # Without a lease this ends no run that exists.
         if Progress(here.redis, run_id, ttl_s=here.config.keep_progress_s).publish(failed):

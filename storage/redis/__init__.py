@@ -31,5 +31,6 @@ names and contents are fixed. All begin with `autoseq:`. docs/architecture.md ha
 | models                 | hash       | model name -> ModelSpec as 0.1.0 has it | Runs.announce                       |
 | workers                | hash       | worker name -> WorkerInfo               | announce_worker, Workers.leave      |
 | workers:expiries       | sorted set | worker names, by when they expire       | announce_worker, Workers.leave      |
+| dead-letters           | list       | messages set aside, newest first        | DeadLetters.add                     |
 | unacked_index          | sorted set | the broker's unacknowledged messages    | Celery; take_lease                  |
 """

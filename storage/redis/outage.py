@@ -9,9 +9,11 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ConnectionError,  # noqa: A004 - redis-py's own, which is not the built-in one
+    NoPermissionError,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004 - as above
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -21,8 +23,15 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 REFUSALS = (
     "command not allowed when used memory",  # out of memory; in the middle of a script's error
     "MISCONF",  # its disk is full
+    "NOREPLICAS",  # too few replicas follow it
     "READONLY",  # its primary is being replaced
     "You can't write against a read only replica",
+    "MASTERDOWN",  # it has lost its primary
+    "Link with MASTER is down",
+    "CLUSTERDOWN",  # the cluster elects a primary
+    "The cluster is down",
+    "TRYAGAIN",  # the cluster moves a slot
+    "BUSY Redis is busy running a script",
 )
 """Parts of the errors with which Redis refuses writes that it may accept later."""
 
@@ -59,10 +68,17 @@ class OutageRetry(Retry):
             time.sleep(pause_s)
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether a key has a content that this program did not write, so that the same command fails again."""
+    if isinstance(error, ResponseError):
+        return not isinstance(error, NoPermissionError) and not is_outage(error)
+    return isinstance(error, UnicodeDecodeError)
+
+
 def is_outage(error: Exception) -> bool:
     """Whether the same command may succeed later."""
     if isinstance(error, AuthenticationError | AuthorizationError):
         return False
     if isinstance(error, ResponseError):
-        return any(words in str(error) for words in REFUSALS)
+        return isinstance(error, TryAgainError) or any(words in str(error) for words in REFUSALS)
     return isinstance(error, ConnectionError | TimeoutError | OSError)

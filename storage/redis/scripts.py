@@ -9,6 +9,9 @@ A script begins with a comment that states its effect, its keys, its arguments a
 
 Each name is a local variable of the script. If the last argument has a star, it takes a mapping, which is a table of
 alternating fields and values in Lua.
+
+`on_index` calls Redis on a key that many runs share. If that key has a wrong type, the call gives false instead of an
+error, so that one damaged index does not stop every run.
 """
 
 import re
@@ -22,6 +25,11 @@ from redis import Redis
 Argument: TypeAlias = str | int | float
 Arguments: TypeAlias = Mapping[str, Argument | Mapping[str, Argument]]
 
+_ON_INDEX = (
+    "local function on_index(...) local reply = redis.pcall(...); "
+    "if type(reply) ~= 'table' or not reply.err then return reply end; "
+    "if string.find(reply.err, 'WRONGTYPE', 1, true) then return false end; error(reply.err) end"
+)
 _KEYS, _ARGS = (re.compile(rf"^-- {kind}: (.+)$", re.MULTILINE) for kind in ("keys", "args"))
 
 
@@ -45,7 +53,7 @@ class ScriptSource:
             value = f"{{unpack(ARGV, {place})}}" if arg.startswith("*") else f"ARGV[{place}]"
             bound.append(f"local {arg.removeprefix('*')} = {value}")
         # On the file's first line, so that line numbers in Redis's errors are those of the file.
-        self.text = "; ".join([*bound, text])
+        self.text = "; ".join([*bound, _ON_INDEX, text])
 
 
 class Script:

@@ -1,5 +1,6 @@
 """The checks of `autoseq doctor`: the services, the workers and the model that a run needs."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,10 @@ from redis.exceptions import RedisError, ResponseError
 
 from autosequence import check_origin
 from core.model_folder import ModelFolderError
+from storage import keys
 from storage.errors import StorageError
 from storage.objects.probe import probe
+from storage.redis.dead_letters import DeadLetters
 from worker.client import Client
 from worker.connections import (
     ServiceUnavailableError,
@@ -24,6 +27,7 @@ from worker.serve.engine import SCRIPTED, Engine
 
 UNKNOWN = "unknown, as Redis does not tell"
 """A managed Redis may refuse INFO."""
+DAY_S = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ def examine(client: Client) -> Iterator[Check]:
         yield _check("Redis keeps its data", _persistence, client)
         yield _check("Redis evicts nothing", _eviction, client)
         yield _check("workers", _workers, client)
+        yield _check("dead letters", _dead_letters, client)
     bucket = _check("S3 bucket", _bucket, client)
     yield bucket
     if bucket.problem is None:
@@ -92,6 +97,16 @@ def _info(client: Client, section: str, field: str) -> str | int | None:
     except ResponseError:
         return None
     return found
+
+
+def _dead_letters(client: Client) -> str:
+    count, newest = DeadLetters(client.redis).count(), client.dead_letters(1)
+    if newest and time.time() - newest[0].at < DAY_S:
+        raise _Problem(
+            f"{count} messages were set aside, the last within a day: {newest[0].reason}; read them with "
+            f"Client.dead_letters, then delete {keys.DEAD_LETTERS} in Redis"
+        )
+    return f"{count} messages were set aside"
 
 
 def _bucket(client: Client) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from storage import keys
 from storage.errors import RunNotFoundError
 from storage.events import Cancelled, Failed, RunEvent
+from storage.redis.dead_letters import DeadLetters
 from storage.redis.follow import START, follow
 from worker.client.connections import Connections
 from worker.client.lookup import find_run, not_found
@@ -23,6 +24,7 @@ from worker.jobs.result import result_of
 if TYPE_CHECKING:
     import builtins
 
+    from storage.redis.dead_letters import DeadLetter
     from storage.redis.state import RunState
     from storage.redis.workers import WorkerInfo
     from storage.sweeps import Sweep
@@ -204,6 +206,10 @@ class Client(Connections):
     def count_open(self) -> int:
         """The number of runs that are queued or running. Scale workers by it: the broker counts only queued ones."""
         return self.runs.count_open()
+
+    def dead_letters(self, limit: int = 20) -> builtins.list[DeadLetter]:
+        """The latest messages that no worker could execute, newest first, each with its reason."""
+        return DeadLetters(self.redis).newest(limit)
 
     def cancel(self, run_id: str) -> bool:
         """Cancel a run: a queued one at once, a running one within a step or a token. False if it has already ended.

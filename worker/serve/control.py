@@ -11,7 +11,7 @@ from celery.worker import control
 from celery.worker import state as worker_state
 
 from storage.errors import InvalidNameError, RunNotFoundError
-from storage.events import Cancelled
+from storage.events import Cancelled, Queued
 from storage.redis.progress import Progress
 from storage.redis.runs import Runs
 from worker.connections import connect_redis
@@ -73,7 +73,9 @@ def cancel_revoked(request: Context, *, terminated: bool, expired: bool, **_: ob
         if not expired:  # an expired message only isn't to start its run
             _cancel(Runs(redis, ttl_s=config.keep_progress_s), run_id)
         progress = Progress(redis, run_id, ttl_s=config.keep_progress_s)
-        progress.publish(Cancelled(), only_from=None if terminated else "queued")
+        if terminated:
+            progress.publish(Queued(reason="its process was terminated"), only_from="running")
+        progress.publish(Cancelled(), only_from="queued")
 
 
 def _cancel(runs: Runs, run_id: str) -> bool:

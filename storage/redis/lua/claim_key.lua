@@ -4,7 +4,7 @@
 --   run_prefix: the key of a run's state, before its id.
 -- returns: the run id that owns the key.
 -- A key without an expiry time is that of a run that was created. It is free once Redis no longer has that run.
-local owner = redis.call('GET', key)
+local owner = on_index('GET', key)  -- a damaged key is free
 if owner and redis.call('TTL', key) == -1 and redis.call('EXISTS', run_prefix .. owner) == 0 then owner = nil end
 owner = owner or run_id
 local state = run_prefix .. owner

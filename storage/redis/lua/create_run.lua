@@ -8,16 +8,16 @@ redis.call('DEL', state, events)
 redis.call('HSET', state, 'state', 'queued', 'fraction', '0', 'events', '1', 'line', queue_slot, unpack(fields))
 if idempotency_key ~= '' then
   redis.call('SET', idempotency_key, run_id, 'NX')
-  if redis.call('GET', idempotency_key) == run_id then
+  if on_index('GET', idempotency_key) == run_id then
     redis.call('PERSIST', idempotency_key)
     redis.call('SADD', names, idempotency_key)
   end
 end
 redis.call('XADD', events, '*', 'event', event)
-redis.call('ZADD', runs, submitted_at, run_id)
-redis.call('ZREMRANGEBYRANK', runs, 0, -1 - tonumber(max_recent))
-redis.call('ZADD', open_runs, submitted_at, run_id)
-redis.call('SADD', queue_slots, queue_slot)
+on_index('ZADD', runs, submitted_at, run_id)
+on_index('ZREMRANGEBYRANK', runs, 0, -1 - tonumber(max_recent))
+on_index('ZADD', open_runs, submitted_at, run_id)
+on_index('SADD', queue_slots, queue_slot)
 local now = redis.call('TIME')
-redis.call('ZADD', waiting, now[1] * 1000 + math.floor(now[2] / 1000), run_id)
+on_index('ZADD', waiting, now[1] * 1000 + math.floor(now[2] / 1000), run_id)
 return 1

@@ -44,10 +44,10 @@ local text = string.sub(event, 1, -2) .. ',"n":' .. n .. ',"fraction":' .. reach
 redis.call('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', text)
 if preview ~= '' then redis.call('SET', last_preview, n .. ' ' .. preview) end
 if final[new_state] then
-  redis.call('ZREM', open_runs, run_id)
+  on_index('ZREM', open_runs, run_id)
   redis.call('DEL', last_preview)
   for _, name in ipairs(redis.call('SMEMBERS', names)) do
-    if redis.call('GET', name) == run_id then redis.call('EXPIRE', name, ttl_s) end
+    if on_index('GET', name) == run_id then redis.call('EXPIRE', name, ttl_s) end
   end
   for _, kept in ipairs({state, events, cancel, record, names}) do redis.call('EXPIRE', kept, ttl_s) end
 else

@@ -3,7 +3,8 @@
 -- args: token, run_id
 -- returns: 1, or 0 when this worker does not have the lease.
 if redis.call('GET', lease) ~= token then return 0 end
+redis.call('DEL', lease)  -- first, so that a damaged state keeps no lease
 local status = redis.call('HGET', state, 'state')
-if status == 'queued' or status == 'running' then redis.call('ZADD', leases, 0, run_id)
-else redis.call('ZREM', leases, run_id) end
-return redis.call('DEL', lease)
+if status == 'queued' or status == 'running' then on_index('ZADD', leases, 0, run_id)
+else on_index('ZREM', leases, run_id) end
+return 1

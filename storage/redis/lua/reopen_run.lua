@@ -11,10 +11,10 @@ redis.call('DEL', cancel)
 for _, key in ipairs({state, record, events, names}) do redis.call('PERSIST', key) end
 for _, name in ipairs(redis.call('SMEMBERS', names)) do
   redis.call('SET', name, run_id, 'NX')
-  if redis.call('GET', name) == run_id then redis.call('PERSIST', name) end
+  if on_index('GET', name) == run_id then redis.call('PERSIST', name) end
 end
 local now = redis.call('TIME')
-redis.call('ZADD', open_runs, now[1] + now[2] / 1000000, run_id)
-redis.call('SADD', queue_slots, queue_slot)
-redis.call('ZADD', waiting, now[1] * 1000 + math.floor(now[2] / 1000), run_id)
+on_index('ZADD', open_runs, now[1] + now[2] / 1000000, run_id)
+on_index('SADD', queue_slots, queue_slot)
+on_index('ZADD', waiting, now[1] * 1000 + math.floor(now[2] / 1000), run_id)
 return 1

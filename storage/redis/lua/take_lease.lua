@@ -17,18 +17,18 @@ if renew ~= '' then
   local owner = redis.call('HGET', state, 'owner')
   if owner and owner ~= token then return 0 end
 end
+local queue_slot = redis.call('HGET', state, 'line')  -- before the first write: it fails if the state is damaged
 local now = redis.call('TIME')
 if tag ~= '' then redis.call('ZADD', broker_claims, 'XX', now[1] + now[2] / 1000000, tag) end
 redis.call('SET', lease, token, 'PX', ttl_ms)
-redis.call('ZADD', leases, now[1] * 1000 + math.floor(now[2] / 1000) + ttl_ms, run_id)
-local queue_slot = redis.call('HGET', state, 'line')
+on_index('ZADD', leases, now[1] * 1000 + math.floor(now[2] / 1000) + ttl_ms, run_id)
 if queue_slot then
   local waiting = waiting_prefix .. queue_slot
-  local joined = redis.call('ZSCORE', waiting, run_id)
+  local joined = on_index('ZSCORE', waiting, run_id)
   if joined then
-    redis.call('ZREM', waiting, run_id)
-    local latest = redis.call('HGET', started, queue_slot)
-    if not latest or tonumber(joined) > tonumber(latest) then redis.call('HSET', started, queue_slot, joined) end
+    on_index('ZREM', waiting, run_id)
+    local latest = tonumber(on_index('HGET', started, queue_slot))
+    if not latest or tonumber(joined) > latest then on_index('HSET', started, queue_slot, joined) end
   end
 end
 if redis.call('HEXISTS', state, 'state') == 0 then return 2 end

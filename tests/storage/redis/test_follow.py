@@ -229,7 +229,7 @@ def test_a_watcher_of_a_run_that_redis_lost_sees_it_told_again_from_its_start(
     watched = follow(redis_client, run_id, timeout_s=60)
     before = [next(watched) for _ in range(7)]
     redis_client.delete(keys.run_state(run_id), keys.run_events(run_id), keys.run_record(run_id))
-    again = Progress(redis_client, run_id)
+    again = Progress(redis_client, run_id, owner="the worker")
 
     def tell_again() -> None:
         again.publish(Started(name="forest", model="m", steps=3, done=1))

@@ -193,6 +193,25 @@ def test_a_run_that_only_another_release_understands_is_left_to_it(
     assert broker.redis.zscore(keys.waiting(broker.line), run_id) is not None
 
 
+def test_damaged_runs_and_indexes_stop_no_others(broker: Broker, run_id: str) -> None:
+    damaged = [f"{run_id}-state", f"{run_id}-record"]
+    for one in (*damaged, run_id):
+        broker.submit(one)
+        start(broker, broker.take())
+        lapse(broker, one)
+    for key in (keys.run_state(damaged[0]), keys.run_record(damaged[1]), keys.STARTED, keys.RECONCILER):
+        broker.redis.delete(key)
+        broker.redis.lpush(key, "damage")
+    other = Broker(broker.redis)
+    other.submit(f"{run_id}-waiting", message=False)
+    looks = reconciler(broker)
+    assert [looks.elect(60), looks.elect(60)] == [False, True]
+    assert looks.requeue_lost() == [run_id]
+    broker.redis.delete(keys.LEASES, keys.STARTED)
+    broker.redis.lpush(keys.LEASES, "damage")
+    assert looked_twice(broker) == [f"{run_id}-waiting"]
+
+
 def test_one_reconciler_leads_at_a_time(broker: Broker) -> None:
     one, other = reconciler(broker), reconciler(broker)
     assert one.elect(60)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from storage import keys
 from tests.worker.serving import DEADLINE_S, WorkerProcess, env_of, recipe
 from tests.worker.shell import Shell
 from worker.client import Client
@@ -21,8 +22,9 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
 
 
 @pytest.fixture
-def serving(shell: Shell, scripted_worker: WorkerProcess) -> Shell:
+def serving(shell: Shell, scripted_worker: WorkerProcess, client: Client) -> Shell:
     """With a worker that serves the scripted model."""
+    client.redis.delete(keys.DEAD_LETTERS)  # of other tests
     shell.use({name: value for name, value in scripted_worker.env.items() if name.startswith("AUTOSEQ_")})
     return shell
 

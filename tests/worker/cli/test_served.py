@@ -6,9 +6,11 @@ import time
 from dataclasses import asdict
 
 from core.scripted import SPEC
+from storage.redis.dead_letters import DeadLetters
 from storage.redis.workers import WorkerInfo
 from tests.worker.serving import DEADLINE_S, env_of
 from tests.worker.shell import CLOSED, LONG, SHORT, Shell, end_of, lines_until, one_error, said
+from worker.cli.doctor_checks import DAY_S
 from worker.client import Client
 from worker.local.fleet import command, environment
 from worker.local.services import LocalServices
@@ -146,6 +148,14 @@ def test_doctor_warns_of_a_redis_that_forgets(idle: Shell, idle_client: Client) 
     assert "set `appendonly yes`" in text
 
 
+def test_doctor_reports_the_messages_that_were_set_aside_today(idle: Shell, idle_client: Client) -> None:
+    DeadLetters(idle_client.redis, clock=lambda: time.time() - 2 * DAY_S).add("not a message: no JSON")
+    assert "ok       dead letters: 1 messages were set aside" in said(idle("doctor"), code=1)
+    DeadLetters(idle_client.redis).add("not a message: no id")
+    text = said(idle("doctor"), code=1)
+    assert "problem  dead letters: 2 messages were set aside, the last within a day: not a message: no id; read" in text
+
+
 def test_a_run_is_followed_listed_and_shown(serving: Shell) -> None:
     serving.recipe(SHORT)
     result = serving("submit", "mine.yaml", "--watch", "--set", "name=followed")
@@ -158,7 +168,7 @@ def test_a_run_is_followed_listed_and_shown(serving: Shell) -> None:
     assert "  3  image 1    http://" in shown
     data = json.loads(said(serving("show", run_id, "--json")))
     assert [made["role"] for made in data["artifacts"]] == ["thinking", "image", "refinement", "thinking", "image"]
-    assert said(serving("doctor")).count("ok ") == 10
+    assert said(serving("doctor")).count("ok ") == 11
 
 
 def test_events_come_as_json_from_where_they_are_wanted(serving: Shell) -> None:
