@@ -67,6 +67,10 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     except RedisError as error:
         # Nothing can be reported now. The message goes back to the queue; its next worker resumes the run.
         raise Reject(str(error), requeue=True) from error
+    except MemoryError as error:
+        # Celery would end the whole worker for this error. Only this process ends, as if the kernel had killed it.
+        log.warning("run %s: out of memory; the process that computes is replaced", request.run_id)
+        raise SystemExit("out of memory") from error
 
 
 def _refused(run_id: str, error: RequestError) -> Exception:

@@ -89,7 +89,7 @@ class Fleet:
     """Some workers over one folder, where orders are left for them and they leave what became of these."""
 
     def __init__(self, places: int | Sequence[Place], env: Mapping[str, str], folder: Path) -> None:
-        for name in ("orders", "taken", "serving", "logs", "poison"):
+        for name in ("orders", "taken", "serving", "logs", "poison", "hunger"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._places = [Place()] * places if isinstance(places, int) else places
         self.folder = folder
