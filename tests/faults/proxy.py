@@ -48,7 +48,9 @@ class _ConnectionBrokenError(Exception):
 
 
 class FaultProxy:
-    """Listens on a port of its own, in a thread of its own. `mode` and `refusal` may be set at any time.
+    """Listens on a port of its own, in a thread of its own.
+
+    `mode`, `refusal` and `upstream_port` may be set at any time.
 
     Modes: `latency` delays each part of a response. `resets` resets connections within a request or its response, so
     that some requests succeed unheard. `503` answers some requests with that status. `truncated` ends responses too
@@ -63,8 +65,9 @@ class FaultProxy:
         self.refused: list[str] = []
         """The paths of the PUTs that `refusal` answered."""
         self.puts: list[Put] = []
+        self.upstream_port = port
+        """Where new connections go."""
         self._mode: Mode = "clear"
-        self._upstream_port = port
         self._rng = random.Random(f"proxy/{seed}")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
@@ -122,7 +125,7 @@ class FaultProxy:
             await self._passing.wait()
             if self._mode == "off":
                 _reset(writer)
-            from_service, to_service = await asyncio.open_connection("127.0.0.1", self._upstream_port)
+            from_service, to_service = await asyncio.open_connection("127.0.0.1", self.upstream_port)
             pending: deque[bytes] = deque()
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._requests(reader, writer, to_service, pending))

@@ -24,7 +24,7 @@ from worker.jobs.job import Job, resolve, restore, store
 from worker.jobs.request import RunRequest
 from worker.jobs.result import result_of
 from worker.serve.claim import Claim
-from worker.serve.report import CeleryReporter, Reporter, Reporters, RunReporter
+from worker.serve.report import CeleryReporter, Ended, Reporter, Reporters, RunReporter
 from worker.serve.run import run
 from worker.serve.runtime import WorkerRuntime
 
@@ -185,15 +185,18 @@ class _FinalState:
                 failed = RunFailed(self._failure_message(error))
                 report(Failed(error=str(failed)))
                 raise failed from error
-            case MemoryError():  # the attempt counts: the run itself may need too much
-                report(Queued(reason=f"out of memory in step {self._delivery.run_reporter.step}"))
             case Exception():
-                report(Failed(error=f"internal error: {type(error).__name__}: {error}"))
+                report(self._unexpected_end(error))
 
     def _hand_back(self, reason: str) -> None:
         delivery = self._delivery
         delivery.runtime.runs.refund_attempt(delivery.request.run_id)
         delivery.reporters.ended(Queued(reason=reason))
+
+    def _unexpected_end(self, error: Exception) -> Ended:
+        if isinstance(error, MemoryError):  # the attempt counts: the run itself may need too much
+            return Queued(reason=f"out of memory in step {self._delivery.run_reporter.step}")
+        return Failed(error=f"internal error: {type(error).__name__}: {error}")
 
     def _failure_message(self, error: Exception) -> str:
         """The message of an error that another attempt would meet again, and of a long outage."""
