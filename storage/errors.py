@@ -22,7 +22,11 @@ class StoreUnavailableError(StorageError):
 
 
 class StoreRefusedError(StorageError):
-    """The store rejects the call and would reject it again: wrong credentials, no bucket, too large."""
+    """The store rejects the call and would reject it again: no access, too large."""
+
+
+class StoreAccessError(StoreRefusedError):
+    """The store refuses access to the bucket: wrong or expired credentials, no permission, no bucket."""
 
 
 class CommitConflictError(StorageError):

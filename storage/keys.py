@@ -37,6 +37,11 @@ SPECS = "autoseq:specs"
 MODELS = "autoseq:models"
 """Hash: model name -> its spec as release 0.1.0 reads it."""
 
+WORKERS = "autoseq:workers"
+"""Hash: worker name -> its WorkerInfo as JSON."""
+WORKER_EXPIRIES = "autoseq:workers:expiries"
+"""Sorted set: worker names by when their announcement expires (milliseconds of the server's clock)."""
+
 RECIPE = "recipe.json"
 MODEL = "model.json"
 MANIFEST = "manifest.json"

@@ -12,7 +12,8 @@ class RunEnded(Exception):
     └── RunStopped
         ├── RunCancelled
         └── RunHandedBack
-            └── RunNotServable
+            ├── RunNotServable
+            └── WorkerFaulty
     """
 
 
@@ -38,3 +39,16 @@ class RunHandedBack(RunStopped):
 
 class RunNotServable(RunHandedBack):
     """This worker has other model weights, or can't read a record of a newer release; another worker may continue."""
+
+
+class WorkerFaulty(RunHandedBack):
+    """This worker can't complete any run: its access to S3, its disk, its memory, its model or its device failed.
+
+    Args:
+        message: what failed.
+        is_lasting: whether only a new process can recover.
+    """
+
+    def __init__(self, message: str, *, is_lasting: bool = False) -> None:
+        super().__init__(message)
+        self.is_lasting = is_lasting

@@ -98,6 +98,8 @@ class Settings(BaseSettings):
     """Further bytes that may wait on disk, encoded, so that the GPU keeps working while S3 is unavailable."""
     spool_dir: Path | None = None
     """Folder for these files. Default: the system's temporary folder."""
+    health_file: Path | None = None
+    """File in which a worker writes its state every few seconds, for `autoseq health`. Default: none is written."""
     preview_interval_s: Annotated[float, Gt(0)] = 1.0
     """Minimum number of seconds between two previews of an image."""
     keep_progress_s: Annotated[int, Gt(0)] = 7 * 86_400

@@ -17,9 +17,10 @@ from storage.events import Failed
 from storage.redis.progress import Progress
 from worker.app import TASK, app, publish_again, write_record
 from worker.connections import ServiceUnavailableError
-from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
+from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable, WorkerFaulty
 from worker.jobs.request import RequestError, RunRequest
 from worker.serve.delivery import Delivery, Message
+from worker.serve.faults import FaultCount, WorkerUnhealthy, fault_of, unhealthy
 from worker.serve.parent import Parent
 from worker.serve.runtime import WorkerRuntime
 from worker.settings import queue_of, settings
@@ -29,8 +30,13 @@ log = logging.getLogger(__name__)
 LOGGED_CHARS = 160
 """Length of a result in Celery's log: enough for the run and its state, without the presigned URLs that follow."""
 
+REQUEST = "worker.serve.celery_request:RunTaskRequest"
+"""By name, since only the parent process needs it."""
+faults = FaultCount()
+
 if TYPE_CHECKING:
     from celery.apps.worker import Worker
+    from celery.worker.consumer import Consumer
 
     RunTask: TypeAlias = Task[..., Any]
 
@@ -47,7 +53,7 @@ def parent() -> Parent:
     return Parent(runtime(), publish_again)
 
 
-@app.task(name=TASK, bind=True, throws=(RunFailed, RunCancelled), resultrepr_maxsize=LOGGED_CHARS)
+@app.task(name=TASK, bind=True, throws=(RunFailed, RunCancelled), resultrepr_maxsize=LOGGED_CHARS, Request=REQUEST)
 def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Run a recipe to its end and return its result. RunRequest.parse defines the arguments."""
     try:
@@ -55,12 +61,18 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     except RequestError as error:
         raise _refused(str(self.request.id), error) from error
     try:
-        return _serve(self, request)
+        result = _serve(self, request)
     except RunNotServable as error:
-        # This worker stays busy until the reconciler has queued the run again, so that another one gets it next.
-        log.warning("%s; the run is given back", error)
-        runtime().drain.wait(2 * runtime().config.reconcile_interval_s)
+        _give_way(error, _requeue_time_s())
         raise Ignore(str(error)) from error
+    except (WorkerFaulty, OSError) as error:
+        fault = fault_of(error)
+        if fault is None:
+            raise
+        if faults.add(fault):
+            raise WorkerUnhealthy(str(fault)) from error  # the parent process ends this worker
+        _give_way(fault, faults.pause_s(_requeue_time_s()))
+        raise Ignore(str(fault)) from error
     except (ClaimLost, RunHandedBack) as error:
         # Another worker reports the run; a state written here would be taken for the run's.
         raise Ignore(str(error)) from error
@@ -71,6 +83,19 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
         # Celery would end the whole worker for this error. Only this process ends, as if the kernel had killed it.
         log.warning("run %s: out of memory; the process that computes is replaced", request.run_id)
         raise SystemExit("out of memory") from error
+    faults.clear()
+    return result
+
+
+def _requeue_time_s() -> float:
+    """How long the reconciler takes at most to queue a run again that was given back."""
+    return 2 * runtime().config.reconcile_interval_s
+
+
+def _give_way(reason: Exception, pause_s: float) -> None:
+    """Stay busy until the reconciler has queued the run again, so that another worker gets it next."""
+    log.warning("%s; the run is given back", reason)
+    runtime().drain.wait(pause_s)
 
 
 def _refused(run_id: str, error: RequestError) -> Exception:
@@ -114,9 +139,15 @@ def check_services(sender: Worker, **_: object) -> None:
 
 
 @signals.worker_ready.connect(weak=False)
-def start_reconciler(**_: object) -> None:
-    """Start the reconciler when the worker is ready."""
-    parent().reconciler.start()
+def start_threads(sender: Consumer, **_: object) -> None:
+    """Start the reconciler and the heartbeat when the worker is ready."""
+    parent().start(sender.hostname, sender.pool)
+
+
+@unhealthy.connect(weak=False)
+def end(reason: str, **_: object) -> None:
+    """End this worker after too many faults in a row."""
+    parent().end_unhealthy(reason)
 
 
 @signals.worker_shutting_down.connect(weak=False)
@@ -126,6 +157,6 @@ def drain(**_: object) -> None:
 
 
 @signals.worker_shutdown.connect(weak=False)
-def stop_reconciler(**_: object) -> None:
-    """Wait for the last search for lost runs before the process ends."""
+def stop_threads(**_: object) -> None:
+    """Stop the threads of the parent process before it ends."""
     parent().stop()

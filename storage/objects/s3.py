@@ -12,6 +12,7 @@ from storage.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     StorageError,
+    StoreAccessError,
     StoreRefusedError,
     StoreUnavailableError,
 )
@@ -29,6 +30,9 @@ _TRANSIENT_CODES = {
     *("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"),
 }
 _LOST_RACE_CODES = {"PreconditionFailed", "ConditionalRequestConflict"}
+_NO_ACCESS_CODES = {"NoSuchBucket", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"}
+"""Refused access with another status than 401 or 403."""
+_UNAUTHORIZED = 401
 _FORBIDDEN = 403
 _PRECONDITION_FAILED = 412
 _TOO_MANY_REQUESTS = 429
@@ -163,7 +167,7 @@ class S3Store:
         except ClientError as error:
             raise _translated(error, where, self._clock) from error
         except BotoCoreError as error:
-            kind = StoreUnavailableError if _is_transient(error) else StoreRefusedError
+            kind = StoreUnavailableError if _is_transient(error) else StoreAccessError
             raise kind(f"{where}: {error}") from error
         except (HTTPError, ResponseParserError) as error:  # boto3 does not wrap these when a response is truncated
             raise StoreUnavailableError(f"{where}: {error}") from error
@@ -215,6 +219,8 @@ def _translated(error: "ClientError", where: str, clock: ServerClock) -> Storage
     # Detected by the time alone, since the response to a HEAD has no body with a code.
     if status == _FORBIDDEN and clock.correct(metadata.get("HTTPHeaders", {})):
         return StoreUnavailableError(f"{message} (this machine's clock is wrong; using the server's time from now on)")
+    if status in {_UNAUTHORIZED, _FORBIDDEN} or code in _NO_ACCESS_CODES:
+        return StoreAccessError(message)
     return StoreRefusedError(message)
 
 

@@ -6,7 +6,8 @@ names and contents are fixed. All begin with `autoseq:`. docs/architecture.md ha
 | key                    | type       | holds                                   | written by                          |
 |------------------------|------------|-----------------------------------------|-------------------------------------|
 | run:<id>               | hash       | the run's state, owner and attempts     | create_run, progress, take_lease,   |
-|                        |            |                                         | count_attempt, reopen_run           |
+|                        |            |                                         | count_attempt, count_fault,         |
+|                        |            |                                         | reopen_run                          |
 | run:<id>:record        | string     | the request (RunRecord)                 | create_run                          |
 | run:<id>:events        | stream     | the run's events                        | create_run, progress                |
 | run:<id>:preview       | string     | the last preview                        | progress                            |
@@ -26,5 +27,7 @@ names and contents are fixed. All begin with `autoseq:`. docs/architecture.md ha
 | run:<id>:alias         | string     | the run of a repeated idempotency key   | Runs.add_alias                      |
 | specs                  | hash       | model name -> ModelSpec                 | Runs.announce                       |
 | models                 | hash       | model name -> ModelSpec as 0.1.0 has it | Runs.announce                       |
+| workers                | hash       | worker name -> WorkerInfo               | announce_worker, Workers.leave      |
+| workers:expiries       | sorted set | worker names, by when they expire       | announce_worker, Workers.leave      |
 | unacked_index          | sorted set | the broker's unacknowledged messages    | Celery; Lease.renew                 |
 """

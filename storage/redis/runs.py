@@ -35,6 +35,7 @@ class Runs:
         self._create_run = load_script(redis, "create_run")
         self._request_cancel = load_script(redis, "request_cancel")
         self._count_attempt = load_script(redis, "count_attempt")
+        self._count_fault = load_script(redis, "count_fault")
         self._reopen_run = load_script(redis, "reopen_run")
 
     def claim_key(self, key: str, run_id: str) -> str:
@@ -124,6 +125,10 @@ class Runs:
         """Count an attempt at the run. Returns the number of attempts in a row without a new committed step."""
         attempts = self._count_attempt(keys={"state": keys.run_state(run_id)}, args={"committed_steps": committed})
         return cast("int", attempts)
+
+    def count_fault(self, run_id: str) -> int:
+        """Count a fault of a worker that served the run. Returns the number in a row without a new committed step."""
+        return cast("int", self._count_fault(keys={"state": keys.run_state(run_id)}))
 
     def refund_attempt(self, run_id: str) -> None:
         """Uncount the current attempt, which did not end because of the run."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeAlias
 
-Mode: TypeAlias = Literal["clear", "latency", "resets", "503", "truncated", "off", "silent"]
+Mode: TypeAlias = Literal["clear", "latency", "resets", "403", "503", "truncated", "off", "silent"]
 LATENCY_S = 0.2
 SHARE = 0.2
 """The share of parts that a mode with random faults spoils."""
@@ -53,7 +53,7 @@ class FaultProxy:
     `mode`, `refusal` and `upstream_port` may be set at any time.
 
     Modes: `latency` delays each part of a response. `resets` resets connections within a request or its response, so
-    that some requests succeed unheard. `503` answers some requests with that status. `truncated` ends responses too
+    that some requests succeed unheard. `403` refuses every request. `503` answers some requests with that status. `truncated` ends responses too
     soon. `off` resets every connection. `silent` accepts connections and passes nothing on, like a cut cable; what was
     sent meanwhile passes afterwards, however late, as TCP retransmits it.
     """
@@ -147,6 +147,8 @@ class FaultProxy:
         pending: deque[bytes],
     ) -> None:
         async for part in self._parts(reader, back):
+            if self._mode == "403":
+                await _refuse(reader, back, 403, "InvalidAccessKeyId")
             if self._mode == "503" and self._spoils():
                 await _refuse(reader, back, 503, "SlowDown")
             if put := _PUT.match(part):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import builtins
 
     from storage.redis.state import RunState
+    from storage.redis.workers import WorkerInfo
     from storage.sweeps import Sweep
     from worker.jobs.request import Priority
 
@@ -192,6 +193,13 @@ class Client(Connections):
     def list(self, limit: int = 20) -> builtins.list[RunState]:
         """The states of the latest runs, newest first."""
         return self.runs.recent(limit)
+
+    def workers(self) -> builtins.list[WorkerInfo]:
+        """The workers that are alive, and those that ended as unhealthy in the last ten minutes, by name.
+
+        Workers of release 0.1.0 are not listed.
+        """
+        return self.live_workers.live()
 
     def count_open(self) -> int:
         """The number of runs that are queued or running. Scale workers by it: the broker counts only queued ones."""

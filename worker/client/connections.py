@@ -14,6 +14,7 @@ from storage import keys
 from storage.journal import Journal
 from storage.objects import ObjectStore
 from storage.redis.runs import Runs
+from storage.redis.workers import Workers
 from storage.sweeps import Sweeps
 from worker.app import make_app
 from worker.connections import ServiceUnavailableError, connect_redis, connect_store
@@ -54,6 +55,10 @@ class Connections:
     @cached_property
     def runs(self) -> Runs:
         return Runs(self.redis, ttl_s=self.config.keep_progress_s)
+
+    @cached_property
+    def live_workers(self) -> Workers:
+        return Workers(self.redis)
 
     @cached_property
     def objects(self) -> ObjectStore:

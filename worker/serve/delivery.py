@@ -9,7 +9,6 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from core.model_folder import ModelFolderError
 from recipes.faults import RecipeError
 from storage import keys
 from storage.errors import CommitConflictError, NewerRecordError, StorageError, StoreUnavailableError
@@ -18,17 +17,22 @@ from storage.journal import Manifest
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from worker.connections import limits_of
-from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable
+from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable, WorkerFaulty
 from worker.jobs.inputs import InputError, Sources
 from worker.jobs.job import Job, resolve, restore, store
 from worker.jobs.request import RunRequest
 from worker.jobs.result import result_of
 from worker.serve.claim import Claim
+from worker.serve.faults import fault_of, loading_model
 from worker.serve.report import CeleryReporter, Ended, Reporter, Reporters, RunReporter
 from worker.serve.run import run
 from worker.serve.runtime import WorkerRuntime
 
 log = logging.getLogger(__name__)
+
+MAX_FAULTS = 20
+"""How many times in a row a run is given back for a fault of a worker: many workers may be faulty, but the run may be
+what breaks them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,7 @@ class Delivery:
         self.request = request
         self.message = message
         self.runtime = runtime
+        self.attempt_counted = False
         config, run_id = runtime.config, request.run_id
         self.journal = runtime.journal(run_id)
         lease = Lease(runtime.redis, run_id, ttl_s=config.lease_s, delivery_tag=message.tag)
@@ -91,7 +96,8 @@ class Delivery:
     def _run(self) -> Manifest:
         self._count_attempt()
         job = self._job()  # before the model is loaded, so that a wrong recipe fails at once
-        model = self.runtime.engine.model(self._loading)
+        with loading_model():
+            model = self.runtime.engine.model(self._loading)
         attempt = partial(
             run,
             job,
@@ -109,6 +115,7 @@ class Delivery:
         state = runs.state(run_id)
         committed = self.claim.retry(self.journal.count_commits) if state and state.started_at else 0
         limit = self.runtime.config.max_attempts
+        self.attempt_counted = True
         if runs.count_attempt(run_id, committed) > limit:
             raise RunFailed(
                 f"giving up after {limit} attempts without progress past step {committed}; "
@@ -170,28 +177,38 @@ class _FinalState:
                 report(Succeeded(manifest=self._delivery.journal.address(keys.MANIFEST)))
             case RunCancelled():
                 report(Cancelled())
-            case NewerRecordError():
-                self._hand_back(str(error))
-                raise RunNotServable(str(error)) from error
             case RunHandedBack():
-                self._hand_back(str(error))
+                self._hand_back(error)
+            case Exception() if handed_back := _reason_for_another_worker(error):
+                self._hand_back(handed_back)
+                raise handed_back from error
             case CommitConflictError():
                 raise ClaimLost(str(error)) from error
             case ClaimLost() | RedisError():
                 pass  # another worker reports the run, or nothing can be reported now
             case RunFailed():
                 report(Failed(error=str(error)))
-            case RecipeError() | InputError() | ModelFolderError() | StorageError():
+            case RecipeError() | InputError() | StorageError():
                 failed = RunFailed(self._failure_message(error))
                 report(Failed(error=str(failed)))
                 raise failed from error
             case Exception():
                 report(self._unexpected_end(error))
 
-    def _hand_back(self, reason: str) -> None:
+    def _hand_back(self, reason: RunHandedBack) -> None:
+        """Queue the run again. Raises RunFailed after too many faults of workers."""
         delivery = self._delivery
-        delivery.runtime.runs.refund_attempt(delivery.request.run_id)
-        delivery.reporters.ended(Queued(reason=reason))
+        runs, run_id = delivery.runtime.runs, delivery.request.run_id
+        if isinstance(reason, WorkerFaulty) and runs.count_fault(run_id) > MAX_FAULTS:
+            failed = RunFailed(
+                f"giving up after {MAX_FAULTS} faults of workers in a row without progress, the last: {reason}; "
+                "`autoseq resume` tries it again"
+            )
+            delivery.reporters.ended(Failed(error=str(failed)))
+            raise failed from reason
+        if delivery.attempt_counted:
+            runs.refund_attempt(run_id)
+        delivery.reporters.ended(Queued(reason=str(reason)))
 
     def _unexpected_end(self, error: Exception) -> Ended:
         if isinstance(error, MemoryError):  # the attempt counts: the run itself may need too much
@@ -207,3 +224,8 @@ class _FinalState:
             f"S3 was unavailable for more than {timeout_s:g} s (outage_timeout_s): {error}; "
             "`autoseq resume` continues after the last committed step"
         )
+
+
+def _reason_for_another_worker(error: Exception) -> RunHandedBack | None:
+    """What makes this worker unable to complete the run that another one may complete."""
+    return RunNotServable(str(error)) if isinstance(error, NewerRecordError) else fault_of(error)

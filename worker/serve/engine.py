@@ -20,6 +20,9 @@ SCRIPTED = "scripted"
 SCRIPTED_SHA256 = hashlib.sha256(b"scripted model 1").hexdigest()
 """The fingerprint of the scripted model; change its number when the model computes something else."""
 
+DEVICE_FAULTS = ("CUDA error", "device-side assert", "CUBLAS_STATUS_", "CUDNN_STATUS_", "No CUDA GPUs are available")
+"""Parts of the errors of a device that failed."""
+
 
 class Engine:
     """Loads the model of the settings, unless one is passed in."""
@@ -110,6 +113,18 @@ class Engine:
             import torch  # noqa: PLC0415 (loaded already, by the model)
 
             torch.cuda.empty_cache()
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Whether the device failed, which makes it useless to this process: every later call fails too."""
+    if not isinstance(error, RuntimeError) or "torch" not in sys.modules or _is_out_of_memory(error):
+        return False
+    import torch  # noqa: PLC0415 (loaded already, by the model)
+
+    # torch before 2.8 raises a plain RuntimeError, and so do cuBLAS and cuDNN.
+    return isinstance(error, getattr(torch, "AcceleratorError", ())) or any(
+        words in str(error) for words in DEVICE_FAULTS
+    )
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

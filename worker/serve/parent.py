@@ -1,8 +1,9 @@
-"""The parent process of a worker: it asks the child to drain, and searches for lost runs."""
+"""The parent process of a worker: it asks the child to drain, announces the worker, and searches for lost runs."""
 
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -10,9 +11,15 @@ from redis.exceptions import RedisError
 from storage.redis.reconcile import Reconciler
 from storage.redis.record import RunRecord
 from worker.serve.drain import DrainFlag
+from worker.serve.heartbeat import Heartbeat
 from worker.serve.runtime import WorkerRuntime
 
 log = logging.getLogger(__name__)
+
+EXIT_UNHEALTHY = 78
+"""The exit code of a worker that ended after too many faults: EX_CONFIG of sysexits.h."""
+MAX_CHILD_STARTS, CHILD_STARTS_S = 6, 120.0
+"""A child process that ends so often within so many seconds, without accepting a run, can't start."""
 
 
 class Parent:
@@ -20,13 +27,48 @@ class Parent:
 
     def __init__(self, runtime: WorkerRuntime, publish: Callable[[RunRecord], None]) -> None:
         self.drain = DrainFlag.create()
+        self._runtime = runtime
         reconciler = Reconciler(runtime.redis, publish, grace_s=runtime.config.lease_s)
         self.reconciler = ReconcilerThread(reconciler, interval_s=runtime.config.reconcile_interval_s)
+        self._heartbeat: Heartbeat | None = None
+        self._child_starts: Any = None
+
+    def start(self, name: str, pool: Any) -> None:  # noqa: ANN401 - Celery's TaskPool; its stubs lack the pool in it
+        """Start the threads of the worker `name`. `pool` has the child process."""
+        self._child_starts = pool._pool.restart_state  # billiard's count, which begins anew when a run is accepted
+        self._child_starts.maxT = CHILD_STARTS_S
+        self._heartbeat = Heartbeat(
+            self._runtime, name, draining=lambda: self.drain.is_raised, current_run=self._current_run
+        )
+        self._heartbeat.start()
+        self.reconciler.start()
+
+    def end_unhealthy(self, reason: str) -> None:
+        """End this worker with EXIT_UNHEALTHY. Its run was given back."""
+        from celery.worker import state  # noqa: PLC0415 - slow to import, and only a parent process needs it
+
+        if state.should_stop is not None:
+            return
+        log.error("this worker is unhealthy and ends: %s", reason)
+        state.should_stop = EXIT_UNHEALTHY  # type: ignore[assignment]  # the stubs know only None
+        if self._heartbeat:
+            self._heartbeat.end_unhealthy(reason)
+        self.drain.raise_()  # a run that was received meanwhile is handed back before its first step
 
     def stop(self) -> None:
-        """Stop the reconciler and remove the drain flag."""
+        """Stop the threads and remove the drain flag."""
         self.reconciler.stop()
+        if self._heartbeat:
+            self._heartbeat.stop()
         self.drain.remove()
+
+    def _current_run(self) -> str | None:
+        from celery.worker import state  # noqa: PLC0415 - slow to import, and only a parent process needs it
+
+        starts = self._child_starts.R
+        if starts >= MAX_CHILD_STARTS:
+            self.end_unhealthy(f"its child process can't start: it was started {starts} times in a row")
+        return next(iter(list(state.requests)), None)  # a dict, whose copy is safe in this thread
 
 
 class ReconcilerThread:

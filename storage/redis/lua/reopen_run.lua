@@ -1,11 +1,11 @@
--- Queue a failed or cancelled run again; its keys no longer expire, and its count of attempts is reset.
+-- Queue a failed or cancelled run again; its keys no longer expire, and its counts of attempts and faults are reset.
 -- keys: state, cancel, record, events, open_runs, queue_slots, waiting
 -- args: run_id, queue_slot
 -- returns: 1, or 0 when the run has not ended, or succeeded, and nothing is written.
 local status = redis.call('HGET', state, 'state')
 if status ~= 'failed' and status ~= 'cancelled' then return 0 end
 redis.call('HSET', state, 'state', 'queued', 'error', '', 'finished_at', '', 'line', queue_slot)
-redis.call('HDEL', state, 'attempts', 'attempt_steps')
+redis.call('HDEL', state, 'attempts', 'attempt_steps', 'faults', 'fault_steps')
 redis.call('DEL', cancel)
 for _, key in ipairs({state, record, events}) do redis.call('PERSIST', key) end
 local now = redis.call('TIME')

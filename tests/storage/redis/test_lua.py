@@ -262,3 +262,13 @@ def test_requeue_run_removes_a_run_that_ended_from_the_indexes(room: Room) -> No
     room.redis.zadd(room.key("waiting"), {"r1": 1})
     assert requeue(room) is None
     assert (room.members("leases"), room.members("waiting")) == ([], [])
+
+
+def test_announce_worker_removes_those_that_expired(room: Room) -> None:
+    def announce(name: str, ttl_ms: int) -> object:
+        return room.run("announce_worker", "workers expiries", name=name, info="{}", ttl_ms=ttl_ms, key_ttl_ms=60_000)
+
+    assert announce("w1", 60_000) == 0
+    assert announce("w2", -1) == 1
+    assert room.redis.hgetall(room.key("workers")) == {"w1": "{}"}
+    assert room.members("expiries") == ["w1"]

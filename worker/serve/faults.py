@@ -1,0 +1,89 @@
+"""Faults of the worker itself, as opposed to those of its runs: recognised, counted, and told to the parent process."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from celery.exceptions import Ignore
+from celery.utils.dispatch import Signal
+
+from core.model_folder import ModelFolderError
+from storage.errors import StoreAccessError
+from worker.errors import WorkerFaulty
+from worker.jobs.inputs import InputError
+from worker.serve.engine import is_device_fault
+
+MAX_IN_A_ROW: Final = 3
+"""After so many faults in a row the worker ends."""
+LONGEST_PAUSE_S: Final = 60.0
+DISK_ERRORS: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+)
+
+unhealthy = Signal(name="unhealthy", providing_args=["reason"])
+"""Sent in the parent process when the child has had too many faults."""
+
+
+class WorkerUnhealthy(Ignore):
+    """Tells the parent process that this worker should end. The run was given back before."""
+
+
+def fault_of(error: BaseException | None) -> WorkerFaulty | None:
+    """The fault of the worker that `error` shows; None if the run may be its cause."""
+    if error is None or isinstance(error, WorkerFaulty):
+        return error
+    if is_device_fault(error):
+        return WorkerFaulty(f"this worker's device failed: {error}", is_lasting=True)
+    what = _what_failed(error)
+    return WorkerFaulty(f"{what}: {str(error) or type(error).__name__}") if what else None
+
+
+def _what_failed(error: BaseException | None) -> str | None:
+    match error:
+        case StoreAccessError():
+            return "this worker has no access to the bucket of the runs"
+        case ModelFolderError():
+            return "this worker's model can't be used"
+        case OSError(errno=number) if number in DISK_ERRORS:
+            return "this worker's disk or its limits failed"
+        case InputError(__cause__=OSError() as cause):
+            return _what_failed(cause)
+    return None
+
+
+@contextmanager
+def loading_model() -> Iterator[None]:
+    """Raises WorkerFaulty for any error of the model's loading, since no run has a part in it."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, ImportError, AssertionError, MemoryError) as error:
+        what = f"this worker can't load its model: {type(error).__name__}: {error}"
+        raise WorkerFaulty(what, is_lasting=is_device_fault(error)) from error
+
+
+class FaultCount:
+    """The faults of this process since its last successful run."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def add(self, fault: WorkerFaulty) -> bool:
+        """Count a fault. Returns whether the worker should end."""
+        self._in_a_row += 1
+        return fault.is_lasting or self._in_a_row >= MAX_IN_A_ROW
+
+    def clear(self) -> None:
+        """Start again, after a run that succeeded."""
+        self._in_a_row = 0
+
+    def pause_s(self, first_s: float) -> float:
+        """How long to take no run after the last fault: `first_s` after the first, then twice as long each time."""
+        return min(first_s * 2.0 ** (self._in_a_row - 1), LONGEST_PAUSE_S)
+
+
+def report_unhealthy(error: BaseException) -> None:
+    """Called in the parent process with the exception that ended a task in the child."""
+    error = getattr(error, "exc", error)  # billiard wraps it
+    if isinstance(error, WorkerUnhealthy):
+        unhealthy.send(sender=None, reason=str(error))
