@@ -12,7 +12,7 @@ import pytest
 from storage.events import Queued, Started
 from tests.chaos.ground import Ground, ground
 from tests.chaos.victims import Place, Victim
-from tests.worker.serving import DEADLINE_S, recipe
+from tests.worker.serving import DEADLINE_S, eventually, recipe
 from worker.errors import RunFailed
 from worker.local.services import LocalServices
 
@@ -122,4 +122,5 @@ def _memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
     try:
         yield MemoryGroup(folder=folder, events=f"memory.{events}")
     finally:
+        eventually(lambda: not (folder / "cgroup.procs").read_text(), "the end of the group's processes")
         folder.rmdir()
