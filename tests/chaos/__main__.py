@@ -16,13 +16,20 @@ from tests.chaos.table import table
 LONG = Scale(
     seed=1,
     kills=1000,
-    drains=200,
+    drains=160,
+    hangups=20,
+    shutdowns=20,
     duplicates=200,
+    wrong_arguments=50,
+    revokes=20,
+    garbage=50,
     freezes=100,
     redis_restarts=50,
     redis_outages=50,
     redis_pauses=20,
+    redis_refusals=10,
     s3_each=20,
+    s3_refusals=10,
 )
 
 

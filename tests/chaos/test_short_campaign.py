@@ -15,15 +15,23 @@ SHORT = Scale(
     kills=60,
     kill_pause_s=0.8,
     drains=2,
+    hangups=1,
+    shutdowns=1,
     duplicates=2,
+    wrong_arguments=2,
+    revokes=2,
+    garbage=6,
     freezes=2,
     redis_restarts=2,
-    redis_outages=2,
+    redis_outages=1,
     redis_outage_s=4.0,
     redis_pauses=2,
     redis_pause_s=4.0,
+    redis_refusals=1,
     s3_each=2,
-    s3_fault_s=3.0,
+    s3_fault_s=2.0,
+    s3_refusals=1,
+    refusal_s=3.0,
 )
 
 
@@ -36,7 +44,14 @@ def test_nothing_is_lost_or_doubled_whatever_befalls_workers_and_services(
         sys.stdout.write(f"\n{table(outcome)}\n")
     assert outcome.verdict.faults() == []
     kinds = {one.kind for one in outcome.struck}
-    assert kinds >= {faults.DRAIN, faults.DUPLICATE, faults.REDIS_RESTART, faults.S3_RESTART, *faults.S3_MODES}
+    assert kinds >= {*faults.DRAINS, faults.DUPLICATE, faults.WRONG_ARGUMENTS, faults.REVOKE, faults.GARBAGE}
+    assert kinds >= {
+        faults.REDIS_RESTART,
+        *faults.REDIS_REFUSALS,
+        faults.S3_RESTART,
+        faults.S3_REFUSED,
+        *faults.S3_MODES,
+    }
     kills = [one for one in outcome.struck if one.kind in faults.KILLS]
     assert len(kills) + outcome.unmet >= SHORT.kills
     assert len(kills) > SHORT.kills / 2

@@ -70,9 +70,9 @@ class Victim(WorkerProcess):
             self.signal_all(signal.SIGCONT)
             self._frozen_until = 0.0
 
-    def drain(self) -> None:
+    def drain(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.drained = True
-        self.process.terminate()
+        self.process.send_signal(number)
 
     def forget(self) -> None:
         """Leave nothing of it once it has ended."""
@@ -94,6 +94,7 @@ class Fleet:
         self._places = [Place()] * places if isinstance(places, int) else places
         self.folder = folder
         self.drain_exits: list[int] = []
+        self.own_exits: list[int] = []
         paths = os.pathsep.join([str(INJECT), str(PROJECT)])
         self._env = {**env, "PYTHONPATH": paths, "CHAOS_FOLDER": str(folder), "OMP_NUM_THREADS": "1"}
         self._numbers = itertools.count()
@@ -110,6 +111,8 @@ class Fleet:
                 victim.forget()
                 if victim.drained:
                     self.drain_exits.append(victim.process.returncode)
+                elif victim.process.returncode != -signal.SIGKILL:
+                    self.own_exits.append(victim.process.returncode)
                 self.victims[place] = self._start(place)
             else:
                 victim.thaw_when_due()

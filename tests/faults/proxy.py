@@ -53,9 +53,9 @@ class FaultProxy:
     `mode`, `refusal` and `upstream_port` may be set at any time.
 
     Modes: `latency` delays each part of a response. `resets` resets connections within a request or its response, so
-    that some requests succeed unheard. `403` refuses every request. `503` answers some requests with that status. `truncated` ends responses too
-    soon. `off` resets every connection. `silent` accepts connections and passes nothing on, like a cut cable; what was
-    sent meanwhile passes afterwards, however late, as TCP retransmits it.
+    that some requests succeed unheard. `403` refuses every request. `503` answers some requests with that status.
+    `truncated` ends responses too soon. `off` resets every connection. `silent` accepts connections and passes nothing
+    on, like a cut cable; what was sent meanwhile passes afterwards, however late, as TCP retransmits it.
     """
 
     def __init__(self, port: int, *, host: str = "127.0.0.1", seed: int = 0) -> None:
