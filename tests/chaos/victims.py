@@ -155,6 +155,7 @@ class Fleet:
         for victim in self.victims:
             if not victim.has_ended:
                 victim.process.terminate()
+                victim.signal_all(signal.SIGCONT)  # one that stands still would not see it
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while not all(victim.has_ended for victim in self.victims) and time.monotonic() < deadline:
             time.sleep(0.05)
