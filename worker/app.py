@@ -14,6 +14,7 @@ from storage import keys
 from storage.errors import CorruptRecordError
 from storage.redis.record import RunRecord
 from storage.redis.runs import Runs
+from storage.redis.workers import Workers
 from worker.connections import connect_redis
 from worker.jobs.request import RequestError, RunRequest
 from worker.settings import Settings, queue_of, settings
@@ -114,16 +115,26 @@ def route(
     except (RequestError, RecipeError):
         return {"queue": queue_of(config.served_model)}
     with connect_redis(config) as redis:
-        served = Runs(redis).models()
-    model = choose_model(wanted, config, served)
-    queue = queue_of(model if not served or model in served else config.served_model)
+        known, served = Runs(redis).models(), Workers(redis).served_models()
+    model = choose_model(wanted, config, known, served)
+    queue = queue_of(model if not known or model in known else config.served_model)
     return {"queue": queue, "priority": PRIORITIES[request.priority]}
 
 
-def choose_model(wanted: str | None, config: Settings, served: Collection[str]) -> str:
-    """The model of a run: the one it names, else the default of `config`; the only served one if that is not served."""
-    if wanted is None and config.served_model not in served and len(served) == 1:
-        return next(iter(served))
+def choose_model(
+    wanted: str | None, config: Settings, known: Collection[str], served: Collection[str] = frozenset()
+) -> str:
+    """The model of a run: the one it names, else the default of `config`; the only one if that is unknown.
+
+    Args:
+        wanted: the model that the recipe names.
+        config: the settings of the client.
+        known: every model that workers have announced. The default does not change while its workers restart.
+        served: the models that live workers serve.
+    """
+    candidates = served or known
+    if wanted is None and config.served_model not in known and len(candidates) == 1:
+        return next(iter(candidates))
     return wanted or config.served_model
 
 

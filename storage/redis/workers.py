@@ -69,7 +69,7 @@ class WorkerInfo:
 
 
 class Workers:
-    """The workers that are alive. Each method takes one round trip.
+    """The workers that are alive. Each method takes one or two round trips.
 
     Args:
         redis: a client with decode_responses.
@@ -98,6 +98,14 @@ class Workers:
             together.zrem(keys.WORKER_EXPIRIES, name)
             together.hdel(keys.WORKERS, name)
             together.execute()
+
+    def served_models(self) -> set[str]:
+        """The models that live workers serve. A model that only release 0.1.0 announced counts: it tells no more."""
+        with self._redis.pipeline(transaction=False) as together:
+            together.hkeys(keys.MODELS)
+            together.hkeys(keys.SPECS)
+            by_any_release, by_this = together.execute()
+        return {one.model for one in self.live() if one.serves} | (set(by_any_release) - set(by_this))
 
     def live(self) -> list[WorkerInfo]:
         """The workers whose announcement has not expired, by name. Leaves out corrupt announcements."""

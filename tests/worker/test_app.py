@@ -72,6 +72,12 @@ def test_the_model_of_a_run_is_the_named_the_default_or_the_only_one() -> None:
     assert choose_model(None, config, set()) == "scripted"
 
 
+def test_the_only_model_is_the_only_one_that_is_served_now() -> None:
+    config = config_of({"AUTOSEQ_MODEL": "scripted"})
+    assert choose_model(None, config, {"bagel", "old"}, {"bagel"}) == "bagel"
+    assert choose_model(None, config, {"scripted", "bagel"}, {"bagel"}) == "scripted", "its workers restart"
+
+
 def publish(**kwargs: object) -> None:
     record_run(TASK, {"id": "run-1"}, ((), kwargs, {}), "model.scripted")
 

@@ -1,8 +1,12 @@
 """A worker that is faulty gives its runs back, says why and ends; the others complete them."""
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +16,15 @@ import pytest
 from storage import keys
 from storage.events import Queued
 from storage.objects.s3 import S3Store
+from storage.redis.workers import WorkerInfo
 from tests.faults.proxy import FaultProxy
 from tests.worker.serving import (
     DEADLINE_S,
     WorkerProcess,
+    config_of,
     env_of,
+    eventually,
+    long_recipe,
     objects_of,
     recipe,
     request,
@@ -24,16 +32,20 @@ from tests.worker.serving import (
 )
 from worker.client import Client
 from worker.local.services import LocalServices
+from worker.serve.health import STALE_S, Health, problem_of
 from worker.serve.parent import EXIT_UNHEALTHY
 from worker.settings import PROJECT
 
 pytestmark = pytest.mark.services
 
-DATABASE = 11
+DATABASE = 5
 FAST = {"reconcile_interval_s": 0.25, "visibility_timeout_s": 5, "lease_s": 3, "model_name": "scripted"}
 CANT_START = """
-import os, sys
-if "from billiard.spawn import spawn_main" in " ".join(sys.orig_argv): os._exit(1)
+import os, sys, time
+if "spawn_main" in " ".join(sys.orig_argv):
+    while not os.path.exists({flag!r}):
+        time.sleep(0.02)
+    os._exit(1)
 """
 
 
@@ -91,3 +103,103 @@ def test_faulty_workers_lose_and_charge_no_run_and_end_with_their_reasons(
     assert "this worker's model can't be used" in listed["no-model@test"].reason
     for worker in (stale_keys, no_model):
         assert worker.output.count("this worker is unhealthy and ends") == 1
+
+
+def test_a_worker_whose_child_process_cannot_start_ends_and_gives_its_run_back(
+    services: LocalServices, tmp_path: Path
+) -> None:
+    broken_now = tmp_path / "broken"
+    (tmp_path / "sitecustomize.py").write_text(CANT_START.format(flag=str(broken_now)))
+    env = env_of(services, DATABASE, **FAST)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    broken = WorkerProcess({**env, "PYTHONPATH": path}, tmp_path / "1", "-n", "broken@test")
+    with workers_of(broken), Client(broken.config) as client:
+        run_id = client.submit(recipe())
+        broken_now.touch()
+        assert broken.process.wait(DEADLINE_S) == EXIT_UNHEALTHY, broken.output
+        (listed,) = [worker for worker in client.workers() if worker.name == "broken@test"]
+        assert listed.state == "unhealthy"
+        assert "its child process can't start" in listed.reason
+        queue_slot = client.runs.record(run_id).queue_slot
+        assert client.redis.llen(keys.broker_list(queue_slot)) >= 1, "its message waits for another worker"
+        assert client.redis.zcard(keys.BROKER_CLAIMS) == 0
+        client.redis.flushdb()
+
+
+def autoseq(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command as a probe runs it."""
+    command = [sys.executable, "-m", "worker.cli.main", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **env}, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=DEADLINE_S
+    )
+
+
+def test_a_worker_tells_what_it_does_and_its_probes_tell_an_outage_from_its_death(
+    services: LocalServices, tmp_path: Path
+) -> None:
+    direct = env_of(services, DATABASE, scripted_delay_s=0.005, health_file=tmp_path / "health.json", **FAST)
+    url, _, database = direct["AUTOSEQ_REDIS_URL"].rpartition("/")
+    host, _, port = url.rpartition(":")
+    with FaultProxy(int(port)) as redis_link, Client(config_of(direct)) as client:
+        env = {**direct, "AUTOSEQ_REDIS_URL": f"{host}:{redis_link.port}/{database}"}
+        worker = WorkerProcess(env, tmp_path / "log", "-n", "told@test")
+
+        def listed() -> WorkerInfo | None:
+            return next((one for one in client.workers() if one.name == "told@test"), None)
+
+        def does(state: str, run_id: str | None = None) -> bool:
+            return (found := listed()) is not None and (found.state, found.run_id) == (state, run_id)
+
+        with workers_of(worker):
+            eventually(lambda: does("idle"), "an idle worker")
+            eventually(lambda: autoseq(env, "health", "--ready").returncode == 0, "a ready worker")
+            run_id = client.submit(long_recipe())
+            eventually(lambda: does("busy", run_id), "a busy worker")
+            assert client.live_workers.served_models() == {"scripted"}
+            told = json.loads(autoseq(direct, "workers", "--json").stdout)
+            assert [(one["name"], one["run_id"], one["steps"]) for one in told] == [("told@test", run_id, 24)]
+            head, row = (line.split("\t") for line in autoseq(direct, "workers").stdout.splitlines())
+            assert head == ["worker", "model", "device", "state", "run", "step", "since", "reason"]
+            assert row[:2] + row[3:5] == ["told@test", "scripted", "busy", run_id]
+
+            redis_link.mode = "off"
+            eventually(lambda: autoseq(env, "health", "--ready").returncode == 1, "a worker that is not ready")
+            assert "Redis can't be used" in autoseq(env, "health", "--ready").stderr
+            assert autoseq(env, "health").stdout == "alive\n"
+            client.redis.delete(keys.SPECS, keys.MODELS)
+            redis_link.mode = "clear"
+            eventually(lambda: autoseq(env, "health", "--ready").returncode == 0, "a ready worker")
+            assert client.models().keys() == {"scripted"}, "announced with each heartbeat"
+
+            worker.process.terminate()
+            eventually(lambda: does("draining", run_id), "a draining worker")
+            assert autoseq(env, "health").returncode == 0
+            assert autoseq(env, "health", "--ready").stderr == "error: the worker shuts down\n"
+            client.cancel(run_id)
+            assert worker.process.wait(DEADLINE_S) == 0
+        assert listed() is None
+        assert "no such file" in autoseq(env, "health").stderr
+
+
+def test_a_health_file_is_fresh_by_the_clock_that_all_processes_share(tmp_path: Path) -> None:
+    path = tmp_path / "health.json"
+    Health(state="busy", monotonic_s=100, unavailable="S3 can't be used").write(path)
+    assert problem_of(path, ready=False, monotonic_s=100 + STALE_S / 2) is None
+    assert problem_of(path, ready=True, monotonic_s=100) == "S3 can't be used"
+    for moment in (100 + STALE_S, 99):  # it stopped, or it is from before the machine started
+        assert "last sign of life" in str(problem_of(path, ready=False, monotonic_s=moment))
+    Health(state="unhealthy", reason="the disk is full", monotonic_s=100).write(path)
+    assert problem_of(path, ready=False, monotonic_s=100) == "the worker is unhealthy: the disk is full"
+    path.write_text("[]")
+    assert "can't be read" in str(problem_of(path, ready=False))
+
+
+def test_a_probe_loads_neither_torch_nor_celery(tmp_path: Path) -> None:
+    Health(state="idle", monotonic_s=time.monotonic()).write(tmp_path / "health.json")
+    env = {"AUTOSEQ_HEALTH_FILE": str(tmp_path / "health.json"), "PYTHONPROFILEIMPORTTIME": "1"}
+    probed = autoseq(env, "health")
+    assert (probed.returncode, probed.stdout) == (0, "alive\n")
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in probed.stderr.splitlines()}
+    assert "worker" in loaded
+    assert not loaded & {"torch", "celery", "kombu", "boto3"}
+    assert autoseq({}, "health").returncode == 2

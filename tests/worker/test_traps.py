@@ -135,7 +135,7 @@ def test_a_worker_killed_while_it_restores_messages_delays_the_others_by_seconds
     scripted_worker: WorkerProcess, client: Client
 ) -> None:
     redis = client.redis
-    killed_in_the_lock = f"""if True:
+    killed_in_the_lock = """if True:
         import os, signal
         from kombu.transport.redis import Mutex
         from worker.app import app

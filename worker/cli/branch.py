@@ -71,7 +71,7 @@ def branch(  # noqa: PLR0913 - each option is a parameter
         if follow:
             follow_run(client, new, as_json=as_json, stderr=True)
         else:
-            note_waiting(client)
+            note_waiting(client, new)
 
 
 def _write_branch(run: str, place: dict[str, Any], out: Path | None) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from storage.redis.state import RunState
     from worker.client import Client
 
-NO_WORKER = "No worker has announced a model yet; start one with `autoseq worker`"
+NO_WORKER = "No worker is running; start one with `autoseq worker`"
 NO_SETTINGS = (
     "AUTOSEQ_REDIS_URL is not set and this folder has no .autoseq/env: run `autoseq dev` here, "
     "or change to the folder in which it runs"
@@ -85,7 +85,7 @@ def follow_run(client: "Client", run_id: str, *, after: str = "0-0", as_json: bo
     from worker.cli.views.console import RunView, screen
 
     ended = "succeeded"
-    view = RunView(screen(stderr=stderr), hint="" if client.models() else f". {NO_WORKER}")
+    view = RunView(screen(stderr=stderr), hint=f". {missing}" if (missing := missing_worker(client, run_id)) else "")
     try:
         with nullcontext() if as_json else view:
             for event in client.watch(run_id, after=after):
@@ -104,10 +104,21 @@ def follow_run(client: "Client", run_id: str, *, after: str = "0-0", as_json: bo
     raise typer.Exit(codes.get(ended, ExitCode.OK))
 
 
-def note_waiting(client: "Client") -> None:
-    """Print a note if a queued run has to wait because no worker is running."""
-    if not client.models():
-        print_note(f"The run is queued. {NO_WORKER}.")
+def note_waiting(client: "Client", run_id: str) -> None:
+    """Print a note if a queued run has to wait because no worker serves it."""
+    if missing := missing_worker(client, run_id):
+        print_note(f"The run is queued. {missing}.")
+
+
+def missing_worker(client: "Client", run_id: str) -> str:
+    """Why no worker can take the run now; empty when one can."""
+    served = client.live_workers.served_models()
+    state = client.runs.state(client.runs.resolve_alias(run_id))
+    if not served:
+        return NO_WORKER
+    if state is None or state.model in served:
+        return ""
+    return f"No running worker serves {state.model}; {', '.join(sorted(served))} can be used"
 
 
 def state_phrase(state: "RunState") -> str:

@@ -99,13 +99,16 @@ def _model(client: Client) -> str:
 def _model_here_or_served(client: Client) -> str:
     """As `_model`, but a missing folder is no problem if workers serve the model: they may run in containers."""
     folder, model = client.config.model, client.config.served_model
-    if folder != SCRIPTED and not Path(folder).exists() and model in client.models():
+    if folder != SCRIPTED and not Path(folder).exists() and model in client.live_workers.served_models():
         return f"{folder} is not on this machine; workers serve {model}"
     return _model(client)
 
 
 def _workers(client: Client) -> str:
-    served = sorted(client.models())
+    unhealthy = [f"{worker.name} is unhealthy: {worker.reason}" for worker in client.workers() if worker.reason]
+    if unhealthy:
+        raise _Problem("; ".join(unhealthy))
+    served = sorted(client.live_workers.served_models())
     if not served:
-        raise _Problem("no worker has announced a model; start one with `autoseq worker`")
+        raise _Problem("no worker is running; start one with `autoseq worker`")
     return f"serve {', '.join(served)}"

@@ -17,6 +17,7 @@ from worker.cli.demo import demo
 from worker.cli.dev import dev
 from worker.cli.diff import diff
 from worker.cli.doctor import doctor
+from worker.cli.health import health
 from worker.cli.list_runs import list_runs
 from worker.cli.plan import plan
 from worker.cli.recipe import recipe_app
@@ -31,6 +32,7 @@ from worker.cli.validate import validate
 from worker.cli.verify import verify
 from worker.cli.watch import watch
 from worker.cli.work import work
+from worker.cli.workers import workers
 
 EPILOG = (
     "Exit codes: 0 success, 1 the run failed, 2 bad input or usage, 3 Redis, S3 or a package is not available, "
@@ -47,6 +49,8 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "diff": diff,
         "schema": schema,
         "doctor": doctor,
+        "workers": workers,
+        "health": health,
     },
 }
 

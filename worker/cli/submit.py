@@ -68,4 +68,4 @@ def submit(  # noqa: PLR0913 - each option is a parameter
         if follow:
             follow_run(client, run_id, as_json=as_json, stderr=True)
         else:
-            note_waiting(client)
+            note_waiting(client, run_id)

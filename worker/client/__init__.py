@@ -13,6 +13,7 @@ from recipes.faults import RecipeError
 from storage.errors import RunNotFoundError
 from storage.events import RunEvent
 from storage.redis.state import RunState
+from storage.redis.workers import WorkerInfo
 from storage.sweeps import Sweep
 from worker.client.client import Client
 from worker.connections import ServiceUnavailableError
@@ -37,6 +38,7 @@ __all__ = [
     "submit",
     "sweep",
     "watch",
+    "workers",
 ]
 
 
@@ -88,3 +90,8 @@ def cancel(run_id: str) -> bool:
 def resume(run_id: str) -> bool:
     """`Client.resume` with the settings of the environment."""
     return _default().resume(run_id)
+
+
+def workers() -> builtins.list[WorkerInfo]:
+    """`Client.workers` with the settings of the environment."""
+    return _default().workers()

@@ -195,7 +195,7 @@ class Client(Connections):
         return self.runs.recent(limit)
 
     def workers(self) -> builtins.list[WorkerInfo]:
-        """The workers that are alive, and those that ended as unhealthy in the last ten minutes, by name.
+        """The live workers, and those that ended as unhealthy within the last ten minutes, by name.
 
         Workers of release 0.1.0 are not listed.
         """

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 0.5
 """Time between two looks at the worker's state."""
+RETRY_INTERVAL_S = 1.0
+"""Time between two announcements while Redis can't be used."""
 STORE_INTERVAL_S = 30.0
 """Time between two checks of S3, for the health file."""
 
@@ -87,7 +89,8 @@ class Heartbeat:
         announced_at = -ANNOUNCE_INTERVAL_S
         while not self._stop.is_set():
             now, before, self._info = time.monotonic(), self._info, self._observe()
-            if self._info != before or now - announced_at >= ANNOUNCE_INTERVAL_S:
+            interval_s = RETRY_INTERVAL_S if self._redis_error else ANNOUNCE_INTERVAL_S
+            if self._info != before or now - announced_at >= interval_s:
                 announced_at = now
                 self._announce()
             self._stop.wait(LOOK_INTERVAL_S)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 EXIT_UNHEALTHY = 78
 """The exit code of a worker that ended after too many faults: EX_CONFIG of sysexits.h."""
-MAX_CHILD_STARTS, CHILD_STARTS_S = 6, 120.0
+MAX_CHILD_STARTS, CHILD_STARTS_S = 4, 120.0
 """A child process that ends so often within so many seconds, without accepting a run, can't start."""
 
 

@@ -272,3 +272,9 @@ def test_announce_worker_removes_those_that_expired(room: Room) -> None:
     assert announce("w2", -1) == 1
     assert room.redis.hgetall(room.key("workers")) == {"w1": "{}"}
     assert room.members("expiries") == ["w1"]
+
+
+def test_count_fault_starts_again_after_a_committed_step(room: Room) -> None:
+    assert [room.run("count_fault", "state") for _ in range(2)] == [1, 2]
+    room.set_state("queued", attempt_steps="3")
+    assert [room.run("count_fault", "state") for _ in range(2)] == [1, 2]

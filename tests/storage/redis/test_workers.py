@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from storage import keys
+from storage.redis.runs import Runs
 from storage.redis.workers import ANNOUNCE_TTL_S, UNHEALTHY_TTL_S, WorkerInfo, Workers
 
 
@@ -76,3 +77,21 @@ def test_fields_of_a_later_release_are_ignored(workers: Workers, redis_client: r
     workers.announce(info())
     redis_client.hset(keys.WORKERS, info().name, json.dumps({**json.loads(info().to_json()), "mood": "good"}))
     assert workers.live() == [info()]
+
+
+def test_a_model_is_served_while_a_worker_lives_that_takes_runs(workers: Workers, redis_client: redis.Redis) -> None:
+    redis_client.delete(keys.SPECS, keys.MODELS)
+    runs = Runs(redis_client)
+    for model, state in (("a", "idle"), ("b", "busy"), ("c", "draining"), ("d", "unhealthy"), ("e", None)):
+        runs.announce(model, "{}", "{}")
+        if state:
+            workers.announce(info(f"celery@{model}", model=model, state=state))
+    assert workers.served_models() == {"a", "b"}
+
+
+def test_a_model_that_only_release_0_1_0_announced_counts_as_served(
+    workers: Workers, redis_client: redis.Redis
+) -> None:
+    redis_client.delete(keys.SPECS, keys.MODELS)
+    redis_client.hset(keys.MODELS, "old", "{}")
+    assert workers.served_models() == {"old"}

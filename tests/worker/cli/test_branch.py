@@ -84,7 +84,7 @@ def test_without_a_worker_a_branch_waits(
     assert idle_client.list() == []
     serving.use(env_of(services, 1))
     result = serving("branch", parent, "--at", "3")
-    assert "No worker has announced a model yet" in result.stderr
+    assert "No worker is running" in result.stderr
 
 
 def test_python_branches_a_run_under_way(client: Client) -> None:

@@ -2,7 +2,11 @@
 
 import json
 import signal
+import time
+from dataclasses import asdict
 
+from core.scripted import SPEC
+from storage.redis.workers import WorkerInfo
 from tests.worker.serving import DEADLINE_S, env_of
 from tests.worker.shell import CLOSED, LONG, SHORT, Shell, end_of, lines_until, one_error, said
 from worker.client import Client
@@ -15,7 +19,7 @@ def test_submit_prints_the_run_id_alone(idle: Shell) -> None:
     idle.recipe(SHORT)
     result = idle("submit", "mine.yaml", "--run-id", "first", "--priority", "low")
     assert said(result) == "first\n"
-    assert "No worker has announced a model yet" in result.stderr
+    assert "No worker is running" in result.stderr
     assert json.loads(said(idle("submit", "mine.yaml", "--run-id", "second", "--json"))) == {"run_id": "second"}
 
 
@@ -86,8 +90,28 @@ def test_a_run_no_one_knows_is_bad_input(idle: Shell) -> None:
 def test_doctor_names_what_is_missing(idle: Shell) -> None:
     lines = said(idle("doctor"), code=1).splitlines()
     assert [line for line in lines if not line.startswith("ok ")] == [
-        "problem  workers: no worker has announced a model; start one with `autoseq worker`"
+        "problem  workers: no worker is running; start one with `autoseq worker`"
     ]
+
+
+def test_a_worker_that_ended_as_unhealthy_is_listed_with_its_reason(idle: Shell, idle_client: Client) -> None:
+    assert said(idle("workers")) == "No worker is running; start one with `autoseq worker`.\n"
+    sick = WorkerInfo(name="celery@a", model="scripted", state="unhealthy", reason="no disk", since=time.time())
+    idle_client.live_workers.announce(sick)
+    _head, row = (line.split("\t") for line in said(idle("workers")).splitlines())
+    assert row == ["celery@a", "scripted", "", "unhealthy", "", "", "just now", "no disk"]
+    assert json.loads(said(idle("workers", "--json"))) == [asdict(sick)]
+    assert "problem  workers: celery@a is unhealthy: no disk" in said(idle("doctor"), code=1)
+
+
+def test_a_run_of_a_model_that_no_running_worker_serves_waits_with_a_note(idle: Shell, idle_client: Client) -> None:
+    idle.recipe(SHORT)
+    for model in ("scripted", "other"):
+        idle_client.runs.announce(model, SPEC.to_json(), SPEC.to_json_0_1())
+    idle_client.live_workers.announce(WorkerInfo(name="celery@a", model="other"))
+    result = idle("submit", "mine.yaml")
+    assert said(result)
+    assert "No running worker serves scripted; other can be used" in result.stderr
 
 
 def test_doctor_says_what_helps(idle: Shell, services: LocalServices) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 from storage.figures import figures, image_name
 from storage.journal import Artifact, Journal
 from storage.redis.state import RunState
+from storage.redis.workers import WorkerInfo
 from worker.cli.plan_costs import BYTES_A_VALUE, PlanCosts, described
 from worker.cli.views.console import (
     HOUR_S,
@@ -23,6 +24,7 @@ from worker.cli.views.console import (
     table,
 )
 
+WORKER_STYLES = {"idle": "green", "busy": "cyan", "draining": "yellow", "unhealthy": "red"}
 DAY_S = 24 * HOUR_S
 MIB = 2**20
 SHOWN_CHARS = 48
@@ -65,6 +67,24 @@ def run_table(states: Sequence[RunState]) -> Table:
         shown = Text(state.state, style=STATE_STYLES[state.state])
         runs.add_row(Text(state.run_id), Text(clean(state.name)), shown, f"{state.fraction:.0%}", submitted)
     return runs
+
+
+def worker_table(workers: Sequence[WorkerInfo], runs: Mapping[str, RunState]) -> Table:
+    """Workers, one per line. `runs` has the states of their runs by id."""
+    rows = table("worker", "model", "device", "state", "run", "step", "since", "reason")
+    for worker in workers:
+        run = runs.get(worker.run_id or "")
+        rows.add_row(
+            Text(clean(worker.name)),
+            Text(clean(worker.model)),
+            Text(clean(worker.device)),
+            Text(worker.state, style=WORKER_STYLES[worker.state]),
+            Text(clean(worker.run_id or "")),
+            f"{run.step} of {run.steps}" if run and run.steps else "",
+            ago(time.time() - worker.since) if worker.since else "",
+            Text(clean(worker.reason)),
+        )
+    return rows
 
 
 def state_lines(state: RunState) -> Text:
