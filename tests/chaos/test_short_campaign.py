@@ -9,6 +9,7 @@ from tests.chaos import faults
 from tests.chaos.campaign import run_campaign
 from tests.chaos.faults import Scale
 from tests.chaos.table import table
+from tests.chaos.victims import UNAVAILABLE, UNHEALTHY
 
 SHORT = Scale(
     seed=20,
@@ -43,6 +44,7 @@ def test_nothing_is_lost_or_doubled_whatever_befalls_workers_and_services(
     with capsys.disabled():
         sys.stdout.write(f"\n{table(outcome)}\n")
     assert outcome.verdict.faults() == []
+    assert set(outcome.own_exits) <= {UNAVAILABLE, UNHEALTHY}
     kinds = {one.kind for one in outcome.struck}
     assert kinds >= {*faults.DRAINS, faults.DUPLICATE, faults.WRONG_ARGUMENTS, faults.REVOKE, faults.GARBAGE}
     assert kinds >= {

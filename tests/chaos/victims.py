@@ -14,6 +14,8 @@ from worker.settings import PROJECT
 
 INJECT = Path(__file__).parent / "inject"
 STOP_TIMEOUT_S = 60.0
+UNAVAILABLE, UNHEALTHY = 3, 78
+"""Exit codes of a worker that can't start while a service is away, and of one that met too many faults of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from storage.redis.runs import Runs
 from storage.redis.state import FINAL
 from tests.faults.stream import StreamCheck
 
-LASTING: Final = ("autoseq:runs", "autoseq:lines", "autoseq:started", "autoseq:_kombu.binding", "autoseq:dead-letters")
+LASTING: Final = ("autoseq:runs", "autoseq:lines", "autoseq:started", "autoseq:_kombu.binding")
 """What may stay in Redis without a time to live: of a bounded size, however many runs there were."""
 SETTLE_S = 30.0
 """How long the last leases and messages may take to go."""
