@@ -148,25 +148,30 @@ class Campaign:
         run_id = "" if kind == faults.GARBAGE else self.rng.choice(self.runs[-10:])
         if kind == faults.REVOKE:
             self.revoked.add(run_id)
-        with self._away():
-            match kind:
-                case faults.DUPLICATE:
-                    self.messages.duplicate(run_id)
-                case faults.WRONG_ARGUMENTS:
-                    self.messages.wrong_arguments(run_id)
-                case faults.REVOKE:
-                    self.messages.revoke(run_id)
-                case _:
-                    self.messages.garbage()
+        send = {
+            faults.DUPLICATE: self.messages.duplicate,
+            faults.WRONG_ARGUMENTS: self.messages.wrong_arguments,
+            faults.REVOKE: self.messages.revoke,
+            faults.GARBAGE: lambda _run_id: self.messages.garbage(),
+        }[kind]
+        if self._insist(lambda: send(run_id)):
             self.note(kind, run_id)
 
     def _drain(self, victim: Victim, kind: str) -> None:
         if kind == faults.SHUTDOWN:
-            victim.drained = True  # before it may end
-            with self._away():
-                self.messages.shut_down(f"{victim.name}@chaos")
+            victim.has_been_asked()  # before it may end
+            self._insist(lambda: self.messages.shut_down(f"{victim.name}@chaos"))
         else:
             victim.drain(signal.SIGHUP if kind == faults.HANGUP else signal.SIGTERM)
+
+    def _insist(self, send: Callable[[], object]) -> bool:
+        """Try it until no service is away. False when the campaign stops first."""
+        while not self.stop.is_set():
+            with self._away():
+                send()
+                return True
+            self._pass(TICK_S)
+        return False
 
     def _load(self) -> None:
         """Keep one run more than there are workers."""

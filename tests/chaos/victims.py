@@ -13,7 +13,7 @@ from tests.worker.serving import WorkerProcess
 from worker.settings import PROJECT
 
 INJECT = Path(__file__).parent / "inject"
-STOP_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = UNHEARD_S = 60.0
 UNAVAILABLE, UNHEALTHY = 3, 78
 """Exit codes of a worker that can't start while a service is away, and of one that met too many faults of its own."""
 
@@ -46,7 +46,7 @@ class Victim(WorkerProcess):
         log = folder / "logs" / name.partition(".")[0]
         super().__init__(env, log, "-n", f"{name}@chaos", "-l", "WARNING", base=_uncovered(), inside=inside)
         self.name = name
-        self.drained = False
+        self._drained_at: float | None = None
         self._frozen_until = 0.0
         self._serving = folder / "serving"
 
@@ -72,9 +72,23 @@ class Victim(WorkerProcess):
             self.signal_all(signal.SIGCONT)
             self._frozen_until = 0.0
 
+    @property
+    def drained(self) -> bool:
+        """Whether it was asked to drain."""
+        return self._drained_at is not None
+
+    def has_been_asked(self) -> None:
+        """It was asked to drain."""
+        self._drained_at = time.monotonic()
+
     def drain(self, number: signal.Signals = signal.SIGTERM) -> None:
-        self.drained = True
+        self.has_been_asked()
         self.process.send_signal(number)
+
+    def drain_when_unheard(self) -> None:
+        """Ask again: remote control does not reach a worker that has no connection to Redis at the time."""
+        if self._drained_at is not None and time.monotonic() - self._drained_at > UNHEARD_S:
+            self.drain()
 
     def forget(self) -> None:
         """Leave nothing of it once it has ended."""
@@ -118,6 +132,7 @@ class Fleet:
                 self.victims[place] = self._start(place)
             else:
                 victim.thaw_when_due()
+                victim.drain_when_unheard()
 
     def busy(self) -> Sequence[Victim]:
         """Those that serve a run and are to go on."""

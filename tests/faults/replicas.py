@@ -32,7 +32,7 @@ class Replicas:
     """Between the first primary and all that watches it: its replica and Sentinel."""
     primary: subprocess.Popen[bytes]
     replica: redis.Redis
-    sentinel: redis.Redis
+    sentinel: Any
 
     @property
     def url(self) -> str:
@@ -112,7 +112,7 @@ def _answers(client: redis.Redis) -> bool:
 
 
 @contextmanager
-def _following(sentinel: redis.Redis, address: FaultProxy, behind: dict[int, int]) -> Iterator[None]:
+def _following(sentinel: Any, address: FaultProxy, behind: dict[int, int]) -> Iterator[None]:
     """Until the block ends, the address leads to what the Sentinel says; `behind` has the ports behind proxies."""
     ends = threading.Event()
 
