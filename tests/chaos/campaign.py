@@ -148,13 +148,13 @@ class Campaign:
         run_id = "" if kind == faults.GARBAGE else self.rng.choice(self.runs[-10:])
         if kind == faults.REVOKE:
             self.revoked.add(run_id)
-        send = {
+        send: dict[str, Callable[[str], None]] = {
             faults.DUPLICATE: self.messages.duplicate,
             faults.WRONG_ARGUMENTS: self.messages.wrong_arguments,
             faults.REVOKE: self.messages.revoke,
             faults.GARBAGE: lambda _run_id: self.messages.garbage(),
-        }[kind]
-        if self._insist(lambda: send(run_id)):
+        }
+        if self._insist(lambda: send[kind](run_id)):
             self.note(kind, run_id)
 
     def _drain(self, victim: Victim, kind: str) -> None:

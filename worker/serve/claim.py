@@ -34,6 +34,10 @@ class Checkpoints(Protocol):
         """`call()`, repeated while the store is unavailable; calls `checkpoint` while it waits."""
         ...
 
+    def conclude(self, call: Callable[[], T]) -> T:
+        """The same for the write that completes the run: calls `checkpoint` only between two attempts."""
+        ...
+
 
 class Unclaimed:
     """Checkpoints of a run that no other worker can take, such as one without services."""
@@ -44,6 +48,9 @@ class Unclaimed:
     def retry(self, call: Callable[[], T]) -> T:
         """Call once."""
         return call()
+
+    def conclude(self, call: Callable[[], T]) -> T:
+        return self.retry(call)
 
 
 class Claim:
@@ -134,6 +141,17 @@ class Claim:
         while wait([future], POLL_S).not_done:
             self.checkpoint()
         return future.result()
+
+    def conclude(self, call: Callable[[], T]) -> T:
+        """`call()`, repeated while the store is unavailable, up to `outage_timeout_s`; never left while it is made.
+
+        A run whose cancel or time limit is seen during this write would otherwise end as cancelled or failed, and be
+        complete in the bucket.
+        """
+        policy = RetryPolicy(
+            self._config.outage_timeout_s, stop=self._left, on_wait=lambda _error, _pause_s: self.checkpoint()
+        )
+        return policy(call)
 
     def _renew(self, now: float) -> None:
         if now - self._renewed < self._config.lease_s / RENEWALS_PER_LEASE:
