@@ -18,7 +18,7 @@ from worker.local.services import LocalServices
 pytestmark = pytest.mark.services
 
 RUNS = 4
-RECIPE = recipe(num_images=4, image={"num_timesteps": 60})
+RECIPE = recipe(num_images=4, image={"num_timesteps": 30})
 
 
 @pytest.fixture
