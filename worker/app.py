@@ -1,7 +1,7 @@
 """The Celery app: `celery -A worker …`, configured for tasks that take minutes to hours."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -115,14 +115,14 @@ def route(
     except (RequestError, RecipeError):
         return {"queue": queue_of(config.served_model)}
     with connect_redis(config) as redis:
-        known, served = Runs(redis).models(), Workers(redis).served_models()
-    model = choose_model(wanted, config, known, served)
+        known = Runs(redis).models()
+        model = choose_model(wanted, config, known, Workers(redis).served_models)
     queue = queue_of(model if not known or model in known else config.served_model)
     return {"queue": queue, "priority": PRIORITIES[request.priority]}
 
 
 def choose_model(
-    wanted: str | None, config: Settings, known: Collection[str], served: Collection[str] = frozenset()
+    wanted: str | None, config: Settings, known: Collection[str], served: Callable[[], Collection[str]]
 ) -> str:
     """The model of a run: the one it names, else the default of `config`; the only one if that is unknown.
 
@@ -130,11 +130,12 @@ def choose_model(
         wanted: the model that the recipe names.
         config: the settings of the client.
         known: every model that workers have announced. The default does not change while its workers restart.
-        served: the models that live workers serve.
+        served: the models that live workers serve; called if they matter.
     """
-    candidates = served or known
-    if wanted is None and config.served_model not in known and len(candidates) == 1:
-        return next(iter(candidates))
+    if wanted is None and known and config.served_model not in known:
+        candidates = served() or known
+        if len(candidates) == 1:
+            return next(iter(candidates))
     return wanted or config.served_model
 
 

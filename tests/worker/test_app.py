@@ -1,7 +1,7 @@
 """The Celery app: where a run's message goes, what is known of it before, and who is served first."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import celery
@@ -64,18 +64,21 @@ def test_other_tasks_and_chosen_queues_are_left_alone() -> None:
 
 
 def test_the_model_of_a_run_is_the_named_the_default_or_the_only_one() -> None:
-    config = config_of({"AUTOSEQ_MODEL": "scripted"})
-    assert choose_model("bagel", config, {"scripted"}) == "bagel"
-    assert choose_model(None, config, {"scripted", "bagel"}) == "scripted"
-    assert choose_model(None, config, {"bagel"}) == "bagel"
-    assert choose_model(None, config, {"bagel", "other"}) == "scripted"
-    assert choose_model(None, config, set()) == "scripted"
+    assert chosen("bagel", known={"scripted"}) == "bagel"
+    assert chosen(None, known={"scripted", "bagel"}) == "scripted"
+    assert chosen(None, known={"bagel"}) == "bagel"
+    assert chosen(None, known={"bagel", "other"}) == "scripted"
+    assert chosen(None, known=set()) == "scripted"
 
 
 def test_the_only_model_is_the_only_one_that_is_served_now() -> None:
-    config = config_of({"AUTOSEQ_MODEL": "scripted"})
-    assert choose_model(None, config, {"bagel", "old"}, {"bagel"}) == "bagel"
-    assert choose_model(None, config, {"scripted", "bagel"}, {"bagel"}) == "scripted", "its workers restart"
+    assert chosen(None, known={"bagel", "old"}, served={"bagel"}) == "bagel"
+    assert chosen(None, known={"scripted", "bagel"}, served={"bagel"}) == "scripted", "its workers restart"
+
+
+def chosen(wanted: str | None, *, known: set[str], served: Collection[str] = ()) -> str:
+    """The model of a run, for a client whose default is `scripted`."""
+    return choose_model(wanted, config_of({"AUTOSEQ_MODEL": "scripted"}), known, lambda: served)
 
 
 def publish(**kwargs: object) -> None:

@@ -1,4 +1,4 @@
-"""S3 answers with errors in the middle of a run: what may pass is waited out, what will not ends the run at once."""
+"""S3 answers with errors in the middle of a run: what may pass is waited out, what will not ends the work at once."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ import pytest
 from storage.objects.s3 import S3Store
 from tests.faults.proxy import FaultProxy, Refusal
 from tests.worker.serving import config_of, env_of, objects_of, request, undisturbed
-from worker.errors import RunFailed
+from worker.errors import RunFailed, WorkerFaulty
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
 from worker.serve.delivery import Delivery, Message
@@ -57,12 +57,12 @@ def test_an_error_that_may_pass_changes_nothing(
 
 
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"])
-def test_refused_credentials_end_the_run_at_once_and_it_can_go_on_later(
+def test_refused_credentials_give_the_run_back_at_once_and_another_worker_goes_on(
     runtime: WorkerRuntime, proxy: FaultProxy, s3_store: S3Store, run_id: str, code: str
 ) -> None:
     proxy.refusal = Refusal(status=403, code=code, path="/steps/003", times=10**9)
     with pytest.raises(
-        RunFailed, match=rf"s3://autosequence/served/{run_id}/steps/003-image.png .*{code} \(HTTP 403\)"
+        WorkerFaulty, match=rf"s3://autosequence/served/{run_id}/steps/003-image.png .*{code} \(HTTP 403\)"
     ):
         serve(runtime, request(run_id))
     assert len(proxy.refused) == 1
@@ -72,9 +72,8 @@ def test_refused_credentials_end_the_run_at_once_and_it_can_go_on_later(
     ]
     state = runtime.runs.state(run_id)
     assert state is not None
-    assert (state.state, code in (state.error or "")) == ("failed", True)
+    assert (state.state, state.error) == ("queued", None)
     proxy.refusal = None
-    runtime.redis.hset(f"autoseq:run:{run_id}", "state", "queued")  # what `client.resume` does, without a message
     assert serve(runtime, request(run_id))["state"] == "succeeded"
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id))
 

@@ -87,7 +87,7 @@ class RecipeChecker:
         check_redis(connections.redis)
         self._connections = connections
         self._specs = connections.models()
-        self._served = connections.live_workers.served_models()
+        self._served = connections.live_workers.served_models
 
     def check(
         self, overrides: Mapping[str, Any] | None = None, variables: Mapping[str, Any] | None = None
@@ -97,7 +97,7 @@ class RecipeChecker:
         model = choose_model(model_named_in(given), self._connections.config, self._specs, self._served)
         recipe = given.resolve(self._specs.get(model))
         if self._specs and model not in self._specs:
-            message = f"{model!r} is served by no worker; allowed: {', '.join(sorted(self._served or self._specs))}"
+            message = f"{model!r} is served by no worker; allowed: {', '.join(sorted(self._served() or self._specs))}"
             raise RecipeError([Fault(path=("model",), message=message)])
         return CheckedRecipe(given=given, recipe=replace(recipe, model=model), model=model, fetch=self._fetch)
 

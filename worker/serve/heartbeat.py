@@ -24,6 +24,7 @@ LOOK_INTERVAL_S = 0.5
 """Time between two looks at the worker's state."""
 RETRY_INTERVAL_S = 1.0
 """Time between two announcements while Redis can't be used."""
+STOP_TIMEOUT_S = 5.0
 STORE_INTERVAL_S = 30.0
 """Time between two checks of S3, for the health file."""
 
@@ -69,7 +70,14 @@ class Heartbeat:
         """Stop, and remove the worker from the list unless it is unhealthy."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_TIMEOUT_S)
+        if not self._thread.is_alive() and not self._redis_error:  # else Redis may be silent, and a call would wait
+            self._announce_end()
+        if self._runtime.config.health_file:
+            self._runtime.config.health_file.unlink(missing_ok=True)
+        self._redis.close()
+
+    def _announce_end(self) -> None:
         try:
             if self._unhealthy:
                 self._workers.announce(self._observe())
@@ -77,9 +85,6 @@ class Heartbeat:
                 self._workers.leave(self._info.name)
         except RedisError as error:
             log.warning("this worker can't say in Redis that it ends: %s", error)
-        if self._runtime.config.health_file:
-            self._runtime.config.health_file.unlink(missing_ok=True)
-        self._redis.close()
 
     def end_unhealthy(self, reason: str) -> None:
         """From now on the worker is unhealthy."""

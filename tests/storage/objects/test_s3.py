@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from storage.errors import ObjectExistsError, StoreRefusedError, StoreUnavailableError
+from storage.errors import ObjectExistsError, StoreAccessError, StoreRefusedError, StoreUnavailableError
 from storage.objects.s3 import S3Store
+from tests.faults.proxy import FaultProxy, Refusal
 from worker.local.services import LocalServices
 
 
@@ -172,7 +173,7 @@ def test_a_lost_race_is_known_by_its_status_alone(services: LocalServices) -> No
 
 def test_a_missing_bucket_is_refused_until_it_is_made(services: LocalServices, run_id: str) -> None:
     store = S3Store(replace(services.s3_settings, bucket=run_id))
-    with pytest.raises(StoreRefusedError, match="NoSuchBucket"):
+    with pytest.raises(StoreAccessError, match="NoSuchBucket"):
         store.get("a")
     store.ensure_bucket()
     store.ensure_bucket()
@@ -186,5 +187,23 @@ def test_missing_credentials_are_refused(services: LocalServices, monkeypatch: p
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     store = S3Store(replace(services.s3_settings, access_key=None, secret_key=None))
-    with pytest.raises(StoreRefusedError, match="credentials"):
+    with pytest.raises(StoreAccessError, match="credentials"):
         store.get("a")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_access"),
+    [(400, "ExpiredToken", True), (403, "AccessDenied", True), (401, "", True), (400, "EntityTooLarge", False)],
+)
+def test_a_refusal_of_access_is_told_from_that_of_an_object(
+    services: LocalServices, status: int, code: str, *, is_access: bool
+) -> None:
+    port = urllib.parse.urlsplit(services.s3_settings.endpoint or "").port
+    assert port is not None
+    with FaultProxy(port) as proxy:
+        proxy.refusal = Refusal(status=status, code=code, path="/a", times=1)
+        store = S3Store(replace(services.s3_settings, endpoint=proxy.endpoint))
+        with pytest.raises(StoreRefusedError) as refused:
+            store.put("a", b"1", content_type="text/plain")
+        store.close()
+    assert isinstance(refused.value, StoreAccessError) == is_access
