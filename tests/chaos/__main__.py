@@ -35,7 +35,7 @@ LONG = Scale(
 
 HALF_HOUR = replace(
     LONG,
-    kills=600,
+    kills=400,
     drains=60,
     hangups=10,
     shutdowns=10,
