@@ -31,7 +31,7 @@ def main() -> int:
         few, many = (cost_among(services, leases=leases) for leases in (1, given.leases))
         sys.stdout.write("\n".join(of_leases(few, many)) + "\n")
         sys.stdout.flush()
-    with LocalServices.start(folder / "fleet") as services:
+    with LocalServices.start(folder / "workers") as services:
         small, large = (
             load_of(services, workers=workers, queued=queued)
             for workers, queued in ((1, 1), (given.fleet, given.queued))
