@@ -43,12 +43,13 @@ test: setup  ## every test, with the coverage gate
 chaos: setup  ## the fault campaigns in their long form: hours; the tests run a short one
 	$(BIN)/python -m tests.chaos
 	$(BIN)/python -m tests.chaos --model models/tiny-bagel --workers 2 --kills 100 --kill-pause-s 6 \
-		--drains 10 --duplicates 10 --freezes 5 --redis-restarts 3 --redis-outages 1 --redis-pauses 2 --s3-each 1
+		--drains 10 --duplicates 10 --freezes 5 --redis-restarts 3 --redis-outages 1 --redis-pauses 2 --s3-each 1 \
+		--hangups 2 --shutdowns 2 --wrong-arguments 5 --revokes 2 --garbage 5 --redis-refusals 1 --s3-refusals 1
 	$(BIN)/python -m tests.chaos.partitions --cut-s 60
 	$(BIN)/python -m tests.chaos.partitions --repeats 2 --model models/tiny-bagel
 	$(BIN)/python -m tests.chaos.hostile
 
-scale: setup  ## 10,000 runs on 4 workers and 100,000 leases, and what each costs; the tests do it small
+scale: setup  ## 10,000 runs on 4 workers, 100,000 leases, a fleet of 1,000, and what each costs; the tests do it small
 	$(BIN)/python -m tests.scale
 
 properties: setup  ## the property tests in their long form: 10,000 steps of runs' lives, 130,000 odd inputs

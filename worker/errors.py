@@ -49,7 +49,7 @@ class RunNotServable(RunHandedBack):
 
 
 class WorkerFaulty(RunHandedBack):
-    """This worker can't complete any run: its access to S3, its disk, its memory, its model or its device failed.
+    """This worker can't complete any run: its access to S3, its disk, its model or its device failed.
 
     Args:
         message: what failed.

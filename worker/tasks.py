@@ -70,7 +70,7 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     except RunNotServable as error:
         _give_way(error, _requeue_time_s())
         raise Ignore(str(error)) from error
-    except (WorkerFaulty, OSError, MemoryError) as error:
+    except (WorkerFaulty, OSError) as error:
         fault = fault_of(error)
         if fault is None:
             raise
@@ -86,6 +86,10 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
             raise Ignore(str(error)) from error
         # Nothing can be reported now. The message goes back to the queue; its next worker resumes the run.
         raise Reject(str(error), requeue=True) from error
+    except MemoryError as error:
+        # Celery would end the whole worker for this error. Only this process ends, as if the kernel had killed it.
+        log.warning("run %s: out of memory; the process that computes is replaced", self.request.id)
+        raise SystemExit("out of memory") from error
     faults.clear()
     return result
 

@@ -2,12 +2,11 @@
 
 import contextlib
 import itertools
-import os
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,17 @@ from tests.chaos import faults
 from tests.chaos.faults import Fault, Scale
 from tests.chaos.ground import SETTINGS
 from tests.chaos.load import recipe_of, undisturbed_run
+from tests.chaos.messages import Messages
+from tests.chaos.outages import Outages
 from tests.chaos.recovery import recoveries
-from tests.chaos.victims import Fleet, Struck
+from tests.chaos.victims import Fleet, Place, Struck, Victim
 from tests.faults.judge import Judge, Verdict, kept
 from tests.faults.proxy import FaultProxy
-from tests.worker.serving import PREFIX, config_of, env_of, request
-from worker.app import make_app, publish
+from tests.worker.serving import PREFIX, config_of, env_of
 from worker.client import Client
 from worker.connections import ServiceUnavailableError
 from worker.local.services import LocalServices
 from worker.serve.engine import Engine
-from worker.settings import queue_of
 
 TICK_S = 0.05
 ORDERS_AT_ONCE = 3
@@ -51,26 +50,30 @@ class Outcome:
     recovery_s: dict[str, list[float]]
     """Kind of fault -> from it to the next sign of life of the run it met; of an outage, of any run after its end."""
     drain_exits: list[int]
+    own_exits: list[int]
+    """Exit codes of workers that ended though nothing had ended them."""
     wall_s: float
 
 
 class Campaign:
     """Everything that runs during one."""
 
-    def __init__(self, scale: Scale, services: LocalServices, proxy: FaultProxy, folder: Path) -> None:
+    def __init__(self, scale: Scale, services: LocalServices, proxies: Sequence[FaultProxy], folder: Path) -> None:
         self.scale = scale
-        self.services = services
-        self.proxy = proxy
         self.rng = random.Random(f"victims/{scale.seed}")
         of_scale = {"model": scale.model, "scripted_delay_s": scale.scripted_delay_s, "lease_s": scale.lease_s}
         max_attempts = 100_000  # no run here is poison, however often it is struck
         env = env_of(services, 0, **{**SETTINGS, **of_scale, "max_attempts": max_attempts})
         self.client = Client(config_of(env))
         self.engine = Engine(config_of({**env, "AUTOSEQ_SCRIPTED_DELAY_S": "0"}))
-        self.fleet = Fleet(scale.workers, {**env, "AUTOSEQ_S3_ENDPOINT": proxy.endpoint}, folder)
+        self.messages = Messages(self.client, self.rng)
+        self.outages = Outages(services, self.client.redis, proxies, random.Random(f"outages/{scale.seed}"))
+        self.fleet = Fleet([Place(env={"AUTOSEQ_S3_ENDPOINT": proxy.endpoint}) for proxy in proxies], env, folder)
         self.struck: list[Struck] = []
         self.unmet = 0
         self.runs: list[str] = []
+        self.revoked: set[str] = set()
+        """Runs that may end as cancelled."""
         self.is_over = threading.Event()
         self.stop = threading.Event()
         """A run failed, or something here did: then there is no need for more faults."""
@@ -115,7 +118,7 @@ class Campaign:
             self._pass(TICK_S)
 
     def _can_strike(self, fault: Fault) -> Callable[[], bool]:
-        if fault.kind == faults.DUPLICATE:
+        if fault.kind in faults.MESSAGES:
             return lambda: bool(self.runs)
         if fault.kind in faults.KILLS[2:]:
             return lambda: self.fleet.orders < ORDERS_AT_ONCE and not self.fleet.is_ordered(fault.kind)
@@ -124,15 +127,15 @@ class Campaign:
     def _strike(self, kind: str) -> None:
         if kind in faults.KILLS[2:]:
             self.fleet.order(kind)
-        elif kind == faults.DUPLICATE:
-            self._duplicate()
+        elif kind in faults.MESSAGES:
+            self._send(kind)
         elif not self.fleet.busy():
             self.unmet += 1
         else:
             victim = self.rng.choice(self.fleet.busy() or self.fleet.victims)
             self.note(kind, victim.run_id)
-            if kind == faults.DRAIN:
-                victim.drain()
+            if kind in faults.DRAINS:
+                self._drain(victim, kind)
             elif kind == faults.FREEZE:
                 victim.freeze(self.scale.freeze_s)
             elif kind == "kill child":
@@ -140,13 +143,35 @@ class Campaign:
             else:
                 victim.kill()
 
-    def _duplicate(self) -> None:
-        """Publish the message of one of the last runs once more: one that waits, runs, or has ended."""
-        run_id = self.rng.choice(self.runs[-10:])
-        queue = queue_of(self.client.config.served_model)
-        with self._away(), make_app(self.client.config, reads_results=False).connection_for_write() as connection:
-            publish(self.client.app, request(run_id, recipe_of(run_id)), queue, connection)
-            self.note(faults.DUPLICATE, run_id)
+    def _send(self, kind: str) -> None:
+        """Something through the broker; of the last runs, as far as it means one: that waits, runs, or has ended."""
+        run_id = "" if kind == faults.GARBAGE else self.rng.choice(self.runs[-10:])
+        if kind == faults.REVOKE:
+            self.revoked.add(run_id)
+        send: dict[str, Callable[[str], None]] = {
+            faults.DUPLICATE: self.messages.duplicate,
+            faults.WRONG_ARGUMENTS: self.messages.wrong_arguments,
+            faults.REVOKE: self.messages.revoke,
+            faults.GARBAGE: lambda _run_id: self.messages.garbage(),
+        }
+        if self._insist(lambda: send[kind](run_id)):
+            self.note(kind, run_id)
+
+    def _drain(self, victim: Victim, kind: str) -> None:
+        if kind == faults.SHUTDOWN:
+            victim.has_been_asked()  # before it may end
+            self._insist(lambda: self.messages.shut_down(f"{victim.name}@chaos"))
+        else:
+            victim.drain(signal.SIGHUP if kind == faults.HANGUP else signal.SIGTERM)
+
+    def _insist(self, send: Callable[[], object]) -> bool:
+        """Try it until no service is away. False when the campaign stops first."""
+        while not self.stop.is_set():
+            with self._away():
+                send()
+                return True
+            self._pass(TICK_S)
+        return False
 
     def _load(self) -> None:
         """Keep one run more than there are workers."""
@@ -155,7 +180,7 @@ class Campaign:
                 self.client.submit(recipe_of(self._next), run_id=self._next)
                 self.runs.append(self._next)
                 self._next = next(self._names)
-                if any(run.state == "failed" for run in self.client.list()):
+                if any(run.state == "failed" and run.run_id in self.runs for run in self.client.list()):
                     self.stop.set()
 
     @contextlib.contextmanager
@@ -177,29 +202,9 @@ class Campaign:
             if self.stop.is_set():
                 break
             time.sleep(fault.pause_s)
-            self._break(fault)
+            self.outages.suffer(fault)
             self.note(fault.kind)
         self.is_over.set()
-
-    def _break(self, fault: Fault) -> None:
-        services = self.services
-        match fault.kind:
-            case faults.REDIS_RESTART | faults.REDIS_OUTAGE:
-                services.kill_redis()
-                time.sleep(fault.lasts_s)
-                services.restart_redis()
-            case faults.REDIS_PAUSE:
-                process = self.client.redis.info("server")["process_id"]
-                os.kill(process, signal.SIGSTOP)
-                time.sleep(fault.lasts_s)
-                os.kill(process, signal.SIGCONT)
-            case faults.S3_RESTART:
-                services.kill_s3()
-                services.restart_s3()
-            case _:
-                self.proxy.mode = next(mode for mode in faults.PROXY_MODES if fault.kind.endswith(mode))
-                time.sleep(fault.lasts_s)
-                self.proxy.mode = "clear"
 
 
 def run_campaign(scale: Scale, folder: Path) -> Outcome:
@@ -207,9 +212,12 @@ def run_campaign(scale: Scale, folder: Path) -> Outcome:
     began = time.monotonic()
     with (
         LocalServices.start(folder / "services") as services,
-        FaultProxy(int(services.env()["AUTOSEQ_S3_ENDPOINT"].rpartition(":")[2]), seed=scale.seed) as proxy,
+        contextlib.ExitStack() as undo,
     ):
-        campaign = Campaign(scale, services, proxy, folder / "fleet")
+        port = int(services.env()["AUTOSEQ_S3_ENDPOINT"].rpartition(":")[2])
+        seeds = range(scale.seed * scale.workers, (scale.seed + 1) * scale.workers)
+        proxies = [undo.enter_context(FaultProxy(port, seed=seed)) for seed in seeds]
+        campaign = Campaign(scale, services, proxies, folder / "fleet")
         with campaign.client, ThreadPoolExecutor(1) as beside:
             try:
                 storm = beside.submit(campaign.storm)
@@ -222,7 +230,7 @@ def run_campaign(scale: Scale, folder: Path) -> Outcome:
                     PREFIX,
                     lambda run_id: undisturbed_run(run_id, campaign.engine),
                 )
-                verdict = judge.judge(campaign.runs)
+                verdict = judge.judge(campaign.runs, cancellable=campaign.revoked)
             finally:
                 campaign.stop.set()
                 wait([storm])
@@ -236,5 +244,6 @@ def run_campaign(scale: Scale, folder: Path) -> Outcome:
                 verdict=verdict,
                 recovery_s=recoveries(struck, {run_id: judge.events(run_id) for run_id in campaign.runs}),
                 drain_exits=campaign.fleet.drain_exits,
+                own_exits=campaign.fleet.own_exits,
                 wall_s=time.monotonic() - began,
             )

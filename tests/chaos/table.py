@@ -24,16 +24,18 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     times = [seconds for kind in kills for seconds in outcome.recovery_s.get(kind, [])]
     yield f"{'all kills':<34}{sum(counts[kind] for kind in kills):>7}{_times(times)}"
     yield f"kills that met no one: {outcome.unmet}"
-    exits = Counter(outcome.drain_exits)
-    yield "drained workers ended with: " + (
-        ", ".join(f"{code} ({times} x)" for code, times in sorted(exits.items())) or "-"
-    )
+    yield f"drained workers ended with: {_exits(outcome.drain_exits)}"
+    yield f"workers that ended by themselves: {_exits(outcome.own_exits)}"
     verdict = outcome.verdict
     yield (
         f"runs {len(outcome.runs)}, lost {len(verdict.lost)}, doubled {len(verdict.doubled)}, "
         f"differing {len(verdict.differing)}, left behind {len(verdict.left)}"
     )
     yield from verdict.faults()
+
+
+def _exits(codes: list[int]) -> str:
+    return ", ".join(f"{code} ({times} x)" for code, times in sorted(Counter(codes).items())) or "-"
 
 
 def _times(seconds: list[float]) -> str:

@@ -13,7 +13,9 @@ from tests.worker.serving import WorkerProcess
 from worker.settings import PROJECT
 
 INJECT = Path(__file__).parent / "inject"
-STOP_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = UNHEARD_S = 60.0
+UNAVAILABLE, UNHEALTHY = 3, 78
+"""Exit codes of a worker that can't start while a service is away, and of one that met too many faults of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class Victim(WorkerProcess):
         log = folder / "logs" / name.partition(".")[0]
         super().__init__(env, log, "-n", f"{name}@chaos", "-l", "WARNING", base=_uncovered(), inside=inside)
         self.name = name
-        self.drained = False
+        self._drained_at: float | None = None
         self._frozen_until = 0.0
         self._serving = folder / "serving"
 
@@ -70,9 +72,23 @@ class Victim(WorkerProcess):
             self.signal_all(signal.SIGCONT)
             self._frozen_until = 0.0
 
-    def drain(self) -> None:
-        self.drained = True
-        self.process.terminate()
+    @property
+    def drained(self) -> bool:
+        """Whether it was asked to drain."""
+        return self._drained_at is not None
+
+    def has_been_asked(self) -> None:
+        """It was asked to drain."""
+        self._drained_at = time.monotonic()
+
+    def drain(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.has_been_asked()
+        self.process.send_signal(number)
+
+    def drain_when_unheard(self) -> None:
+        """Ask again: remote control does not reach a worker that has no connection to Redis at the time."""
+        if self._drained_at is not None and time.monotonic() - self._drained_at > UNHEARD_S:
+            self.drain()
 
     def forget(self) -> None:
         """Leave nothing of it once it has ended."""
@@ -89,11 +105,12 @@ class Fleet:
     """Some workers over one folder, where orders are left for them and they leave what became of these."""
 
     def __init__(self, places: int | Sequence[Place], env: Mapping[str, str], folder: Path) -> None:
-        for name in ("orders", "taken", "serving", "logs", "poison"):
+        for name in ("orders", "taken", "serving", "logs", "poison", "hunger"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._places = [Place()] * places if isinstance(places, int) else places
         self.folder = folder
         self.drain_exits: list[int] = []
+        self.own_exits: list[int] = []
         paths = os.pathsep.join([str(INJECT), str(PROJECT)])
         self._env = {**env, "PYTHONPATH": paths, "CHAOS_FOLDER": str(folder), "OMP_NUM_THREADS": "1"}
         self._numbers = itertools.count()
@@ -110,9 +127,12 @@ class Fleet:
                 victim.forget()
                 if victim.drained:
                     self.drain_exits.append(victim.process.returncode)
+                elif victim.process.returncode != -signal.SIGKILL:
+                    self.own_exits.append(victim.process.returncode)
                 self.victims[place] = self._start(place)
             else:
                 victim.thaw_when_due()
+                victim.drain_when_unheard()
 
     def busy(self) -> Sequence[Victim]:
         """Those that serve a run and are to go on."""
@@ -152,6 +172,7 @@ class Fleet:
         for victim in self.victims:
             if not victim.has_ended:
                 victim.process.terminate()
+                victim.signal_all(signal.SIGCONT)  # one that stands still would not see it
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while not all(victim.has_ended for victim in self.victims) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -63,10 +63,19 @@ class Judge:
         self._settle_s = settle_s
         self.verdict = Verdict()
 
-    def judge(self, run_ids: Sequence[str], *, alone: bool = True) -> Verdict:
-        """Of these runs, which are all that ever was in the folder of the bucket when they are `alone`."""
+    def judge(
+        self, run_ids: Sequence[str], *, alone: bool = True, cancellable: Collection[str] = frozenset()
+    ) -> Verdict:
+        """Of these runs, which are all that ever was in the folder of the bucket when they are `alone`.
+
+        Each has to succeed, or to be cancelled where it is `cancellable`.
+        """
         for run_id in run_ids:
             state = self._runs.state(run_id)
+            if state is not None and state.state == "cancelled" and run_id in cancellable:
+                self._judge_objects(run_id, self._expected(run_id), whole=False)
+                self._judge_end(run_id, self.events(run_id))
+                continue
             if state is None or state.state != "succeeded":
                 end = f"{state.state}: {state.error}" if state else "unknown"
                 self.verdict.lost.append(f"{run_id}: {end}")
@@ -84,11 +93,12 @@ class Judge:
         entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrange(keys.run_events(run_id)))
         return [json.loads(fields["event"]) for _, fields in entries]
 
-    def _judge_objects(self, run_id: str, expected: Mapping[str, bytes]) -> None:
-        """Byte for byte, none missing, none extra; the commits are among them."""
+    def _judge_objects(self, run_id: str, expected: Mapping[str, bytes], *, whole: bool = True) -> None:
+        """Byte for byte, none missing in a `whole` run, none extra; the commits are among them."""
         folder = f"{self._prefix}/{run_id}/"
         found = {key.removeprefix(folder): self._store.get(key) for key in self._store.list(folder)}
-        self.verdict.lost.extend(f"{run_id}: no {name}" for name in expected.keys() - found.keys())
+        if whole:
+            self.verdict.lost.extend(f"{run_id}: no {name}" for name in expected.keys() - found.keys())
         self.verdict.doubled.extend(f"{run_id}: extra {name}" for name in found.keys() - expected.keys())
         common = expected.keys() & found.keys()
         self.verdict.differing.extend(f"{run_id}: {name}" for name in common if expected[name] != found[name])
@@ -99,6 +109,9 @@ class Judge:
         events = self.events(run_id)
         for fault in [*(fault for event in events for fault in check.follow(event)), *check.at_end()]:
             getattr(self.verdict, fault.kind).append(f"{run_id}: {fault.words}")
+        self._judge_end(run_id, events)
+
+    def _judge_end(self, run_id: str, events: Sequence[Mapping[str, Any]]) -> None:
         ends = [event["type"] for event in events if event["type"] in FINAL]
         if len(ends) > 1:
             self.verdict.doubled.append(f"{run_id}: ends {ends}")

@@ -52,11 +52,10 @@ class _ConnectionBrokenError(Exception):
 class FaultProxy:
     """Listens on a port of its own, in a thread of its own. Its public attributes may be set at any time.
 
-    Modes: `latency` delays each part of a response. `resets` resets connections within a request or its response,
-    so that some requests succeed unheard. `403` refuses every request. `503` answers some requests with that
-    status. `truncated` ends responses too soon. `off` resets every connection. `silent` accepts connections and
-    passes nothing on, like a cut cable; what was sent meanwhile passes afterwards, however late, as TCP retransmits
-    it.
+    Modes: `latency` delays each part of a response. `resets` resets connections within a request or its response, so
+    that some requests succeed unheard. `403` refuses every request. `503` answers some requests with that status.
+    `truncated` ends responses too soon. `off` resets every connection. `silent` accepts connections and passes nothing
+    on, like a cut cable; what was sent meanwhile passes afterwards, however late, as TCP retransmits it.
     """
 
     def __init__(self, port: int, *, host: str = "127.0.0.1", seed: int = 0) -> None:
@@ -76,6 +75,7 @@ class FaultProxy:
         """How long each request waits."""
         self._mode: Mode = "clear"
         self.upstream_port = port
+        """Where new connections go."""
         self._rng = random.Random(f"proxy/{seed}")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")

@@ -166,3 +166,9 @@ def test_steps_may_come_again_after_a_start(events: tuple[str, ...]) -> None:
 )
 def test_steps_come_in_order_and_none_is_left_out(events: tuple[str, ...]) -> None:
     assert {fault.kind for fault in faults_of(*events)} == {"differing"}
+
+
+def test_a_cancelled_run_passes_where_a_cancel_was_asked_for(served: Served) -> None:
+    served.redis.hset(keys.run_state(served.run_id), "state", "cancelled")
+    assert served.judge().judge([served.run_id], alone=False, cancellable={served.run_id}).faults() == []
+    assert served.judged().lost == [f"{served.run_id}: cancelled: None"]

@@ -59,25 +59,35 @@ def cost_among(services: LocalServices, *, leases: int, adoptions: int = 10) -> 
     """
     cost = Cost(leases=leases)
     with Client(config_of(env_of(services, DATABASE))) as client:
-        redis = client.redis
-        redis.flushdb()
-        for run_ids in _chunks("running", leases):
-            with redis.pipeline(transaction=False) as together:
-                for run_id in run_ids:
-                    _start(together, run_id)
-                together.execute()
-        victims = [_start(redis, f"lapsed-{number}") for number in range(adoptions + 1)]
-        _wait_in_line(redis, [*_chunks("waiting", leases)])
-
-        def publish_again(record: RunRecord) -> None:
-            with client.broker.acquire(block=True) as connection:
-                publish(client.app, RunRequest.of(record), record.queue, connection)
-
-        looks = Reconciler(redis, publish_again, grace_s=PATIENCE_S)
-        looks.requeue_lost()  # teaches Redis the scripts
-        _measure_idle(redis, looks, cost)
-        _measure_adoption(redis, looks, cost, victims)
+        fill(client.redis, leases=leases, waiting=leases)
+        victims = [start(client.redis, f"lapsed-{number}") for number in range(adoptions + 1)]
+        looks = reconciler_of(client)
+        _measure_idle(client.redis, looks, cost)
+        _measure_adoption(client.redis, looks, cost, victims)
     return cost
+
+
+def fill(redis: Redis, *, leases: int, waiting: int) -> None:
+    """So many runs that workers have, and so many that wait, in a Redis that is emptied before."""
+    redis.flushdb()
+    for run_ids in _chunks("running", leases):
+        with redis.pipeline(transaction=False) as together:
+            for run_id in run_ids:
+                start(together, run_id)
+            together.execute()
+    _wait_in_line(redis, [*_chunks("waiting", waiting)])
+
+
+def reconciler_of(client: Client) -> Reconciler:
+    """One that publishes through the client, and whose scripts Redis knows."""
+
+    def publish_again(record: RunRecord) -> None:
+        with client.broker.acquire(block=True) as connection:
+            publish(client.app, RunRequest.of(record), record.queue, connection)
+
+    looks = Reconciler(client.redis, publish_again, grace_s=PATIENCE_S)
+    looks.requeue_lost()
+    return looks
 
 
 def _measure_idle(redis: Redis, looks: Reconciler, cost: Cost) -> None:
@@ -137,9 +147,9 @@ def _record(run_id: str) -> RunRecord:
     )
 
 
-def _start(redis: Redis, run_id: str) -> Lease:
+def start(redis: Redis, run_id: str) -> Lease:
     """A run that some worker has in hand."""
-    lease = Lease(redis, run_id, ttl_s=LEASE_S)
+    lease = Lease(redis, run_id, ttl_s=LEASE_S, delivery_tag=run_id)
     Runs(redis).create(_record(run_id))
     lease.acquire()
     Progress(redis, run_id).publish(Started(name="scale", model="scripted", steps=2))

@@ -38,6 +38,10 @@ class Checkpoints(Protocol):
         """`call()`, repeated while the store is unavailable; calls `checkpoint` while it waits."""
         ...
 
+    def conclude(self, call: Callable[[], T]) -> T:
+        """The same for the write that completes the run: calls `checkpoint` only between two attempts."""
+        ...
+
     def map(self, call: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
         """`call` of each of `items`, in order; each as by `retry`, many at the same time."""
         ...
@@ -57,6 +61,9 @@ class Unclaimed:
     def retry(self, call: Callable[[], T]) -> T:
         """Call once."""
         return call()
+
+    def conclude(self, call: Callable[[], T]) -> T:
+        return self.retry(call)
 
     def map(self, call: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
         """Call for one item after the other."""
@@ -169,6 +176,17 @@ class Claim:
         """What is left of the drain timeout; all of it if this worker does not shut down."""
         drained_s = 0.0 if self._drain_seen is None else self._clock() - self._drain_seen
         return max(0.0, self._config.drain_timeout_s - drained_s)
+
+    def conclude(self, call: Callable[[], T]) -> T:
+        """`call()`, repeated while the store is unavailable, up to `outage_timeout_s`; never left while it is made.
+
+        A run whose cancel or time limit is seen during this write would otherwise end as cancelled or failed, and be
+        complete in the bucket.
+        """
+        policy = RetryPolicy(
+            self._config.outage_timeout_s, stop=self._left, on_wait=lambda _error, _pause_s: self.checkpoint()
+        )
+        return policy(call)
 
     def _renew(self, now: float) -> None:
         if now - self._renewed < self._config.lease_s / RENEWALS_PER_LEASE:

@@ -82,6 +82,7 @@ class Delivery:
         Raises:
             RunFailed, RunCancelled: the run failed or was cancelled; Redis has the same state.
             RunHandedBack: the completed steps are committed, and the run is queued again for another worker.
+            MemoryError: the same, with the attempt counted.
             ClaimLost: another worker has the run and reports it.
         """
         with self.claim:
@@ -222,6 +223,8 @@ class _FinalState:
                 failed = RunFailed(self._failure_message(error))
                 report(Failed(error=str(failed)))
                 raise failed from error
+            case MemoryError():  # the attempt counts: the run itself may need too much
+                report(Queued(reason=f"out of memory in step {self._delivery.run_reporter.step}"))
             case Exception():
                 report(Failed(error=f"internal error: {type(error).__name__}: {error}"))
 

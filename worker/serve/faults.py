@@ -45,8 +45,6 @@ def _what_failed(error: BaseException | None) -> str | None:
             return "this worker has no access to the bucket of the runs"
         case ModelFolderError():
             return "this worker's model can't be used"
-        case MemoryError():
-            return "this worker is out of memory"
         case OSError(errno=number) if number in DISK_ERRORS:
             return "this worker's disk or its limits failed"
         case InputError(__cause__=OSError() as cause):

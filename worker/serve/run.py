@@ -72,7 +72,11 @@ def run(
                 uploader.submit(pending_step(job, event))
     for _ in claim.map(partial(page.read, journal=journal), page.missing(commits)):
         pass
-    return claim.retry(partial(complete, job, journal, commits, page))
+    manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
+    if job.recipe.output.page:
+        claim.retry(partial(_write_page, manifest, journal, page))
+    claim.conclude(partial(journal.write_manifest, manifest))
+    return manifest
 
 
 def _restored(
@@ -129,10 +133,6 @@ def _log_outage(run_id: str, error: StoreUnavailableError, pause_s: float) -> No
     log.warning("run %s: uploads are waiting; next attempt in %.1f s: %s", run_id, pause_s, error)
 
 
-def complete(job: Job, journal: Journal, commits: Sequence[Commit], page: PageBuilder) -> Manifest:
-    """Write the run's page, and last its manifest. Safe to repeat: both are the same each time."""
-    manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
-    if job.recipe.output.page:
-        journal.put(keys.PAGE, page.render(manifest), content_type=CONTENT_TYPE)
-    journal.write_manifest(manifest)
-    return manifest
+def _write_page(manifest: Manifest, journal: Journal, page: PageBuilder) -> None:
+    """Safe to repeat: the page is the same each time."""
+    journal.put(keys.PAGE, page.render(manifest), content_type=CONTENT_TYPE)

@@ -2,9 +2,10 @@
 
 The folder CHAOS_FOLDER holds the orders: a file named as a point, whose text is who is to die (`child` or `worker`).
 The first process that comes to the point takes the order, writes down that it did, and dies. A file poison/RUN there
-holds a step: whoever is about to store that step of that run dies. The file CHAOS_CLOCK holds how many seconds the
-wall clock is off; the monotonic clock is not. Without the variables nothing happens, and nothing of the product knows
-of it: the points are put around its methods as they are imported.
+holds a step: whoever is about to store that step of that run dies. A file hunger/RUN holds a step, too: whoever begins
+it takes all the memory that it can get, each time, or `once`. The file CHAOS_CLOCK holds how many seconds the wall
+clock is off; the monotonic clock is not. Without the variables nothing happens, and nothing of the product knows of it:
+the points are put around its methods as they are imported.
 """
 
 import datetime
@@ -28,7 +29,10 @@ MARKED: dict[str, list[tuple[str, str, str, Callable[..., str]]]] = {
         ("Journal", "commit", "commit", lambda journal, *_: journal.run_id),
         ("Journal", "write_manifest", "manifest", lambda journal, *_: journal.run_id),
     ],
-    "worker.serve.report": [("RunReporter", "ended", "finish", lambda reporter, *_: reporter.run_id)],
+    "worker.serve.report": [
+        ("RunReporter", "ended", "finish", lambda reporter, *_: reporter.run_id),
+        ("RunReporter", "event", "event", lambda reporter, *_: reporter.run_id),
+    ],
     # Of the worker's parent process: the broker's record that a message is under way, and its end.
     "kombu.transport.redis": [
         ("QoS", "append", "claim", lambda _qos, message, *_: message.headers["id"]),
@@ -38,6 +42,8 @@ MARKED: dict[str, list[tuple[str, str, str, Callable[..., str]]]] = {
     "worker.serve.delivery": [("Delivery", "run_to_completion", "", lambda delivery: delivery.request.run_id)],
 }
 OF_PARENT = ("claim", "ack")
+PART_BYTES, MOST_PARTS = 2**24, 128
+"""What is taken at a time, and how often; more than 2 GiB is never taken, if the limit under test does not hold."""
 LOOK_INTERVAL_S = 1.0
 
 
@@ -69,6 +75,16 @@ class Points:
         if deadly.exists() and int(deadly.read_text()) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def starve(self, run_id: str, step: int) -> None:
+        """Take all memory, when this step of this run is hungry."""
+        hungry = self.folder / "hunger" / run_id
+        wanted, *once = hungry.read_text().split() if hungry.exists() else ["0"]
+        if int(wanted) == step:
+            if once:
+                hungry.unlink()
+            hoard = [bytes([number]) * PART_BYTES for number in range(MOST_PARTS)]
+            raise AssertionError(f"there is no limit to memory here: {len(hoard)} parts were had")
+
     def marked(self, method: Callable[..., Any], name: str, run_of: Callable[..., str]) -> Callable[..., Any]:
         """The method between its two points."""
 
@@ -77,6 +93,11 @@ class Points:
             run_id = run_of(*args)
             if name == "upload":
                 self.poison(run_id, args[1])
+            if name == "event":
+                result = method(*args, **kwargs)
+                if type(args[1]).__name__ == "StepStarted":
+                    self.starve(run_id, args[1].step.number)
+                return result
             self.strike("before", name, run_id)
             result = method(*args, **kwargs)
             self.strike("after", name, run_id)

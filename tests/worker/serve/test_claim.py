@@ -1,7 +1,8 @@
 """A claim keeps a run while there is progress, and ends it where it is to end."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,22 @@ from core.events import Denoised, Event, StepStarted, TextDelta
 from core.plan import plan
 from core.scripted import ScriptedModel
 from recipes.load import load
+from storage import keys
 from storage.errors import StoreRefusedError, StoreUnavailableError
 from storage.events import Started
+from storage.journal import Journal
 from storage.objects.memory import MemoryStore
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
 from storage.redis.runs import Runs
-from tests.worker.serving import Silent, config_of, make_run, recipe, request
+from tests.worker.serving import PREFIX, UPLOADS, Silent, config_of, make_run, recipe, request, spec_of
 from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack
-from worker.serve.claim import CANCEL_CHECK_INTERVAL_S, Claim
+from worker.jobs.inputs import Sources
+from worker.jobs.job import resolve, store
+from worker.serve.claim import CANCEL_CHECK_INTERVAL_S, POLL_S, Claim
 from worker.serve.drain import DrainFlag
+from worker.serve.run import run
+from worker.settings import PROJECT
 
 STEPS = plan(load(recipe()))
 TEXT_STEP, IMAGE_STEP = STEPS[1], STEPS[2]
@@ -194,6 +201,46 @@ def test_a_store_that_hangs_delays_no_cancel(
     with pytest.raises(RunCancelled):
         claim.retry(hang)
     answered.set()
+
+
+class CancelledAtTheEnd(MemoryStore):
+    """Its run is cancelled while the manifest is written, which takes a while."""
+
+    def __init__(self, cancel: Callable[[], object]) -> None:
+        super().__init__()
+        self.cancel = cancel
+
+    def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
+        if key.endswith(keys.MANIFEST):
+            self.cancel()
+            time.sleep(2 * POLL_S)
+        super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
+
+
+def test_a_cancel_while_the_manifest_is_written_comes_too_late(
+    claim: Claim, clock: Clock, redis_client: redis.Redis, run_id: str
+) -> None:
+    def cancel() -> None:
+        Runs(redis_client).request_cancel(run_id)
+        clock.now += 1
+
+    journal, model = Journal(CancelledAtTheEnd(cancel), PREFIX, run_id), ScriptedModel()
+    job = resolve(request(run_id), spec_of(model), recipes=PROJECT / "recipes", sources=Sources())
+    store(job, journal)
+    manifest = run(job, model=model, journal=journal, reporter=Silent(), claim=claim, uploads=UPLOADS)
+    assert journal.manifest() == manifest
+
+
+def test_a_cancel_is_seen_between_two_attempts_to_write_the_manifest(
+    claim: Claim, clock: Clock, redis_client: redis.Redis, run_id: str
+) -> None:
+    def fail() -> None:
+        Runs(redis_client).request_cancel(run_id)
+        clock.now += 1
+        raise StoreUnavailableError("restarting")
+
+    with pytest.raises(RunCancelled):
+        claim.conclude(fail)
 
 
 def test_a_claim_is_renewed_while_the_store_is_unavailable(
