@@ -104,9 +104,9 @@ class Delivery:
     def _run(self) -> Manifest:
         try:
             return self._attempt(self._count_attempt())
-        except (ClaimLost, CommitConflictError):  # this worker was too slow, and another one has the run
+        except (ClaimLost, CommitConflictError) as error:  # this worker was too slow, and another one has the run
             self.refund_attempt()
-            raise
+            raise ClaimLost(str(error)) from error
         except RedisError:
             if self._counted_at is not None:
                 self.runtime.runs.owe_refund(self.request.run_id, self._counted_at)
@@ -213,8 +213,6 @@ class _FinalState:
             case Exception() if handed_back := _reason_for_another_worker(error):
                 self._hand_back(handed_back)
                 raise handed_back from error
-            case CommitConflictError():
-                raise ClaimLost(str(error)) from error
             case ClaimLost() | RedisError():
                 pass  # another worker reports the run, or nothing can be reported now
             case RunFailed():
