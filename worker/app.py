@@ -43,6 +43,8 @@ BROKER = {
 class App(Celery):
     """Celery that starts workers of class QuietWorker."""
 
+    events_cls = "worker.serve.broker:Events"
+
     @cached_property
     def Worker(self) -> type:  # noqa: N802 (Celery's name)
         from worker.serve.boot import QuietWorker  # noqa: PLC0415 - a client starts no worker, and this import is slow

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -56,8 +57,7 @@ class Stage:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with LocalServices.start(tmp_path_factory.mktemp("own")) as own:
         env = env_of(own, 0, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3, outage_timeout_s=60)
-        # Celery's heartbeat waits for Redis within the parent's loop: without it, the loop meets each refusal itself.
-        worker = WorkerProcess(env, tmp_path_factory.mktemp("broker") / "log", "--without-heartbeat")
+        worker = WorkerProcess(env, tmp_path_factory.mktemp("broker") / "log")
         worker.wait_until_ready()
         with Client(worker.config) as client:
             yield Stage(services=own, worker=worker, client=client)
@@ -106,6 +106,18 @@ def misconf(stage: Stage) -> Iterator[None]:
         stage.redis.config_set("save", "")
 
 
+@contextmanager
+def other_credentials(stage: Stage) -> Iterator[None]:
+    password = stage.redis.config_get("requirepass")["requirepass"]
+    with Redis(connection_pool=stage.redis.connection_pool, single_connection_client=True) as known:
+        known.config_set("requirepass", "other")
+        known.client_kill_filter(_type="normal", skipme=True)
+        try:
+            yield
+        finally:
+            known.config_set("requirepass", password)
+
+
 REFUSALS = {"NOREPLICAS": noreplicas, "READONLY": readonly, "OOM": oom, "MISCONF": misconf}
 
 
@@ -135,15 +147,24 @@ def test_a_run_whose_acknowledgement_was_refused_is_delivered_again_and_has_one_
 def test_a_worker_whose_credentials_are_refused_for_a_while_continues_its_run_and_serves_again(stage: Stage) -> None:
     run_id = stage.client.submit(recipe(think=False, image={"num_timesteps": 700}))
     eventually(lambda: stage.client.state(run_id).fraction > 0.1, "a run in the middle of an image")
-    password, since = stage.redis.config_get("requirepass")["requirepass"], len(stage.worker.output)
-    with Redis(connection_pool=stage.redis.connection_pool, single_connection_client=True) as known:
-        known.config_set("requirepass", "other")
-        known.client_kill_filter(_type="normal", skipme=True)
-        try:
-            stage.eventually_said("Couldn't reject", since)
-        finally:
-            known.config_set("requirepass", password)
+    since = len(stage.worker.output)
+    with other_credentials(stage):
+        stage.eventually_said("Couldn't reject", since)
     assert stage.client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
+    assert stage.serves()
+
+
+def test_a_heartbeat_that_redis_refuses_does_not_block_the_loop_of_the_worker(stage: Stage) -> None:
+    """Celery would try again until Redis is back, and see no shutdown meanwhile."""
+    app = stage.client.app
+    with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname="any") as events:
+        events.send("worker-online")
+        with other_credentials(stage):
+            sending = Thread(target=events.send, args=["worker-heartbeat"], kwargs={"retry": True}, daemon=True)
+            sending.start()
+            sending.join(DEADLINE_S / 6)
+            assert not sending.is_alive()
+        events.flush()
     assert stage.serves()
 
 
@@ -264,6 +285,16 @@ def test_a_run_with_a_damaged_key_is_given_up_and_the_next_is_served(stage: Stag
     assert kept(stage.redis) == []
 
 
+def test_a_damaged_list_of_the_broker_is_logged_without_spinning(stage: Stage) -> None:
+    assert stage.serves()  # so that the reconciler knows the queue slot
+    since = len(stage.worker.output)
+    stage.redis.set(keys.broker_list(SLOT), "damage")
+    stage.eventually_said(f"queue slot {SLOT} can't be used", since)
+    eventually(lambda: stage.worker.output[since:].count("Connection to broker lost") >= 2, "its second pause")
+    stage.redis.delete(keys.broker_list(SLOT))
+    assert stage.serves()
+
+
 @pytest.mark.parametrize("index", [keys.LEASES, keys.STARTED, keys.OPEN_RUNS, keys.RUNS, keys.QUEUE_SLOTS])
 def test_a_damaged_index_stops_no_run(stage: Stage, index: str) -> None:
     break_key(stage.redis, index)
@@ -277,13 +308,3 @@ def test_a_damaged_idempotency_key_stops_no_run(stage: Stage) -> None:
     break_key(stage.redis, keys.idempotency("damaged"))
     stage.worker.process.send_signal(signal.SIGCONT)
     assert stage.client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
-
-
-def test_a_damaged_list_of_the_broker_is_logged_without_spinning(stage: Stage) -> None:
-    assert stage.serves()  # so that the reconciler knows the queue slot
-    since = len(stage.worker.output)
-    stage.redis.set(keys.broker_list(SLOT), "damage")
-    stage.eventually_said(f"queue slot {SLOT} can't be used", since)
-    eventually(lambda: stage.worker.output[since:].count("Connection to broker lost") == 2, "its second pause")
-    stage.redis.delete(keys.broker_list(SLOT))
-    assert stage.serves()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
+from celery.app import events
+from celery.events.dispatcher import EventDispatcher
 from celery.worker import state
 from celery.worker.consumer.consumer import Consumer
 from kombu.exceptions import KombuError
@@ -116,6 +118,20 @@ class Transport(kombu_redis.Transport):
 
 
 TRANSPORT_ALIASES[SCHEME] = f"{__name__}:Transport"
+
+
+class BriefDispatcher(EventDispatcher):
+    """Tries once to send an event, and keeps it for the next connection.
+
+    Celery would try a heartbeat again until Redis is back, in the main loop, which then sees no shutdown.
+    """
+
+    def send(self, *args: Any, **fields: Any) -> Any:
+        return super().send(*args, **{**fields, "retry": False})
+
+
+class Events(events.Events):
+    dispatcher_cls = f"{__name__}:{BriefDispatcher.__name__}"
 
 
 class PatientConsumer(Consumer):
