@@ -93,12 +93,9 @@ def test_faulty_workers_lose_and_charge_no_run_and_end_with_their_reasons(
             assert len(given_back) == 6, "three for each of them"
             charged = [client.redis.hget(keys.run_state(run_id), "attempts") for run_id in runs + more]
             assert charged == ["1"] * len(charged), "only the attempt that succeeded"
+            states = {"stale@test": "unhealthy", "no-model@test": "unhealthy", "healthy@test": "idle"}
+            eventually(lambda: {one.name: one.state for one in client.workers()} == states, str(states))
             listed = {worker.name: worker for worker in client.workers()}
-    assert {name: worker.state for name, worker in listed.items()} == {
-        "stale@test": "unhealthy",
-        "no-model@test": "unhealthy",
-        "healthy@test": "idle",
-    }
     assert "this worker has no access to the bucket of the runs: s3://" in listed["stale@test"].reason
     assert "this worker's model can't be used" in listed["no-model@test"].reason
     for worker in (stale_keys, no_model):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,23 +68,30 @@ def test_a_worker_with_other_weights_leaves_the_run_to_those_that_began_it(
     (other / "config.json").write_text(json.dumps({**config, "note": "trained a little longer"}))
     shared = {"visibility_timeout_s": 5, "lease_s": 3, "model_name": "twice-trained", "cache_dir": tmp_path / "cache"}
     first, second = (env_of(services, DATABASE, model=model, **shared) for model in (MODEL, other))
-    worker = WorkerProcess(first, tmp_path / "first")
-    with Client(config_of(first)) as client:
+    with Client(config_of(first)) as client, ExitStack() as workers:
+        client.redis.flushdb()
+
+        def start(env: dict[str, str], name: str) -> WorkerProcess:
+            worker = WorkerProcess(env, tmp_path / name)
+            workers.callback(worker.kill)
+            return worker
+
+        worker = start(first, "first")
         run_id = client.submit(recipe(num_images=2, image={"num_timesteps": 24}))
         eventually(lambda: "commits/003.json" in objects_of(s3_store, run_id), "a committed image")
         worker.kill()
-        stranger = WorkerProcess(second, tmp_path / "second")
+        stranger = start(second, "second")
         eventually(lambda: reasons(client, run_id), "that it is given back")
         assert "commits/006.json" not in objects_of(s3_store, run_id)
-        worker = WorkerProcess(first, tmp_path / "again")
+        worker = start(first, "again")
         result = client.result(run_id, timeout_s=DEADLINE_S)
         assert any("was started with model" in reason for reason in reasons(client, run_id))
+        assert stranger.stop() == 0
+        assert worker.stop() == 0
     assert result["model"] == "twice-trained"
     manifest = json.loads(s3_store.get(f"{PREFIX}/{run_id}/manifest.json"))
     begun = json.loads(s3_store.get(f"{PREFIX}/{run_id}/model.json"))
     assert manifest["model_sha256"] == begun["sha256"]
-    assert stranger.stop() == 0
-    assert worker.stop() == 0
 
 
 def reasons(client: Client, run_id: str) -> list[str]:
