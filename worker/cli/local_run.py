@@ -17,8 +17,8 @@ from worker.jobs.inputs import Sources
 from worker.jobs.job import prepare, store
 from worker.serve.claim import Unclaimed
 from worker.serve.engine import Engine
-from worker.serve.report import RunReporter
 from worker.serve.run import run
+from worker.serve.run_reporter import RunReporter
 from worker.settings import Settings
 
 SHORT_HASH = 8

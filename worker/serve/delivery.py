@@ -24,8 +24,9 @@ from worker.jobs.request import RunRequest
 from worker.jobs.result import result_of
 from worker.serve.claim import Claim
 from worker.serve.faults import fault_of, loading_model
-from worker.serve.report import CeleryReporter, Reporter, Reporters, RunReporter
+from worker.serve.report import CeleryReporter, Reporter, Reporters
 from worker.serve.run import run
+from worker.serve.run_reporter import RunReporter
 from worker.serve.runtime import WorkerRuntime
 
 log = logging.getLogger(__name__)

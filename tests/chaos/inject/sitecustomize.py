@@ -29,7 +29,7 @@ MARKED: dict[str, list[tuple[str, str, str, Callable[..., str]]]] = {
         ("Journal", "commit", "commit", lambda journal, *_: journal.run_id),
         ("Journal", "write_manifest", "manifest", lambda journal, *_: journal.run_id),
     ],
-    "worker.serve.report": [
+    "worker.serve.run_reporter": [
         ("RunReporter", "ended", "finish", lambda reporter, *_: reporter.run_id),
         ("RunReporter", "event", "event", lambda reporter, *_: reporter.run_id),
     ],

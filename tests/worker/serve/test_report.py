@@ -21,7 +21,8 @@ from storage.redis.progress import Progress
 from tests.worker.serving import DEADLINE_S, PREFIX, request
 from worker.jobs.inputs import Sources
 from worker.jobs.job import Job, resolve
-from worker.serve.report import CeleryReporter, Rate, Reporters, RunReporter
+from worker.serve.report import CeleryReporter, Reporters
+from worker.serve.run_reporter import Rate, RunReporter
 from worker.settings import PROJECT
 
 Kind = TypeVar("Kind", bound=RunEvent)
