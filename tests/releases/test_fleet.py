@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from storage.objects.s3 import S3Store
 from storage.redis.state import RunState
 from tests.releases.old_worker import OldRelease
 from tests.releases.restore import PREFIX, restore_bucket, restore_redis
-from tests.worker.serving import WorkerProcess, config_of, env_of, eventually, objects_of, recipe
+from tests.worker.serving import WorkerProcess, config_of, env_of, eventually, objects_of, ready_worker, recipe
 from worker.client import Client
 from worker.errors import RunCancelled
 from worker.history.verify import verify
@@ -87,12 +88,16 @@ def check_whole(client: Client, store: S3Store, run_id: str) -> None:
     assert client.state(run_id).state == "succeeded"
 
 
+def kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
 @pytest.mark.usefixtures("left_by_0_1")
 def test_new_workers_finish_what_0_1_0_left_in_its_bytes(
     env: dict[str, str], s3_store: S3Store, tmp_path: Path
 ) -> None:
-    worker = WorkerProcess(env, tmp_path / "log")
-    with Client(config_of(env)) as client:
+    with ready_worker(env, tmp_path / "log"), Client(config_of(env)) as client:
         client.resume("failed")
         client.resume("cancelled")
         eventually(lambda: not open_runs(client), "the end of every run", deadline_s=180)
@@ -108,7 +113,6 @@ def test_new_workers_finish_what_0_1_0_left_in_its_bytes(
         }
         with pytest.raises(RunCancelled):
             client.result("withdrawn", timeout_s=1)
-    assert worker.stop() == 0, worker.output
 
 
 @pytest.mark.usefixtures("left_by_0_1")
@@ -116,8 +120,8 @@ def test_a_run_on_tiny_bagel_is_continued_from_its_commits(
     env: dict[str, str], s3_store: S3Store, tmp_path: Path
 ) -> None:
     before = hashes_of(s3_store, TINY)
-    worker = WorkerProcess({**env, "AUTOSEQ_MODEL": str(PROJECT / "models" / "tiny-bagel")}, tmp_path / "log")
-    with Client(config_of(env)) as client:
+    tiny = {**env, "AUTOSEQ_MODEL": str(PROJECT / "models" / "tiny-bagel")}
+    with ready_worker(tiny, tmp_path / "log"), Client(config_of(env)) as client:
         client.result(TINY, timeout_s=120)
         check_whole(client, s3_store, TINY)
     after = hashes_of(s3_store, TINY)
@@ -125,7 +129,6 @@ def test_a_run_on_tiny_bagel_is_continued_from_its_commits(
         name: sha256 for name, sha256 in before.items() if name.startswith(("commits", "recipe"))
     }
     assert set(after) == set(EXPECTED[TINY]) - {PAGE}
-    assert worker.stop() == 0, worker.output
 
 
 @pytest.mark.usefixtures("left_by_0_1")
@@ -136,16 +139,23 @@ def test_old_and_new_workers_finish_every_run_of_one_queue(
     done = subprocess.run(
         [sys.executable, "-c", SUBMIT, "8"], env=old.env(env), cwd=old.code, capture_output=True, text=True, check=True
     )
-    with Client(config_of(env)) as client:
+    with Client(config_of(env)) as client, ExitStack() as workers:
+
+        def start_old(name: str) -> subprocess.Popen[bytes]:
+            started = old.start_worker(env, tmp_path / name)
+            workers.callback(started.wait)
+            workers.callback(kill_group, started.pid)
+            return started
+
         run_ids = [*done.stdout.split(), *(client.submit(recipe(seed=number)) for number in range(8))]
-        new_worker = WorkerProcess(env, tmp_path / "new")
-        old_worker = old.start_worker(env, tmp_path / "old")
+        new_worker = workers.enter_context(WorkerProcess(env, tmp_path / "new"))
+        old_worker = start_old("old")
         eventually(lambda: _finished(client, run_ids) >= 3, "some finished runs", deadline_s=120)
         new_worker.kill()
-        os.killpg(old_worker.pid, signal.SIGKILL)
+        kill_group(old_worker.pid)
         old_worker.wait()
-        new_worker = WorkerProcess(env, tmp_path / "new again")
-        old_worker = old.start_worker(env, tmp_path / "old again")
+        new_worker = workers.enter_context(WorkerProcess(env, tmp_path / "new again"))
+        old_worker = start_old("old again")
         eventually(lambda: not open_runs(client), "the end of every run", deadline_s=240)
         for run_id in run_ids:
             check_whole(client, s3_store, run_id)
@@ -155,9 +165,9 @@ def test_old_and_new_workers_finish_every_run_of_one_queue(
                 check_whole(client, s3_store, run_id)
         with pytest.raises(RunNotFoundError):
             client.state("never-submitted")
-    assert new_worker.stop() == 0, new_worker.output
-    old_worker.terminate()
-    assert old_worker.wait(60) == 0
+        assert new_worker.stop() == 0, new_worker.output
+        old_worker.terminate()
+        assert old_worker.wait(60) == 0
     for name in ("new", "old"):
         logs = (tmp_path / name).read_text() + (tmp_path / f"{name} again").read_text()
         assert "succeeded" in logs, f"the {name} workers served nothing"

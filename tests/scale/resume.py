@@ -22,7 +22,7 @@ from storage.events import Queued, Started, StepStarted
 from storage.objects.memory import MemoryStore
 from storage.objects.s3 import S3Store
 from tests.faults.proxy import FaultProxy
-from tests.worker.serving import PREFIX, WorkerProcess, env_of, make_run, recipe, request
+from tests.worker.serving import PREFIX, WorkerProcess, env_of, make_run, ready_worker, recipe, request
 from worker.client import Client
 from worker.errors import RunCancelled
 from worker.local.services import LocalServices
@@ -62,9 +62,8 @@ def resume(services: LocalServices, folder: Path, given: argparse.Namespace) -> 
     objects.close()
     env = env_of(services, 0, lease_s=given.lease_s)
     with FaultProxy(int(env["AUTOSEQ_S3_ENDPOINT"].rpartition(":")[2])) as proxy:
-        worker = WorkerProcess(env | {"AUTOSEQ_S3_ENDPOINT": proxy.endpoint}, folder / "log")
-        worker.wait_until_ready()
-        with Client(worker.config) as client:
+        through_proxy = env | {"AUTOSEQ_S3_ENDPOINT": proxy.endpoint}
+        with ready_worker(through_proxy, folder / "log") as worker, Client(worker.config) as client:
             client.result(client.submit(recipe()), timeout_s=60)  # the worker has loaded everything
             proxy.delay_s = given.latency_ms / 1000
             proxy.requests.clear()
@@ -79,7 +78,6 @@ def resume(services: LocalServices, folder: Path, given: argparse.Namespace) -> 
             proxy.delay_s = 0
             client.result(run_id, timeout_s=600)
             starts = [event for event in client.watch(run_id) if isinstance(event, Started | Queued)]
-        worker.stop()
     first = seen[-1]
     assert isinstance(first, StepStarted)
     return [

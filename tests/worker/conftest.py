@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.worker.serving import WorkerProcess, config_of, env_of
+from tests.worker.serving import WorkerProcess, config_of, env_of, ready_worker
 from worker.client import Client
 from worker.local.services import LocalServices
 from worker.settings import PROJECT
@@ -16,19 +16,15 @@ IDLE_DATABASE, SCRIPTED_DATABASE, TINY_DATABASE = 1, 2, 3
 def scripted_worker(services: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     """2 ms for each token and denoising step; a run without a sign of life is given on after seconds."""
     env = env_of(services, SCRIPTED_DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3)
-    worker = WorkerProcess(env, tmp_path_factory.mktemp("scripted") / "log")
-    worker.wait_until_ready()
-    yield worker
-    assert worker.stop() == 0, worker.output
+    with ready_worker(env, tmp_path_factory.mktemp("scripted") / "log") as worker:
+        yield worker
 
 
 @pytest.fixture(scope="session")
 def tiny_worker(services: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     env = env_of(services, TINY_DATABASE, model=PROJECT / "models" / "tiny-bagel")
-    worker = WorkerProcess(env, tmp_path_factory.mktemp("tiny") / "log")
-    worker.wait_until_ready()
-    yield worker
-    assert worker.stop() == 0, worker.output
+    with ready_worker(env, tmp_path_factory.mktemp("tiny") / "log") as worker:
+        yield worker
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 
@@ -27,6 +27,8 @@ from storage.objects.memory import MemoryStore
 from storage.retry import RetryPolicy
 from storage.uploader import UploadLimits
 from worker.app import make_app
+from worker.client import Client
+from worker.connections import connect_redis
 from worker.jobs.inputs import Sources
 from worker.jobs.job import Job, resolve, store
 from worker.jobs.request import RunRequest
@@ -164,8 +166,16 @@ def eventually(holds: Callable[[], object], what: str, *, deadline_s: float = DE
         time.sleep(0.02)
 
 
+def empty_database(env: Mapping[str, str]) -> None:
+    """Remove what other modules left in a Redis database: a recipe without a model goes to one that is known there."""
+    with connect_redis(config_of(env)) as redis:
+        redis.flushdb()
+
+
 class WorkerProcess:
     """`celery -A worker worker`, as anyone starts it, in a process group of its own.
+
+    As a context manager it is killed at the end of the block, unless it has ended.
 
     Args:
         env: added to the environment `base`, which is by default that of this process.
@@ -191,6 +201,12 @@ class WorkerProcess:
                 command, env=self.env, cwd=PROJECT, stdout=output, stderr=output, start_new_session=True
             )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.kill()
+
     @property
     def has_ended(self) -> bool:
         return self.process.poll() is not None
@@ -202,6 +218,10 @@ class WorkerProcess:
     def wait_until_ready(self) -> None:
         eventually(lambda: " ready." in self.output or self.has_ended, "a worker that is ready")
         assert not self.has_ended, self.output
+
+    def received(self, run_id: str) -> int:
+        """How many messages of the run it has taken."""
+        return self.output.count(f"Task worker.run[{run_id}] received")
 
     def children(self) -> list[int]:
         """The processes that compute; the parent has another, which keeps its semaphores."""
@@ -231,6 +251,22 @@ class WorkerProcess:
         if not self.has_ended:
             self.process.terminate()
         return self.process.wait(DEADLINE_S)
+
+
+@contextlib.contextmanager
+def ready_worker(env: Mapping[str, str], log: Path, *options: str) -> Iterator[WorkerProcess]:
+    """A worker that is ready. At the end of the block it has to end with exit code 0."""
+    with WorkerProcess(env, log, *options) as worker:
+        worker.wait_until_ready()
+        yield worker
+        assert worker.stop() == 0, worker.output
+
+
+def start_long_run(client: Client) -> str:
+    """A run that takes a minute, as soon as it runs."""
+    run_id = client.submit(long_recipe())
+    eventually(lambda: client.state(run_id).state == "running", "a run in progress")
+    return run_id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from tests.worker.serving import (
     DEADLINE_S,
     PREFIX,
     WorkerProcess,
+    empty_database,
     env_of,
     eventually,
     objects_of,
@@ -53,6 +54,7 @@ class Fleet:
 
     def __init__(self, services: LocalServices, logs: Path) -> None:
         self._env = env_of(services, DATABASE, model=MODEL, lease_s=3, reconcile_interval_s=0.5, visibility_timeout_s=5)
+        empty_database(self._env)
         self._logs = (logs / str(number) for number in itertools.count())
         self.worker = WorkerProcess(self._env, next(self._logs))
 
@@ -68,7 +70,8 @@ class Fleet:
 def fleet(services: LocalServices, tmp_path: Path) -> Iterator[Fleet]:
     started = Fleet(services, tmp_path)
     yield started
-    assert started.worker.stop() == 0, started.worker.output
+    with started.worker as worker:
+        assert worker.stop() == 0, worker.output
 
 
 @pytest.mark.parametrize(

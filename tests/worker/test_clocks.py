@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.worker.serving import (
     DEADLINE_S,
     WorkerProcess,
     config_of,
+    empty_database,
     env_of,
     eventually,
     objects_of,
@@ -81,15 +83,18 @@ def pair(
     env = env_of(services, DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3, **limits)
     folder = tmp_path_factory.mktemp("pair")
     clocks = [SetClock(folder / f"clock{n}") for n in range(2)]
-    workers = [WorkerProcess(env | clock.env, folder / f"log{n}", "-n", f"w{n}") for n, clock in enumerate(clocks)]
-    with Client(workers[0].config) as opened:
-        opened.redis.flushdb()
-    for worker in workers:
-        worker.wait_until_ready()
-    yield list(zip(workers, clocks, strict=True))
-    for worker in workers:
-        worker.process.terminate()
-    assert [worker.process.wait(DEADLINE_S) for worker in workers] == [0, 0]
+    empty_database(env)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(WorkerProcess(env | clock.env, folder / f"log{n}", "-n", f"w{n}"))
+            for n, clock in enumerate(clocks)
+        ]
+        for worker in workers:
+            worker.wait_until_ready()
+        yield list(zip(workers, clocks, strict=True))
+        for worker in workers:
+            worker.process.terminate()
+        assert [worker.process.wait(DEADLINE_S) for worker in workers] == [0, 0]
 
 
 @pytest.fixture
@@ -99,27 +104,23 @@ def pair_client(pair: list[tuple[WorkerProcess, SetClock]]) -> Iterator[Client]:
         yield opened
 
 
-def received(worker: WorkerProcess, run_id: str) -> int:
-    return worker.output.count(f"Task worker.run[{run_id}] received")
-
-
 def test_a_clock_that_jumps_in_mid_run_loses_and_doubles_nothing(
     pair: list[tuple[WorkerProcess, SetClock]], pair_client: Client, s3_store: S3Store
 ) -> None:
     document = recipe(num_images=7, think=False, image={"num_timesteps": 1000})
     run_id = pair_client.submit(document)
     eventually(lambda: pair_client.state(run_id).step == 2, "its first image under way")
-    (owner, clock), (other, _) = sorted(pair, key=lambda one: -received(one[0], run_id))
+    (owner, clock), (other, _) = sorted(pair, key=lambda one: -one[0].received(run_id))
     clock.set(-HOUR_S)
     time.sleep(SWEEP_S + 1)
-    assert received(other, run_id) == 0, "its claim is renewed by the clock of Redis"
+    assert other.received(run_id) == 0, "its claim is renewed by the clock of Redis"
     clock.set(HOUR_S)  # to its own search every claim, its own too, now seems old
-    eventually(lambda: received(other, run_id) == 1, "the message again")
+    eventually(lambda: other.received(run_id) == 1, "the message again")
+    clock.set(0)  # before it searches again
     assert pair_client.state(run_id).state == "running"
-    clock.set(0)
     result = pair_client.result(run_id, timeout_s=DEADLINE_S)
     starts = [event for event in pair_client.watch(run_id) if isinstance(event, Started)]
-    assert (len(starts), received(owner, run_id), received(other, run_id)) == (1, 1, 1)
+    assert (len(starts), owner.received(run_id), other.received(run_id)) == (1, 1, 1)
     asked = request(run_id, pair_client.runs.record(run_id).document)
     assert objects_of(s3_store, run_id) == undisturbed(asked)
     for artifact in result["artifacts"]:

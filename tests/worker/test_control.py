@@ -1,12 +1,14 @@
 """Celery's own controls: a revoke is a cancel, every stop drains, and what breaks one run per process is refused."""
 
 import fcntl
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from tests.worker.serving import (
     DEADLINE_S,
     WorkerProcess,
     celery_result,
+    empty_database,
     env_of,
     eventually,
-    long_recipe,
     objects_of,
+    ready_worker,
     recipe,
     request,
+    start_long_run,
 )
 from worker.app import RECORDED, TASK, write_record
 from worker.client import Client
@@ -41,13 +45,10 @@ def settings_of(services: LocalServices) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def worker(services: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
-    folder = tmp_path_factory.mktemp("controlled")
-    started = WorkerProcess(settings_of(services), folder / "log", "--hostname", "first@x")
-    with Client(started.config) as opened:
-        opened.redis.flushdb()
-    started.wait_until_ready()
-    yield started
-    assert started.stop() == 0, started.output
+    env = settings_of(services)
+    empty_database(env)
+    with ready_worker(env, tmp_path_factory.mktemp("controlled") / "log", "--hostname", "first@x") as started:
+        yield started
 
 
 @pytest.fixture
@@ -55,29 +56,20 @@ def start(services: LocalServices, tmp_path: Path) -> Iterator[Callable[..., Wor
     """Starts further workers with a folder for temporary files of their own; none outlives the test."""
     folder = tmp_path / "tmp"
     folder.mkdir()
-    started: list[WorkerProcess] = []
+    logs = (tmp_path / f"log{number}" for number in itertools.count())
+    with ExitStack() as started:
 
-    def one(*options: str, inside: Sequence[str] = ()) -> WorkerProcess:
-        env = settings_of(services) | {"TMPDIR": str(folder)}
-        started.append(WorkerProcess(env, tmp_path / f"log{len(started)}", *options, inside=inside))
-        return started[-1]
+        def one(*options: str, inside: Sequence[str] = ()) -> WorkerProcess:
+            env = settings_of(services) | {"TMPDIR": str(folder)}
+            return started.enter_context(WorkerProcess(env, next(logs), *options, inside=inside))
 
-    yield one
-    for worker in started:
-        worker.kill()
+        yield one
 
 
 @pytest.fixture
 def own(worker: WorkerProcess) -> Iterator[Client]:
     with Client(worker.config) as opened:
         yield opened
-
-
-def under_way(client: Client) -> str:
-    """A run that takes a minute, in progress."""
-    run_id = client.submit(long_recipe())
-    eventually(lambda: client.state(run_id).state == "running", "a run in progress")
-    return run_id
 
 
 def end_of_run(client: Client, run_id: str) -> str:
@@ -89,7 +81,7 @@ def end_of_run(client: Client, run_id: str) -> str:
 
 
 def test_a_revoke_cancels_what_runs_and_what_waits_and_both_can_be_resumed(worker: WorkerProcess, own: Client) -> None:
-    running = under_way(own)
+    running = start_long_run(own)
     waiting = own.submit(recipe())
     own.app.AsyncResult(running).revoke()
     own.app.control.revoke([waiting])
@@ -104,7 +96,7 @@ def test_a_revoke_cancels_what_runs_and_what_waits_and_both_can_be_resumed(worke
 def test_a_run_whose_process_is_terminated_ends_cancelled_and_can_be_resumed(
     worker: WorkerProcess, own: Client
 ) -> None:
-    running = under_way(own)
+    running = start_long_run(own)
     (child,) = worker.children()
     own.app.control.revoke(running, terminate=True, signal="KILL")
     assert end_of_run(own, running) == "cancelled"
@@ -117,7 +109,7 @@ def test_a_run_whose_process_is_terminated_ends_cancelled_and_can_be_resumed(
 
 
 def test_a_revoke_of_what_is_no_run_does_nothing(own: Client) -> None:
-    running = under_way(own)
+    running = start_long_run(own)
     replies = own.app.control.revoke([running[:8], "a b", "nobody"], reply=True, timeout=DEADLINE_S, limit=1)
     assert replies
     assert "error" not in str(replies)
@@ -180,10 +172,10 @@ def test_control_shutdown_and_sighup_drain_one_worker_and_none_with_the_same_pro
     one, other = (start("--hostname", f"{name}@x", inside=namespace()) for name in ("one", "other"))
     for started in (one, other):
         started.wait_until_ready()
-    runs = [under_way(own) for _ in range(3)]
+    runs = [start_long_run(own) for _ in range(3)]
     eventually(lambda: all(own.state(run_id).step == 3 for run_id in runs), "an image under way in each")
     of_one, of_other, elsewhere = (
-        next(run_id for run_id in runs if f"[{run_id}] received" in started.output) for started in (one, other, worker)
+        next(run_id for run_id in runs if started.received(run_id)) for started in (one, other, worker)
     )
     own.app.control.shutdown(destination=["one@x"])
     assert one.process.wait(DEADLINE_S) == 0
@@ -213,7 +205,7 @@ def test_a_worker_removes_what_killed_ones_left_and_nothing_else(
 ) -> None:
     folder = tmp_path / "tmp"
     (folder / "autoseq-worker-file").write_text("of somebody else")
-    killed = [start() for _ in range(3)]
+    killed = [start() for _ in range(2)]
     for one in killed:
         one.wait_until_ready()
     left = {path for path in folder.iterdir() if path.is_dir()}

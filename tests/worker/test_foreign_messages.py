@@ -11,10 +11,11 @@ from tests.worker.serving import (
     WorkerProcess,
     celery_result,
     eventually,
-    long_recipe,
     objects_of,
+    ready_worker,
     recipe,
     request,
+    start_long_run,
     undisturbed,
 )
 from worker.app import PRIORITIES, TASK, make_app
@@ -32,10 +33,8 @@ FOREIGN: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def workers(scripted_worker: WorkerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[WorkerProcess]]:
     """Two, of which one can be busy."""
-    second = WorkerProcess(scripted_worker.env, tmp_path_factory.mktemp("foreign") / "log", "-n", "second")
-    second.wait_until_ready()
-    yield [scripted_worker, second]
-    assert second.stop() == 0
+    with ready_worker(scripted_worker.env, tmp_path_factory.mktemp("foreign") / "log", "-n", "second") as second:
+        yield [scripted_worker, second]
 
 
 def send(worker: WorkerProcess, run_id: str, kwargs: dict[str, Any]) -> None:
@@ -54,7 +53,7 @@ def send(worker: WorkerProcess, run_id: str, kwargs: dict[str, Any]) -> None:
 
 
 def received(workers: list[WorkerProcess], run_id: str) -> int:
-    return sum(worker.output.count(f"Task worker.run[{run_id}] received") for worker in workers)
+    return sum(worker.received(run_id) for worker in workers)
 
 
 def send_all(workers: list[WorkerProcess], run_id: str) -> None:
@@ -62,21 +61,15 @@ def send_all(workers: list[WorkerProcess], run_id: str) -> None:
     before = received(workers, run_id)
     for kwargs in FOREIGN:
         send(workers[0], run_id, kwargs)
-    eventually(lambda: received(workers, run_id) == before + len(FOREIGN), "all of them")
+    eventually(lambda: received(workers, run_id) >= before + len(FOREIGN), "all of them")
 
 
 def types_of(client: Client, run_id: str) -> list[str]:
     return [event.type for event in client.watch(run_id, timeout_s=DEADLINE_S)]
 
 
-def busy_run(client: Client) -> str:
-    run_id = client.submit(long_recipe())
-    eventually(lambda: client.state(run_id).state == "running", "a run under way")
-    return run_id
-
-
 def test_a_running_run_goes_on(workers: list[WorkerProcess], client: Client) -> None:
-    run_id = busy_run(client)
+    run_id = start_long_run(client)
     send_all(workers, run_id)
     at = client.state(run_id).fraction
     eventually(lambda: client.state(run_id).fraction > at, "progress")
@@ -89,7 +82,7 @@ def test_a_running_run_goes_on(workers: list[WorkerProcess], client: Client) -> 
 def test_a_waiting_run_is_run_as_it_was_asked_for(
     workers: list[WorkerProcess], client: Client, s3_store: S3Store, run_id: str
 ) -> None:
-    busy = [busy_run(client) for _ in workers]
+    busy = [start_long_run(client) for _ in workers]
     client.submit(recipe(), run_id=run_id)
     for kwargs in FOREIGN:
         send(workers[0], run_id, kwargs)
@@ -99,13 +92,13 @@ def test_a_waiting_run_is_run_as_it_was_asked_for(
     left = objects_of(s3_store, run_id)
     asked = request(run_id, client.runs.record(run_id).document)
     assert left == undisturbed(asked)
-    eventually(lambda: received(workers, run_id) == len(FOREIGN) + 1, "each message and its own")
+    eventually(lambda: received(workers, run_id) >= len(FOREIGN) + 1, "each message and its own")
     client.cancel(busy[1])
     assert celery_result(workers[0], run_id).state == "SUCCESS"
 
 
 def test_runs_that_ended_stay_as_they_are(workers: list[WorkerProcess], client: Client, run_id: str) -> None:
-    succeeded, cancelled, failed = client.submit(recipe()), busy_run(client), run_id
+    succeeded, cancelled, failed = client.submit(recipe()), start_long_run(client), run_id
     client.cancel(cancelled)
     send(workers[0], failed, {"recipe": recipe(num_imges=3)})
     eventually(lambda: client.runs.state(failed), "its record")
@@ -126,7 +119,7 @@ def test_runs_that_ended_stay_as_they_are(workers: list[WorkerProcess], client: 
 def test_an_invalid_message_without_a_run_fails_once(workers: list[WorkerProcess], client: Client, run_id: str) -> None:
     for _ in range(2):
         send(workers[0], run_id, {"recipe": recipe(), "prio": "high"})
-    eventually(lambda: received(workers, run_id) == 2, "both messages")
+    eventually(lambda: received(workers, run_id) >= 2, "both messages")
     with pytest.raises(RunFailed, match="prio"):
         client.result(run_id, timeout_s=DEADLINE_S)
     assert types_of(client, run_id) == ["failed"]

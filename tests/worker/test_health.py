@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.worker.serving import (
     DEADLINE_S,
     WorkerProcess,
     config_of,
+    empty_database,
     env_of,
     eventually,
     long_recipe,
@@ -57,14 +58,14 @@ def reasons(client: Client, run_id: str) -> list[str]:
 
 
 @contextmanager
-def workers_of(*workers: WorkerProcess) -> Iterator[None]:
-    try:
+def all_ready(*workers: WorkerProcess) -> Iterator[None]:
+    """Until the block ends; none outlives it."""
+    with ExitStack() as stack:
+        for worker in workers:
+            stack.enter_context(worker)
         for worker in workers:
             worker.wait_until_ready()
         yield
-    finally:
-        for worker in workers:
-            worker.kill()
 
 
 def test_faulty_workers_lose_and_charge_no_run_and_end_with_their_reasons(
@@ -73,10 +74,11 @@ def test_faulty_workers_lose_and_charge_no_run_and_end_with_their_reasons(
     folder = shutil.copytree(PROJECT / "models" / "tiny-bagel", tmp_path / "model")
     with FaultProxy(int(services.env()["AUTOSEQ_S3_ENDPOINT"].rpartition(":")[2])) as proxy:
         env = env_of(services, DATABASE, scripted_delay_s=0.005, **FAST)
+        empty_database(env)
         stale_keys = WorkerProcess({**env, "AUTOSEQ_S3_ENDPOINT": proxy.endpoint}, tmp_path / "1", "-n", "stale@test")
         no_model = WorkerProcess({**env, "AUTOSEQ_MODEL": str(folder)}, tmp_path / "2", "-n", "no-model@test")
         healthy = WorkerProcess(env, tmp_path / "3", "-n", "healthy@test")
-        with workers_of(stale_keys, no_model, healthy), Client(healthy.config) as client:
+        with all_ready(stale_keys, no_model, healthy), Client(healthy.config) as client:
             proxy.mode = "403"
             shutil.rmtree(folder)
             runs = [client.submit(recipe(seed=seed)) for seed in range(10)]
@@ -108,9 +110,10 @@ def test_a_worker_whose_child_process_cannot_start_ends_and_gives_its_run_back(
     broken_now = tmp_path / "broken"
     (tmp_path / "sitecustomize.py").write_text(CANT_START.format(flag=str(broken_now)))
     env = env_of(services, DATABASE, **FAST)
+    empty_database(env)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     broken = WorkerProcess({**env, "PYTHONPATH": path}, tmp_path / "1", "-n", "broken@test")
-    with workers_of(broken), Client(broken.config) as client:
+    with all_ready(broken), Client(broken.config) as client:
         run_id = client.submit(recipe())
         broken_now.touch()
         assert broken.process.wait(DEADLINE_S) == EXIT_UNHEALTHY, broken.output
@@ -120,7 +123,6 @@ def test_a_worker_whose_child_process_cannot_start_ends_and_gives_its_run_back(
         queue_slot = client.runs.record(run_id).queue_slot
         assert client.redis.llen(keys.broker_list(queue_slot)) >= 1, "its message waits for another worker"
         assert client.redis.zcard(keys.BROKER_CLAIMS) == 0
-        client.redis.flushdb()
 
 
 def autoseq(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -135,6 +137,7 @@ def test_a_worker_tells_what_it_does_and_its_probes_tell_an_outage_from_its_deat
     services: LocalServices, tmp_path: Path
 ) -> None:
     direct = env_of(services, DATABASE, scripted_delay_s=0.005, health_file=tmp_path / "health.json", **FAST)
+    empty_database(direct)
     url, _, database = direct["AUTOSEQ_REDIS_URL"].rpartition("/")
     host, _, port = url.rpartition(":")
     with FaultProxy(int(port)) as redis_link, Client(config_of(direct)) as client:
@@ -147,7 +150,7 @@ def test_a_worker_tells_what_it_does_and_its_probes_tell_an_outage_from_its_deat
         def does(state: str, run_id: str | None = None) -> bool:
             return (found := listed()) is not None and (found.state, found.run_id) == (state, run_id)
 
-        with workers_of(worker):
+        with all_ready(worker):
             eventually(lambda: does("idle"), "an idle worker")
             eventually(lambda: autoseq(env, "health", "--ready").returncode == 0, "a ready worker")
             run_id = client.submit(long_recipe())

@@ -10,7 +10,7 @@ from storage import keys
 from storage.events import Succeeded
 from storage.redis.lease import Lease
 from storage.redis.progress import Progress
-from tests.worker.serving import DEADLINE_S, WorkerProcess, config_of, env_of, eventually, recipe
+from tests.worker.serving import DEADLINE_S, config_of, env_of, eventually, ready_worker, recipe
 from worker.app import publish, write_record
 from worker.client import Client
 from worker.jobs.request import RunRequest
@@ -56,18 +56,18 @@ def test_a_key_lives_as_long_as_its_run_and_no_run_is_the_duplicate_of_a_later_o
     time.sleep(LONGER_S)
     assert own_client.submit(recipe(), idempotency_key="order") == first
     assert own_client.find_run(f"{run_id}-again") == first
-    worker = WorkerProcess(env, tmp_path / "log")
-    assert own_client.result(f"{run_id}-again", timeout_s=DEADLINE_S)["run_id"] == first
-    for one in (earlier, later):
-        assert own_client.result(one, timeout_s=DEADLINE_S)["run_id"] == one
-    eventually(lambda: own_client.runs.state(first) is None, "the end of its time")
-    second = own_client.submit(recipe(), idempotency_key="order")
-    assert second != first
-    assert own_client.result(second, timeout_s=DEADLINE_S)["run_id"] == second
-    eventually(lambda: worker.output.count("'state': 'duplicate'") == 1, "the one message that was a duplicate")
-    eventually(lambda: not list(own_client.redis.scan_iter("autoseq:run:*")), "no key of a run")
-    assert list(own_client.redis.scan_iter("autoseq:idempotency:*")) == []
-    assert worker.stop() == 0
+    with ready_worker(env, tmp_path / "log") as worker:
+        assert own_client.result(f"{run_id}-again", timeout_s=DEADLINE_S)["run_id"] == first
+        for one in (earlier, later):
+            assert own_client.result(one, timeout_s=DEADLINE_S)["run_id"] == one
+        eventually(lambda: own_client.runs.state(first) is None, "the end of its time")
+        second = own_client.submit(recipe(), idempotency_key="order")
+        assert second != first
+        assert own_client.result(second, timeout_s=DEADLINE_S)["run_id"] == second
+        eventually(lambda: "'state': 'duplicate'" in worker.output, "the message that was a duplicate")
+        eventually(lambda: not list(own_client.redis.scan_iter("autoseq:run:*")), "no key of a run")
+        assert list(own_client.redis.scan_iter("autoseq:idempotency:*")) == []
+    assert worker.output.count("'state': 'duplicate'") == 1
 
 
 def test_a_run_that_is_resumed_has_its_names_again(own_client: Client, run_id: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.worker.serving import DEADLINE_S, WorkerProcess, env_of, eventually
+from tests.worker.serving import DEADLINE_S, WorkerProcess, empty_database, env_of, eventually, ready_worker
 from worker.client import Client
 from worker.local.services import LocalServices
 
@@ -19,10 +19,10 @@ MOST_MIB = 1_300
 @pytest.fixture
 def worker(services: LocalServices, tmp_path: Path) -> Iterator[WorkerProcess]:
     """One with a process of its own, whose memory nothing else has used."""
-    worker = WorkerProcess(env_of(services, DATABASE, lease_s=DEADLINE_S), tmp_path / "log")
-    worker.wait_until_ready()
-    yield worker
-    assert worker.stop() == 0, worker.output
+    env = env_of(services, DATABASE, lease_s=DEADLINE_S)
+    empty_database(env)
+    with ready_worker(env, tmp_path / "log") as worker:
+        yield worker
 
 
 def peak_mib(worker: WorkerProcess) -> int:

@@ -106,7 +106,7 @@ class MemoryGroup:
 @contextlib.contextmanager
 def _memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
     """A group below our own (version 1) or beside it (version 2, where only leaves have processes)."""
-    ours = dict(line.split(":")[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    ours = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
     if "memory" in ours:
         above, limit, events = CONTROL_GROUPS / "memory" / ours["memory"][1:], "limit_in_bytes", "oom_control"
     else:

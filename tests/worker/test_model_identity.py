@@ -72,9 +72,7 @@ def test_a_worker_with_other_weights_leaves_the_run_to_those_that_began_it(
         client.redis.flushdb()
 
         def start(env: dict[str, str], name: str) -> WorkerProcess:
-            worker = WorkerProcess(env, tmp_path / name)
-            workers.callback(worker.kill)
-            return worker
+            return workers.enter_context(WorkerProcess(env, tmp_path / name))
 
         worker = start(first, "first")
         run_id = client.submit(recipe(num_images=2, image={"num_timesteps": 24}))

@@ -20,6 +20,7 @@ from tests.worker.serving import (
     env_of,
     eventually,
     objects_of,
+    ready_worker,
     recipe,
     request,
     some_steps_recipe,
@@ -67,13 +68,10 @@ class Stage:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with LocalServices.start(tmp_path_factory.mktemp("own")) as own:
         env = env_of(own, 0, scripted_delay_s=0.002, visibility_timeout_s=10, lease_s=3, outage_timeout_s=60)
-        worker = WorkerProcess(env, tmp_path_factory.mktemp("outages") / "log")
-        worker.wait_until_ready()
         store = S3Store(own.s3_settings)
-        with Client(worker.config) as client:
+        with ready_worker(env, tmp_path_factory.mktemp("outages") / "log") as worker, Client(worker.config) as client:
             yield Stage(services=own, worker=worker, client=client, objects=store)
         store.close()
-        assert worker.stop() == 0, worker.output
 
 
 def test_the_gpu_goes_on_while_s3_is_away_and_the_objects_follow(stage: Stage) -> None:
@@ -192,9 +190,7 @@ def test_beyond_the_bound_a_run_fails_in_words_and_goes_on_when_asked(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = env_of(stage.services, 5, scripted_delay_s=0.002, lease_s=3, outage_timeout_s=1)
-    impatient = WorkerProcess(env, tmp_path / "log")
-    impatient.wait_until_ready()
-    with Client(impatient.config) as client:
+    with ready_worker(env, tmp_path / "log") as impatient, Client(impatient.config) as client:
         run_id = client.submit(some_steps_recipe())
         stage.eventually_committed(run_id, 3)
         stage.services.kill_s3()
@@ -211,4 +207,3 @@ def test_beyond_the_bound_a_run_fails_in_words_and_goes_on_when_asked(
         starts = [event.done for event in client.watch(run_id) if isinstance(event, Started)]
         assert starts == [0, committed]
     settings.cache_clear()
-    assert impatient.stop() == 0

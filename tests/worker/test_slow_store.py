@@ -22,11 +22,13 @@ from tests.worker.serving import (
     PREFIX,
     WorkerProcess,
     config_of,
+    empty_database,
     env_of,
     eventually,
     make_run,
     objects_of,
     picture_uri,
+    ready_worker,
     recipe,
     request,
     undisturbed,
@@ -176,10 +178,9 @@ def hung_worker(
     services: LocalServices, proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerProcess]:
     env = env_of(services, HUNG_DATABASE, s3_endpoint=proxy.endpoint, lease_s=LEASE_S, drain_timeout_s=1)
-    worker = WorkerProcess(env, tmp_path_factory.mktemp("hung") / "log")
-    worker.wait_until_ready()
-    yield worker
-    assert worker.stop() == 0, worker.output
+    empty_database(env)
+    with ready_worker(env, tmp_path_factory.mktemp("hung") / "log") as worker:
+        yield worker
 
 
 @pytest.mark.usefixtures("releasing")
@@ -211,20 +212,18 @@ def test_a_worker_shuts_down_while_s3_hangs_and_another_one_ends_the_run(
     """At once before the first step, though a step may take an hour; in mid-run within the drain timeout."""
     asked = request(run_id)
     env = env_of(services, STOPPED_DATABASE, s3_endpoint=proxy.endpoint, lease_s=LEASE_S, reconcile_interval_s=0.2)
+    empty_database(env)
     with Client(config_of(env_of(services, STOPPED_DATABASE))) as client:
         client.submit(asked.recipe, run_id=run_id)
         for where, drain_timeout_s in (("recipe.json", 3600), ("steps/003", 1)):
-            worker = WorkerProcess(env | {"AUTOSEQ_DRAIN_TIMEOUT_S": str(drain_timeout_s)}, tmp_path / "log")
-            worker.wait_until_ready()
             proxy.hold = f"{run_id}/{where}"
-            eventually(lambda: proxy.held, f"a request to {proxy.hold}")
-            assert worker.stop() == 0, worker.output
+            with ready_worker(env | {"AUTOSEQ_DRAIN_TIMEOUT_S": str(drain_timeout_s)}, tmp_path / f"{drain_timeout_s}"):
+                eventually(lambda: proxy.held, f"a request to {proxy.hold}")
             assert client.state(run_id).state == "queued"
             proxy.hold = ""
             eventually(lambda: not proxy.held, "all requests released")
-        worker = WorkerProcess(env, tmp_path / "log")
-        assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
-        assert worker.stop() == 0, worker.output
+        with ready_worker(env, tmp_path / "log"):
+            assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
         assert client.runs.state(run_id) is not None
         handed_back = [event for event in client.watch(run_id) if isinstance(event, Queued) and event.reason]
         assert len(handed_back) == 2

@@ -26,6 +26,7 @@ from tests.worker.serving import (
     env_of,
     eventually,
     objects_of,
+    ready_worker,
     recipe,
     request,
     some_steps_recipe,
@@ -42,7 +43,7 @@ from worker.tasks import run_task, runtime
 
 NOT_AN_IMAGE = "data:image/png;base64,aGVsbG8="
 HUGE_IMAGE = "data:image/png;base64," + base64.b64encode(bomb(9_000, 9_000)).decode()
-KILLED_DATABASE, IN_PROCESS_DATABASE = 7, 8
+IN_PROCESS_DATABASE = 8
 
 
 def deliver(worker: WorkerProcess, run_id: str, document: object) -> None:
@@ -137,16 +138,14 @@ def test_a_finished_run_that_is_delivered_again_is_left_as_it_is(
 
 
 def test_a_killed_child_is_replaced_and_its_run_goes_on_to_the_same_bytes(
-    services: LocalServices, s3_store: S3Store, tmp_path: Path
+    scripted_worker: WorkerProcess, client: Client, s3_store: S3Store
 ) -> None:
-    env = env_of(services, KILLED_DATABASE, scripted_delay_s=0.002, visibility_timeout_s=5, lease_s=3)
-    worker = WorkerProcess(env, tmp_path / "log")
-    with Client(worker.config) as client:
-        run_id = client.submit(some_steps_recipe())
-        eventually(lambda: "commits/003.json" in objects_of(s3_store, run_id), "a committed image")
-        worker.kill_child()
-        client.result(run_id, timeout_s=DEADLINE_S)
-        events = list(client.watch(run_id))
+    run_id = client.submit(some_steps_recipe())
+    eventually(lambda: "commits/003.json" in objects_of(s3_store, run_id), "a committed image")
+    scripted_worker.kill_child()
+    client.result(run_id, timeout_s=DEADLINE_S)
+    events = list(client.watch(run_id))
+    assert celery_end(scripted_worker, run_id)[0] == "SUCCESS"
     starts = [event.done for event in events if isinstance(event, Started)]
     assert starts[0] == 0
     assert starts[1] >= 3, "it went on after the last committed step"
@@ -155,21 +154,17 @@ def test_a_killed_child_is_replaced_and_its_run_goes_on_to_the_same_bytes(
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id, some_steps_recipe()))
-    assert celery_end(worker, run_id)[0] == "SUCCESS"
-    assert worker.stop() == 0
 
 
 def test_two_deliveries_at_once_to_two_workers_have_one_effect(
     scripted_worker: WorkerProcess, client: Client, s3_store: S3Store, tmp_path: Path
 ) -> None:
-    other = WorkerProcess(scripted_worker.env, tmp_path / "log")
-    other.wait_until_ready()
-    run_id = client.submit(some_steps_recipe())
-    deliver(scripted_worker, run_id, some_steps_recipe())
-    client.result(run_id, timeout_s=DEADLINE_S)
-    eventually(lambda: client.redis.zcard("autoseq:unacked_index") == 0, "both messages done with")
-    assert other.stop() == 0
-    assert all(f"[{run_id}] received" in worker.output for worker in (scripted_worker, other))
+    with ready_worker(scripted_worker.env, tmp_path / "log") as other:
+        run_id = client.submit(some_steps_recipe())
+        deliver(scripted_worker, run_id, some_steps_recipe())
+        client.result(run_id, timeout_s=DEADLINE_S)
+        eventually(lambda: client.redis.zcard("autoseq:unacked_index") == 0, "both messages done with")
+    assert all(worker.received(run_id) for worker in (scripted_worker, other))
     events = list(client.watch(run_id))
     assert [event.done for event in events if isinstance(event, Started)] == [0]
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id, some_steps_recipe()))

@@ -1,6 +1,5 @@
 """Redis and S3 over TLS, with certificates of an authority of one's own: what is trusted is used, nothing else is."""
 
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from tests.worker.serving import DEADLINE_S, WorkerProcess, celery_result, config_of, env_of, recipe
+from tests.worker.serving import DEADLINE_S, celery_result, config_of, empty_database, env_of, ready_worker, recipe
 from worker.app import make_app
 from worker.client import Client
 from worker.connections import ServiceUnavailableError, check_redis, connect_redis, connect_store, explain_s3_errors
@@ -95,17 +94,13 @@ def test_a_run_is_served_with_an_authority_of_ones_own(
     env: Mapping[str, str], ca: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", str(ca))
-    worker = WorkerProcess(env, tmp_path / "log", base=os.environ)
-    try:
-        worker.wait_until_ready()
-        with Client(worker.config) as client:
-            run_id = client.submit(recipe())
-            result = client.result(run_id, timeout_s=DEADLINE_S)
-            assert client.app.control.ping(timeout=DEADLINE_S, limit=1)
+    empty_database(env)
+    with ready_worker(env, tmp_path / "log") as worker, Client(worker.config) as client:
+        run_id = client.submit(recipe())
+        result = client.result(run_id, timeout_s=DEADLINE_S)
+        assert client.app.control.ping(timeout=DEADLINE_S, limit=1)
         assert celery_result(worker, run_id).state == "SUCCESS"
         assert result["artifacts"][0]["url"].startswith("https://localhost:")
-    finally:
-        assert worker.stop() == 0
 
 
 def without_authority(env: Mapping[str, str]) -> dict[str, str]:

@@ -14,9 +14,9 @@ from tests.worker.serving import (
     celery_result,
     config_of,
     env_of,
-    eventually,
-    long_recipe,
+    ready_worker,
     recipe,
+    start_long_run,
 )
 from tests.worker.shell import Shell, said
 from worker.client import Client
@@ -32,6 +32,7 @@ CONTROL, RESULTS = f"&autoseq:/{DATABASE}.celery.pidbox", "&autoseq:*"
 @pytest.fixture(scope="module")
 def admin(services: LocalServices) -> Iterator[Client]:
     with Client(config_of(env_of(services, DATABASE))) as opened:
+        opened.redis.flushdb()
         yield opened
         opened.redis.acl_deluser(USER)
 
@@ -60,25 +61,19 @@ def test_a_user_with_the_rules_of_the_guide_can_do_all_that_runs_need(
 ) -> None:
     env = limited(f"resetchannels {ENOUGH}")
     admin.redis.acl_log_reset()
-    worker = WorkerProcess(env, tmp_path / "log")
-    try:
-        worker.wait_until_ready()
-        with Client(worker.config) as client:
-            assert client.result(client.submit(recipe()), timeout_s=DEADLINE_S)["state"] == "succeeded"
-            assert celery_result(worker, celery_call(env, recipe=recipe())).state == "SUCCESS"
-            run_id = client.submit(long_recipe())
-            eventually(lambda: client.state(run_id).state == "running", "a run under way")
-            client.app.control.revoke("no-such-run")
-            assert client.app.control.ping(timeout=DEADLINE_S, limit=1)
-            assert client.cancel(run_id)
-            assert [event.type for event in client.watch(run_id, timeout_s=DEADLINE_S)][-1] == "cancelled"
-            assert client.list()[0].run_id == run_id
+    with ready_worker(env, tmp_path / "log") as worker, Client(worker.config) as client:
+        assert client.result(client.submit(recipe()), timeout_s=DEADLINE_S)["state"] == "succeeded"
+        assert celery_result(worker, celery_call(env, recipe=recipe())).state == "SUCCESS"
+        run_id = start_long_run(client)
+        client.app.control.revoke("no-such-run")
+        assert client.app.control.ping(timeout=DEADLINE_S, limit=1)
+        assert client.cancel(run_id)
+        assert [event.type for event in client.watch(run_id, timeout_s=DEADLINE_S)][-1] == "cancelled"
+        assert client.list()[0].run_id == run_id
         shell.use(env)
         report = said(shell("doctor"))
         assert "Redis permissions: keys, scripts and channels can be used" in report
         assert report.count("unknown, as Redis does not tell") == 3
-    finally:
-        assert worker.stop() == 0
     refused = {entry["object"] for entry in admin.redis.acl_log() if entry["reason"] != "auth"}
     assert refused <= {"client", "info"}, "names of connections, and what doctor reads"
 
@@ -106,8 +101,8 @@ def test_doctor_names_what_a_user_may_not_do(
 def test_a_worker_whose_user_has_no_channels_says_so_and_does_not_start(
     limited: Callable[[str], dict[str, str]], tmp_path: Path
 ) -> None:
-    worker = WorkerProcess(limited(f"resetchannels {ENOUGH.partition(' &')[0]}"), tmp_path / "log")
-    assert worker.process.wait(DEADLINE_S) != 0
+    with WorkerProcess(limited(f"resetchannels {ENOUGH.partition(' &')[0]}"), tmp_path / "log") as worker:
+        assert worker.process.wait(DEADLINE_S) != 0
     assert "Traceback" not in worker.output
     assert "this worker can't start: Redis at 127.0.0.1:" in worker.output
     assert f"PSUBSCRIBE {CONTROL[1:]}" in worker.output

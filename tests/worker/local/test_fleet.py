@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.serving import DEADLINE_S, config_of, env_of, recipe
+from tests.worker.serving import DEADLINE_S, config_of, empty_database, env_of, recipe
 from tests.worker.shell import end_of, lines_until
 from worker.client import Client
 from worker.local.services import LocalServices
@@ -28,6 +28,7 @@ if os.environ.get("CUDA_VISIBLE_DEVICES") == "1":
 def start(services: LocalServices, tmp_path: Path) -> Iterator[Callable[[str, str], subprocess.Popen[str]]]:
     """Starts a fleet on some GPUs with a RestartPolicy; with GPU 1, a worker ends as soon as it starts."""
     (tmp_path / "sitecustomize.py").write_text(BROKEN_GPU)
+    empty_database(env_of(services, DATABASE))
     env = {**os.environ, **env_of(services, DATABASE), "PYTHONPATH": f"{tmp_path}:{PROJECT}"}
     started: list[subprocess.Popen[str]] = []
 
@@ -80,7 +81,6 @@ def test_a_worker_that_is_killed_is_started_again_without_its_children_and_besid
     lines_until(fleet, " ready.")
     before = workers_of(fleet)
     with Client(config_of(env_of(services, DATABASE))) as client:
-        client.redis.flushdb()
         children = children_of(before["2"])
         for child in children:
             os.kill(child, signal.SIGSTOP)  # as one that hangs on its GPU: it would not notice the end of its parent
