@@ -25,7 +25,7 @@ from worker.local.process import LocalServiceError
 from worker.local.servers import describe_programs
 from worker.serve.engine import SCRIPTED, Engine
 
-UNKNOWN = "unknown, as Redis does not tell"
+UNKNOWN = "unknown: Redis does not report it"
 """A managed Redis may refuse INFO."""
 DAY_S = 86_400
 
@@ -91,7 +91,7 @@ def _eviction(client: Client) -> str:
 
 
 def _info(client: Client, section: str, field: str) -> str | int | None:
-    """A field of INFO; None if Redis does not tell it."""
+    """A field of INFO; None if Redis does not report it."""
     try:
         found: str | int | None = client.redis.info(section).get(field)
     except ResponseError:
@@ -103,10 +103,10 @@ def _dead_letters(client: Client) -> str:
     count, newest = DeadLetters(client.redis).count(), client.dead_letters(1)
     if newest and time.time() - newest[0].at < DAY_S:
         raise _Problem(
-            f"{count} messages were set aside, the last within a day: {newest[0].reason}; read them with "
+            f"{count} set aside, the last within a day: {newest[0].reason}; read them with "
             f"Client.dead_letters, then delete {keys.DEAD_LETTERS} in Redis"
         )
-    return f"{count} messages were set aside"
+    return f"{count} set aside"
 
 
 def _bucket(client: Client) -> str:

@@ -73,7 +73,7 @@ def test_a_user_with_the_rules_of_the_guide_can_do_all_that_runs_need(
         shell.use(env)
         report = said(shell("doctor"))
         assert "Redis permissions: keys, scripts and channels can be used" in report
-        assert report.count("unknown, as Redis does not tell") == 3
+        assert report.count("unknown: Redis does not report it") == 3
     refused = {entry["object"] for entry in admin.redis.acl_log() if entry["reason"] != "auth"}
     assert refused <= {"client", "info"}, "names of connections, and what doctor reads"
 

@@ -150,10 +150,10 @@ def test_doctor_warns_of_a_redis_that_forgets(idle: Shell, idle_client: Client) 
 
 def test_doctor_reports_the_messages_that_were_set_aside_today(idle: Shell, idle_client: Client) -> None:
     DeadLetters(idle_client.redis, clock=lambda: time.time() - 2 * DAY_S).add("not a message: no JSON")
-    assert "ok       dead letters: 1 messages were set aside" in said(idle("doctor"), code=1)
+    assert "ok       dead letters: 1 set aside" in said(idle("doctor"), code=1)
     DeadLetters(idle_client.redis).add("not a message: no id")
     text = said(idle("doctor"), code=1)
-    assert "problem  dead letters: 2 messages were set aside, the last within a day: not a message: no id; read" in text
+    assert "problem  dead letters: 2 set aside, the last within a day: not a message: no id; read" in text
 
 
 def test_a_run_is_followed_listed_and_shown(serving: Shell) -> None:
