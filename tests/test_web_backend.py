@@ -25,9 +25,11 @@ def port(services: LocalServices) -> Iterator[int]:
     command = [sys.executable, str(PROJECT / "examples" / "web_backend.py"), str(port)]
     env = {**os.environ, **env_of(services, DATABASE), "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(command, env=env, cwd=PROJECT) as backend:
-        eventually(lambda: is_up(port) or backend.poll() is not None, "a backend that answers")
-        yield port
-        backend.terminate()
+        try:
+            eventually(lambda: is_up(port) or backend.poll() is not None, "a backend that answers")
+            yield port
+        finally:
+            backend.terminate()
 
 
 def is_up(port: int) -> bool:

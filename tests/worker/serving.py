@@ -175,7 +175,7 @@ def empty_database(env: Mapping[str, str]) -> None:
 class WorkerProcess:
     """`celery -A worker worker`, as anyone starts it, in a process group of its own.
 
-    As a context manager it is killed at the end of the block, unless it has ended.
+    As a context manager it is killed with its children at the end of the block, as far as they live.
 
     Args:
         env: added to the environment `base`, which is by default that of this process.

@@ -85,9 +85,13 @@ def test_faulty_workers_lose_and_charge_no_run_and_end_with_their_reasons(
             for run_id in runs:
                 assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
             more: list[str] = []
-            while not (stale_keys.has_ended and no_model.has_ended):
+
+            def have_ended() -> bool:
                 more.append(client.submit(recipe()))
                 client.result(more[-1], timeout_s=DEADLINE_S)
+                return stale_keys.has_ended and no_model.has_ended
+
+            eventually(have_ended, "the end of both faulty workers")
             assert [worker.process.wait() for worker in (stale_keys, no_model)] == [EXIT_UNHEALTHY] * 2
             for seed, run_id in enumerate(runs):
                 assert objects_of(s3_store, run_id) == undisturbed(request(run_id, recipe(seed=seed)))

@@ -143,9 +143,13 @@ def test_a_worker_killed_while_it_restores_messages_delays_the_others_by_seconds
             with Mutex(channel.client, channel.unacked_mutex_key, channel.unacked_mutex_expire):
                 os.kill(os.getpid(), signal.SIGKILL)
     """
+
+    def is_locked() -> bool:
+        subprocess.run([sys.executable, "-c", killed_in_the_lock], env=scripted_worker.env, check=False)
+        return redis.get("autoseq:unacked_mutex") is not None
+
     with under_way(client) as run_id:
-        while redis.get("autoseq:unacked_mutex") is None:  # the living worker may hold it just now
-            subprocess.run([sys.executable, "-c", killed_in_the_lock], env=scripted_worker.env, check=False)
+        eventually(is_locked, "a lock that is left; the living worker may hold it just now")
         claims: Any = redis.hvals("autoseq:unacked")
         redis.hset("autoseq:unacked", "of-a-dead-worker", next(claim for claim in claims if run_id in claim))
         redis.zadd("autoseq:unacked_index", {"of-a-dead-worker": 1.0})
