@@ -49,7 +49,7 @@ class ServerClock:
             return False
         self._ahead = server - self._now()
         off_s = -self._ahead.total_seconds()
-        log.warning("this machine's clock is %+.0f s off; signing by that of the S3 server", off_s)
+        log.warning("this machine's clock is %+.0f s off; signing with the clock of the S3 server", off_s)
         return True
 
     def attach(self, client: "S3Client") -> None:

@@ -62,7 +62,7 @@ class DeadLetters:
             task_id=task_id,
             message=text[:MAX_MESSAGE_CHARS],
         )
-        log.error("a message of queue %s is set aside among the dead letters: %s", queue or "?", letter.reason)
+        log.error("a message of queue %s was moved to the dead letters: %s", queue or "?", letter.reason)
         with self._redis.pipeline() as together:
             together.lpush(keys.DEAD_LETTERS, json.dumps(asdict(letter)))
             together.ltrim(keys.DEAD_LETTERS, 0, keys.MAX_DEAD_LETTERS - 1)

@@ -72,7 +72,7 @@ class Reconciler:
         except (ResponseError, UnicodeDecodeError) as error:
             if not is_damage(error):
                 raise
-            log.warning("the election of the reconciler starts anew: %s", error)
+            log.warning("the election of the reconciler is repeated: %s", error)
             self._redis.delete(keys.RECONCILER)
             return False
 

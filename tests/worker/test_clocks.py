@@ -128,7 +128,7 @@ def test_a_clock_that_jumps_in_mid_run_loses_and_doubles_nothing(
             assert answer.status == 200
     assert pair_client.count_open() == 0
     assert "lapsed" not in owner.output
-    assert "s off; signing by that of the S3 server" in owner.output
+    assert "s off; signing with the clock of the S3 server" in owner.output
 
 
 @pytest.mark.parametrize("off_s", [HOUR_S, -HOUR_S])

@@ -98,7 +98,7 @@ class RecipeChecker:
         model = choose_model(model_named_in(given), self._connections.config, self._specs, self._served)
         recipe = given.resolve(self._specs.get(model))
         if self._specs and model not in self._specs:
-            message = f"{model!r} is served by no worker; allowed: {', '.join(sorted(self._served() or self._specs))}"
+            message = f"no worker serves {model!r}; allowed: {', '.join(sorted(self._served() or self._specs))}"
             raise RecipeError([Fault(path=("model",), message=message)])
         return CheckedRecipe(given=given, recipe=replace(recipe, model=model), model=model, fetch=self._fetch)
 

@@ -95,7 +95,9 @@ class FleetWorker:
             return None
         self._early_ends = self._early_ends + 1 if now - self._started < policy.early_s else 0
         if code == BAD_CONFIGURATION:
-            log.error("%s ended with exit code %d: it is not started again, as it can't start so", self.name, code)
+            log.error(
+                "%s ended with exit code %d: it is not started again, as its configuration is wrong", self.name, code
+            )
         elif self._early_ends >= policy.max_early_ends:
             log.error(
                 "%s ended with exit code %d, %d times in a row within %g s: it is not started again",

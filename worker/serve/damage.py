@@ -47,7 +47,7 @@ class DamagedRuns:
             self._end(run_id, reason)
             return True
         if count == 1:
-            log.warning("run %s: Redis can't serve it; it is tried again: %s", run_id, error)
+            log.warning("run %s: its keys in Redis can't be used; trying again: %s", run_id, error)
         self._runtime.drain.wait(min(FIRST_PAUSE_S * 2 ** (count - 1), LONGEST_PAUSE_S))
         return False
 

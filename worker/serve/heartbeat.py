@@ -84,7 +84,7 @@ class Heartbeat:
             else:
                 self._workers.leave(self._info.name)
         except RedisError as error:
-            log.warning("this worker can't say in Redis that it ends: %s", error)
+            log.warning("this worker can't be removed from the list of live workers: %s", error)
 
     def end_unhealthy(self, reason: str) -> None:
         """From now on the worker is unhealthy."""

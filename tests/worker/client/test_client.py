@@ -177,7 +177,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_queued(
 
 
 def test_a_model_that_no_worker_serves_is_refused_once_workers_are_known(client: Client, idle_client: Client) -> None:
-    with pytest.raises(RecipeError, match="model: 'bagel-7b' is served by no worker; allowed: scripted"):
+    with pytest.raises(RecipeError, match="model: no worker serves 'bagel-7b'; allowed: scripted"):
         client.submit(recipe(model="bagel-7b"))
     assert idle_client.state(idle_client.submit(recipe(model="bagel-7b"))).model == "bagel-7b"
 
