@@ -18,8 +18,8 @@ from worker.local.services import LocalServices
 from worker.settings import queue_of
 
 DATABASE = 4
-KEEP_S = 1
-LONGER_S = 1.5
+KEEP_S = 2
+LONGER_S = 1.2 * KEEP_S
 SCRIPTED = queue_of("scripted")
 
 
