@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from storage import keys
 from storage.errors import CorruptRecordError, RunNotFoundError
 from storage.events import Cancelled, Queued
+from storage.redis.outage import is_damage
 from storage.redis.progress import Progress
 from storage.redis.record import RunRecord
 from storage.redis.scripts import Arguments, load_script
@@ -132,9 +134,12 @@ class Runs:
 
         Refunds what is owed first.
         """
-        while self._owed:
-            owed_id, owed_committed = next(iter(self._owed.items()))
-            self.refund_attempt(owed_id, owed_committed)
+        for owed_id, owed_committed in list(self._owed.items()):
+            try:
+                self.refund_attempt(owed_id, owed_committed)
+            except ResponseError as error:  # a damaged run must not stop this one
+                if not is_damage(error):
+                    raise
             del self._owed[owed_id]
         attempts = self._count_attempt(keys={"state": keys.run_state(run_id)}, args={"committed_steps": committed})
         return cast("int", attempts)
