@@ -145,7 +145,10 @@ class Runs:
         return cast("int", attempts)
 
     def count_fault(self, run_id: str) -> int:
-        """Count a fault of a worker that served the run. Returns the number in a row without a new committed step."""
+        """Count a fault of a worker that served the run, or a claim that it lost.
+
+        Returns the number in a row without a new committed step.
+        """
         return cast("int", self._count_fault(keys={"state": keys.run_state(run_id)}))
 
     def refund_attempt(self, run_id: str, committed: int) -> None:

@@ -4,8 +4,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from storage import keys
 from storage.errors import CorruptRecordError
@@ -58,8 +59,8 @@ class DamagedRuns:
         """Whether another worker has the run, as far as its lease can be read."""
         try:
             return self._runtime.redis.get(keys.run_lease(run_id)) is not None
-        except (ResponseError, UnicodeDecodeError):
-            return False
+        except (RedisError, UnicodeDecodeError) as error:
+            return not is_damage(error)
 
     def _end(self, run_id: str, reason: str) -> None:
         redis, ttl_s = self._runtime.redis, self._runtime.config.keep_progress_s
@@ -71,7 +72,7 @@ class DamagedRuns:
         self._try(lambda: [redis.zrem(keys.waiting(str(slot)), run_id) for slot in redis.smembers(keys.QUEUE_SLOTS)])
         self._try(lambda: [redis.expire(name, ttl_s) for name in redis.smembers(keys.run_names(run_id))])
         for key in (keys.run_state, keys.run_events, keys.run_cancel, keys.run_record, keys.run_names, keys.run_lease):
-            redis.expire(key(run_id), ttl_s)
+            self._try(partial(redis.expire, key(run_id), ttl_s))
 
     @staticmethod
     def _try(write: Callable[[], object]) -> None:
