@@ -47,6 +47,8 @@ def _what_failed(error: Exception) -> str | None:
             return "this worker's model can't be used"
         case OSError(errno=number) if number in DISK_ERRORS:
             return "this worker's disk or its limits failed"
+        case RuntimeError() if "can't start new thread" in str(error):
+            return "this worker may start no more threads"
         case InputError(__cause__=OSError() as cause):
             return _what_failed(cause)
     return None

@@ -34,6 +34,7 @@ OF_WORKER = [
     torch.AcceleratorError(ASSERT),
     RuntimeError(ASSERT),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("can't start new thread"),
     StoreAccessError("s3://autosequence/…: AccessDenied (HTTP 403)"),
 ]
 OF_RUN = [OSError(errno.ENOENT, "no"), RuntimeError("mat1 and mat2 shapes"), StoreRefusedError("EntityTooLarge")]
