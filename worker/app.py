@@ -77,7 +77,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         result_expires=config.keep_progress_s,
         # One run at a time, in one child that is spawned: CUDA can't be used after a fork.
         worker_pool="prefork",
-        worker_consumer="worker.serve.broker:PatientConsumer",
+        worker_consumer="worker.serve.broker:ReconnectingConsumer",
         worker_concurrency=1,
         worker_pool_start_method="spawn",
         worker_prefetch_multiplier=1,

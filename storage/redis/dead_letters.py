@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Final, cast
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from storage import keys
 from storage.errors import CorruptRecordError
+from storage.redis.outage import is_damage
 from storage.redis.state import reading
 
 log = logging.getLogger(__name__)
@@ -63,11 +65,16 @@ class DeadLetters:
             message=text[:MAX_MESSAGE_CHARS],
         )
         log.error("a message of queue %s was moved to the dead letters: %s", queue or "?", letter.reason)
-        with self._redis.pipeline() as together:
-            together.lpush(keys.DEAD_LETTERS, json.dumps(asdict(letter)))
-            together.ltrim(keys.DEAD_LETTERS, 0, keys.MAX_DEAD_LETTERS - 1)
-            together.expire(keys.DEAD_LETTERS, keys.DEAD_LETTERS_TTL_S)
-            together.execute()
+        try:
+            with self._redis.pipeline() as together:
+                together.lpush(keys.DEAD_LETTERS, json.dumps(asdict(letter)))
+                together.ltrim(keys.DEAD_LETTERS, 0, keys.MAX_DEAD_LETTERS - 1)
+                together.expire(keys.DEAD_LETTERS, keys.DEAD_LETTERS_TTL_S)
+                together.execute()
+        except ResponseError as error:
+            if not is_damage(error):
+                raise
+            log.warning("%s is damaged: %s; only this log has the message %s", keys.DEAD_LETTERS, error, letter.message)
 
     def count(self) -> int:
         """The number of dead letters."""

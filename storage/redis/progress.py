@@ -39,7 +39,7 @@ class Progress:
         ttl_s: how long Redis keeps the run after its end.
         max_events: the approximate number of events that the stream keeps.
         owner: the token of a worker's lease; nothing is stored once another worker has the run. Without it, the end
-            of a run is stored only if Redis does not have the run, or with `only_from="queued"`.
+            of a run is stored only if neither Redis nor a worker has the run, or with `only_from="queued"`.
         clock: unix seconds.
     """
 

@@ -95,8 +95,8 @@ class Reconciler:
             return call()
         except (CorruptRecordError, NewerRecordError) as error:  # it stays in the index for a release that can read it
             log.warning("%s can't be queued again by this worker: %s", what, error)
-        except (ResponseError, UnicodeDecodeError) as error:
-            if not is_damage(error):
+        except (ResponseError, ValueError) as error:  # ValueError: no text, no run id, or no queue slot
+            if isinstance(error, ResponseError) and not is_damage(error):
                 raise
             log.warning("%s can't be used, its content in Redis is damaged: %s", what, error)
         self._damaged[what] = self._clock()

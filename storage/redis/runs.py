@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from storage import keys
 from storage.errors import CorruptRecordError, RunNotFoundError
 from storage.events import Cancelled, Queued
+from storage.redis.outage import is_damage
 from storage.redis.progress import Progress
 from storage.redis.record import RunRecord
 from storage.redis.scripts import Arguments, load_script
@@ -132,15 +134,21 @@ class Runs:
 
         Refunds what is owed first.
         """
-        while self._owed:
-            owed_id, owed_committed = next(iter(self._owed.items()))
-            self.refund_attempt(owed_id, owed_committed)
+        for owed_id, owed_committed in list(self._owed.items()):
+            try:
+                self.refund_attempt(owed_id, owed_committed)
+            except ResponseError as error:  # a damaged run must not stop this one
+                if not is_damage(error):
+                    raise
             del self._owed[owed_id]
         attempts = self._count_attempt(keys={"state": keys.run_state(run_id)}, args={"committed_steps": committed})
         return cast("int", attempts)
 
     def count_fault(self, run_id: str) -> int:
-        """Count a fault of a worker that served the run. Returns the number in a row without a new committed step."""
+        """Count a fault of a worker that served the run, or a claim that it lost.
+
+        Returns the number in a row without a new committed step.
+        """
         return cast("int", self._count_fault(keys={"state": keys.run_state(run_id)}))
 
     def refund_attempt(self, run_id: str, committed: int) -> None:

@@ -225,6 +225,7 @@ GARBAGE: dict[str, str | bytes | dict[str, Any]] = {
 
 
 def test_garbage_in_a_queue_costs_nothing_but_itself(stage: Stage) -> None:
+    stage.redis.delete(keys.DEAD_LETTERS)
     for garbage in GARBAGE.values():
         stage.redis.lpush(keys.BROKER_PREFIX + QUEUE, json.dumps(garbage) if isinstance(garbage, dict) else garbage)
     assert stage.serves()

@@ -134,7 +134,7 @@ class Events(events.Events):
     dispatcher_cls = f"{__name__}:{BriefDispatcher.__name__}"
 
 
-class PatientConsumer(Consumer):
+class ReconnectingConsumer(Consumer):
     """Celery's consumer on the transport above: it pauses before it connects again, and loses no message silently."""
 
     controller: Any

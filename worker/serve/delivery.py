@@ -32,8 +32,8 @@ from worker.serve.runtime import WorkerRuntime
 log = logging.getLogger(__name__)
 
 MAX_FAULTS = 20
-"""How many times in a row a run is given back for a fault of a worker: many workers may be faulty, but the run may be
-what breaks them."""
+"""How many times in a row a run is given back for a fault of a worker, or taken from a slow one, at no charge: many
+workers may be faulty, but the run may be what breaks them or takes too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,8 @@ class Delivery:
         try:
             return self._attempt(self._count_attempt())
         except (ClaimLost, CommitConflictError) as error:  # this worker was too slow, and another one has the run
-            self.refund_attempt()
+            if self.runtime.runs.count_fault(self.request.run_id) <= MAX_FAULTS:
+                self.refund_attempt()
             raise ClaimLost(str(error)) from error
         except RedisError:
             if self._counted_at is not None:

@@ -29,9 +29,9 @@ class WorkerUnhealthy(Ignore):
     """Tells the parent process that this worker should end. The run was given back before."""
 
 
-def fault_of(error: BaseException | None) -> WorkerFaulty | None:
+def fault_of(error: Exception) -> WorkerFaulty | None:
     """The fault of the worker that `error` shows; None if the run may be its cause."""
-    if error is None or isinstance(error, WorkerFaulty):
+    if isinstance(error, WorkerFaulty):
         return error
     if is_device_fault(error):
         return WorkerFaulty(f"this worker's device failed: {error}", is_lasting=True)
@@ -39,7 +39,7 @@ def fault_of(error: BaseException | None) -> WorkerFaulty | None:
     return WorkerFaulty(f"{what}: {str(error) or type(error).__name__}") if what else None
 
 
-def _what_failed(error: BaseException | None) -> str | None:
+def _what_failed(error: Exception) -> str | None:
     match error:
         case StoreAccessError():
             return "this worker has no access to the bucket of the runs"
@@ -47,6 +47,8 @@ def _what_failed(error: BaseException | None) -> str | None:
             return "this worker's model can't be used"
         case OSError(errno=number) if number in DISK_ERRORS:
             return "this worker's disk or its limits failed"
+        case RuntimeError() if "can't start new thread" in str(error):
+            return "this worker may start no more threads"
         case InputError(__cause__=OSError() as cause):
             return _what_failed(cause)
     return None

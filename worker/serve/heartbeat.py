@@ -59,7 +59,7 @@ class Heartbeat:
         )
         self._unhealthy = ""
         self._redis_error = self._store_error = ""
-        self._store_checked: float | None = None
+        self._store_checked = -STORE_INTERVAL_S
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -125,13 +125,12 @@ class Heartbeat:
             if not self._redis_error:
                 log.warning("this worker can't announce itself now: %s", error)
             self._redis_error = f"Redis can't be used: {error}"
-        if self._runtime.config.health_file:
-            self._check_store()
-            self._write_health()
+        self._check_store()
+        self._write_health()
 
     def _check_store(self) -> None:
         now = time.monotonic()
-        if self._store_checked is not None and now - self._store_checked < STORE_INTERVAL_S:
+        if self._runtime.config.health_file is None or now - self._store_checked < STORE_INTERVAL_S:
             return
         self._store_checked = now
         try:

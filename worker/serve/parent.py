@@ -12,7 +12,7 @@ from storage.redis.reconcile import Reconciler
 from storage.redis.record import RunRecord
 from worker.errors import EXIT_UNHEALTHY
 from worker.serve.drain import DrainFlag
-from worker.serve.heartbeat import Heartbeat
+from worker.serve.heartbeat import STOP_TIMEOUT_S, Heartbeat
 from worker.serve.runtime import WorkerRuntime
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class ReconcilerThread:
     def stop(self) -> None:
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_TIMEOUT_S)  # while Redis is away, a search takes as long as the outage
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):

@@ -52,9 +52,7 @@ def run(
         StorageError: the store stayed unavailable or refused.
     """
     steps = plan(job.recipe)
-    committed = claim.retry(journal.count_commits) if committed is None else committed
-    commits = list(claim.map(journal.read_own_commit, range(1, committed + 1)))
-    check_committed(job, steps, commits, journal)
+    commits = _committed(job, steps, journal, claim, committed)
     reporter.begin(job, steps, len(commits))
     for commit in commits:
         reporter.committed(commit)  # the worker that committed it may have died before reporting it
@@ -77,6 +75,16 @@ def run(
         claim.retry(partial(_write_page, manifest, journal, page))
     claim.conclude(partial(journal.write_manifest, manifest))
     return manifest
+
+
+def _committed(
+    job: Job, steps: Sequence[Step], journal: Journal, claim: Checkpoints, known: int | None
+) -> list[Commit]:
+    """The checked records of the committed steps, of which the number may be known."""
+    number = claim.retry(journal.count_commits) if known is None else known
+    commits = list(claim.map(journal.read_own_commit, range(1, number + 1)))
+    check_committed(job, steps, commits, journal)
+    return commits
 
 
 def _restored(

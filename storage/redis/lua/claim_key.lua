@@ -12,7 +12,7 @@ local left_ms = redis.call('PTTL', state)
 if left_ms ~= -2 then
   local names = state .. ':names'
   redis.call('SET', key, owner)
-  redis.call('SADD', names, key)
+  on_index('SADD', names, key)
   if left_ms >= 0 then
     for _, expiring in ipairs({key, names}) do redis.call('PEXPIRE', expiring, left_ms) end
   end

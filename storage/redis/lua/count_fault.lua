@@ -1,4 +1,5 @@
--- Count a fault of a worker that served a run; the count restarts when more steps are committed.
+-- Count a fault of a worker that served a run, or a claim that it lost. The count restarts when more steps are
+-- committed.
 -- keys: state
 -- returns: the number of faults in a row without a new committed step, including this one.
 local steps = redis.call('HGET', state, 'attempt_steps') or ''

@@ -10,7 +10,7 @@ if idempotency_key ~= '' then
   redis.call('SET', idempotency_key, run_id, 'NX')
   if on_index('GET', idempotency_key) == run_id then
     redis.call('PERSIST', idempotency_key)
-    redis.call('SADD', names, idempotency_key)
+    on_index('SADD', names, idempotency_key)
   end
 end
 redis.call('XADD', events, '*', 'event', event)

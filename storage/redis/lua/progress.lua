@@ -10,7 +10,7 @@
 -- `told` has the last step and its keys, each followed by a space.
 -- `must_have` is a field of the hash that was written before this event.
 -- `owner` is the token of the publisher's lease. A late write of a worker that lost its run is dropped. Without a lease
--- only a run that Redis does not have, or one that is queued by `only_from`, can be ended.
+-- only a run that neither Redis nor a worker has, or one that is queued by `only_from`, can be ended.
 -- Only the last preview is kept, with the number of its event, since previews are much larger than the other events.
 local final = {succeeded = true, failed = true, cancelled = true}
 if redis.call('HGET', state, 'writer') == writer then
@@ -21,8 +21,10 @@ if (status and final[status]) or (only_from ~= '' and status ~= only_from) then 
 if owner ~= '' then
   local token = redis.call('GET', lease) or redis.call('HGET', state, 'owner')
   if token and token ~= owner then return 0 end
-elseif final[new_state] and status and only_from ~= 'queued' then return 0 end
+elseif final[new_state] and only_from ~= 'queued' and (status or redis.call('EXISTS', lease) == 1) then return 0 end
 if must_have ~= '' and redis.call('HEXISTS', state, must_have) == 0 then return -1 end
+local reached = redis.call('HGET', state, 'fraction') or '0'  -- compared before the first write: it may be no number
+if tonumber(fraction) > tonumber(reached) then reached = fraction end
 if key ~= '' then
   local published = redis.call('HGET', state, 'told') or '0 '
   local last = tonumber(string.match(published, '^%d+'))
@@ -32,8 +34,6 @@ if key ~= '' then
   redis.call('HSET', state, 'told', published .. key .. ' ')
 end
 if new_state ~= '' then redis.call('HSET', state, 'state', new_state) end
-local reached = redis.call('HGET', state, 'fraction') or '0'
-if tonumber(fraction) > tonumber(reached) then reached = fraction end
 redis.call('HSET', state, 'fraction', reached, 'writer', writer, 'written', number)
 for i = 1, #fields, 2 do
   if fields[i] == 'started_at' then redis.call('HSETNX', state, fields[i], fields[i + 1])
@@ -46,7 +46,7 @@ if preview ~= '' then redis.call('SET', last_preview, n .. ' ' .. preview) end
 if final[new_state] then
   on_index('ZREM', open_runs, run_id)
   redis.call('DEL', last_preview)
-  for _, name in ipairs(redis.call('SMEMBERS', names)) do
+  for _, name in ipairs(on_index('SMEMBERS', names) or {}) do
     if on_index('GET', name) == run_id then redis.call('EXPIRE', name, ttl_s) end
   end
   for _, kept in ipairs({state, events, cancel, record, names}) do redis.call('EXPIRE', kept, ttl_s) end

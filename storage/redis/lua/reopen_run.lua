@@ -9,7 +9,7 @@ redis.call('HSET', state, 'state', 'queued', 'error', '', 'finished_at', '', 'li
 redis.call('HDEL', state, 'attempts', 'attempt_steps', 'faults', 'fault_steps')
 redis.call('DEL', cancel)
 for _, key in ipairs({state, record, events, names}) do redis.call('PERSIST', key) end
-for _, name in ipairs(redis.call('SMEMBERS', names)) do
+for _, name in ipairs(on_index('SMEMBERS', names) or {}) do
   redis.call('SET', name, run_id, 'NX')
   if on_index('GET', name) == run_id then redis.call('PERSIST', name) end
 end

@@ -19,7 +19,7 @@ if renew ~= '' then
 end
 local queue_slot = redis.call('HGET', state, 'line')  -- before the first write: it fails if the state is damaged
 local now = redis.call('TIME')
-if tag ~= '' then redis.call('ZADD', broker_claims, 'XX', now[1] + now[2] / 1000000, tag) end
+if tag ~= '' then on_index('ZADD', broker_claims, 'XX', now[1] + now[2] / 1000000, tag) end
 redis.call('SET', lease, token, 'PX', ttl_ms)
 on_index('ZADD', leases, now[1] * 1000 + math.floor(now[2] / 1000) + ttl_ms, run_id)
 if queue_slot then

@@ -38,3 +38,12 @@ def test_an_entry_that_is_none_hides_no_other(letters: DeadLetters, redis_client
     letters.add("first")
     redis_client.lpush(keys.DEAD_LETTERS, "[]", "{}", "no JSON")
     assert [letter.reason for letter in letters.newest()] == ["first"]
+
+
+def test_a_message_is_only_logged_while_their_key_is_damaged(
+    letters: DeadLetters, redis_client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis_client.set(keys.DEAD_LETTERS, "damage")
+    letters.add("no JSON", message="{this one")
+    assert f"{keys.DEAD_LETTERS} is damaged" in caplog.text
+    assert "{this one" in caplog.text

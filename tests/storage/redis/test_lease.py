@@ -29,6 +29,13 @@ def test_a_lease_lapses_by_itself(redis_client: Redis, run_id: str) -> None:
     assert 0 < int(ttl_ms) <= TTL_S * 1000
 
 
+def test_a_damaged_index_of_the_broker_costs_no_run_its_lease(redis_client: Redis, run_id: str) -> None:
+    redis_client.set(keys.BROKER_CLAIMS, "damage")
+    is_taken = Lease(redis_client, run_id, ttl_s=TTL_S, delivery_tag="tag").acquire()
+    redis_client.delete(keys.BROKER_CLAIMS)
+    assert is_taken
+
+
 def test_a_lease_that_lapsed_is_still_ours_while_no_one_took_it(redis_client: Redis, run_id: str) -> None:
     ours = lease(redis_client, run_id)
     ours.acquire()

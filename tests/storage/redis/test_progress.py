@@ -253,6 +253,8 @@ def test_without_a_lease_no_run_is_ended(
     assert state_of(runs, run_id).state == "running"
     assert progress.publish(end)
     assert Progress(redis_client, f"{run_id}-unknown").publish(end), "nobody has a run that does not exist"
+    redis_client.set(keys.run_lease(f"{run_id}-lost"), "worker", ex=60)
+    assert not Progress(redis_client, f"{run_id}-lost").publish(end), "a worker has it, though Redis lost its state"
 
 
 def test_a_worker_that_had_the_run_before_another_does_not_end_it(redis_client: redis.Redis, run_id: str) -> None:

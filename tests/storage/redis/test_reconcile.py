@@ -212,6 +212,15 @@ def test_damaged_runs_and_indexes_stop_no_others(broker: Broker, run_id: str) ->
     assert looked_twice(broker) == [f"{run_id}-waiting"]
 
 
+def test_members_of_an_index_that_are_none_stop_no_others(broker: Broker, run_id: str) -> None:
+    broker.submit(run_id)
+    start(broker, broker.take())
+    lapse(broker, run_id)
+    broker.redis.zadd(keys.LEASES, {"not a run id": 1})
+    broker.redis.sadd(keys.QUEUE_SLOTS, "no-slot", "")
+    assert reconciler(broker).requeue_lost() == [run_id]
+
+
 def test_one_reconciler_leads_at_a_time(broker: Broker) -> None:
     one, other = reconciler(broker), reconciler(broker)
     assert one.elect(60)

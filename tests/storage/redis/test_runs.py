@@ -187,6 +187,14 @@ def test_a_refund_that_redis_could_not_take_is_made_with_the_next_attempt(runs: 
     assert [runs.count_attempt(run_id, 2) for _ in range(2)] == [1, 2]
 
 
+def test_a_refund_that_a_damaged_run_can_not_take_stops_no_other_run(
+    runs: Runs, redis_client: redis.Redis, run_id: str
+) -> None:
+    redis_client.lpush(keys.run_state(f"{run_id}-damaged"), "damage")
+    runs.owe_refund(f"{run_id}-damaged", 0)
+    assert [runs.count_attempt(run_id, 0) for _ in range(2)] == [1, 2]
+
+
 def test_a_failed_run_can_be_reopened_and_a_succeeded_one_can_not(
     runs: Runs, redis_client: redis.Redis, run_id: str
 ) -> None:

@@ -15,7 +15,7 @@ from storage import keys
 from storage.errors import StoreAccessError, StoreRefusedError
 from storage.objects.s3 import S3Store
 from tests.worker.serving import config_of, env_of, objects_of, recipe, request, undisturbed
-from worker.errors import RunFailed, WorkerFaulty
+from worker.errors import ClaimLost, RunFailed, WorkerFaulty
 from worker.jobs.inputs import InputError
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
@@ -34,6 +34,7 @@ OF_WORKER = [
     torch.AcceleratorError(ASSERT),
     RuntimeError(ASSERT),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("can't start new thread"),
     StoreAccessError("s3://autosequence/…: AccessDenied (HTTP 403)"),
 ]
 OF_RUN = [OSError(errno.ENOENT, "no"), RuntimeError("mat1 and mat2 shapes"), StoreRefusedError("EntityTooLarge")]
@@ -133,6 +134,18 @@ def test_a_run_that_makes_every_worker_faulty_fails_in_the_end(runtime: WorkerRu
     assert len(ends) > MAX_FAULTS, "an attempt that completed a step does not count"
     assert re.match(f"giving up after {MAX_FAULTS} faults of workers .*no space left", str(ends[-1]))
     assert state_of(runtime, run_id) == "failed"
+
+
+def test_a_run_that_outlasts_its_lease_each_time_fails_in_the_end(runtime: WorkerRuntime, run_id: str) -> None:
+    slow = replace(runtime, engine=Engine(runtime.config, Broken(ClaimLost("another worker has it"))))
+    ends: list[BaseException] = []
+    while not ends or isinstance(ends[-1], ClaimLost):
+        with pytest.raises((ClaimLost, RunFailed)) as ended:
+            serve(slow, request(run_id))
+        ends.append(ended.value)
+        assert len(ends) <= STEPS * (MAX_FAULTS + runtime.config.max_attempts + 1)
+    assert len(ends) > MAX_FAULTS + runtime.config.max_attempts, "a claim that is lost now and then costs nothing"
+    assert str(ends[-1]).startswith(f"giving up after {runtime.config.max_attempts} attempts without progress")
 
 
 def test_a_worker_is_unhealthy_after_several_faults_in_a_row_or_a_lasting_one() -> None:
