@@ -34,7 +34,7 @@ class WorkerInfo:
     model_sha256: str | None = None
     """The model's fingerprint."""
     device: str = ""
-    """The configured torch device, or GPUs; empty for the default."""
+    """The configured torch device, or GPUs; `auto` when torch chooses."""
     state: WorkerState = "idle"
     reason: str = ""
     """Why it is unhealthy."""

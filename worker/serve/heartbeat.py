@@ -158,7 +158,7 @@ class Heartbeat:
 
 
 def device_of(config: Settings) -> str:
-    """The configured device, as people read it; empty when torch chooses."""
+    """The configured device, as people read it; `auto` when torch chooses: a GPU if there is one, else the CPU."""
     chosen = config.device or ",".join(f"cuda:{number}" for number in config.gpus)
     pinned = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return " ".join(filter(None, (chosen, f"GPU {pinned}" if pinned else "")))
+    return " ".join(filter(None, (chosen, f"GPU {pinned}" if pinned else ""))) or "auto"
