@@ -29,7 +29,7 @@ def find_refusals(redis: Redis, database: int) -> list[str]:
     key = f"{keys.BROKER_PREFIX}{name}"
     commands: list[tuple[str | int, ...]] = [
         ("SET", key, "", "EX", EXPIRES_S),
-        ("EVAL", "return redis.call('TTL', KEYS[1])", 1, key),
+        ("EVAL", "return #KEYS", 1, key),
         ("SCRIPT", "LOAD", "return 1"),
         ("LPUSH", f"{key}:list", ""),
         ("BRPOP", f"{key}:list", 1),

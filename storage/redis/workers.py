@@ -100,7 +100,7 @@ class Workers:
             together.execute()
 
     def served_models(self) -> set[str]:
-        """The models that live workers serve. A model that only release 0.1.0 announced counts: it tells no more."""
+        """The models that live workers serve. A model that only release 0.1.0 announced counts."""
         with self._redis.pipeline(transaction=False) as together:
             together.hkeys(keys.MODELS)
             together.hkeys(keys.SPECS)

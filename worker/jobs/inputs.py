@@ -129,7 +129,7 @@ class Sources:
             log.info("%s: %s", place, error)
         except StoreRefusedError as error:
             raise InputError(f"{place}: {address} can't be read: {error}") from error
-        # One message for both, so that it does not tell which objects exist.
+        # One message for both, so that it does not reveal which objects exist.
         raise InputError(
             f"{place}: {address} can't be read: it does not exist, or recipes may not use it; allowed: {self.rule}"
         )

@@ -1,4 +1,4 @@
-"""Faults of the worker itself, as opposed to those of its runs: recognised, counted, and told to the parent process."""
+"""Faults of the worker itself, not of its runs: recognised, counted, and reported to the parent process."""
 
 import errno
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ unhealthy = Signal(name="unhealthy", providing_args=["reason"])
 
 
 class WorkerUnhealthy(Ignore):
-    """Tells the parent process that this worker should end. The run was given back before."""
+    """Asks the parent process to end this worker. The run was given back before."""
 
 
 def fault_of(error: Exception) -> WorkerFaulty | None:

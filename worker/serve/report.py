@@ -1,4 +1,4 @@
-"""Who is told of the progress of a run: the protocol of reporters, and Celery's state of the task."""
+"""The protocol of reporters, which receive the progress of a run, and the reporter of Celery's task state."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -68,8 +68,8 @@ class EventSink(Protocol):
 class RunReporter(Reporter):
     """Publishes the events of one run. Safe to share between threads.
 
-    If the sink loses the run, it is told again what it lost: the start, the artifacts in the order of their steps, and
-    the step that is under way.
+    If the sink loses the run, what it lost is published again: the start, the artifacts in the order of their steps,
+    and the step that is under way.
 
     Args:
         sink: where they are published.
