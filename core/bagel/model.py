@@ -10,7 +10,6 @@ from PIL.Image import Image
 from torch import Tensor
 
 from core.bagel.autoencoder import shrink, to_uint8, unpatchify
-from core.bagel.config import BagelConfig
 from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
@@ -22,6 +21,7 @@ from core.bagel.reader import Reader, items_of
 from core.bagel.sample import Sampler
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
+from core.geometry import BagelConfig
 from core.model_folder import ModelFolderError, read_spec
 from core.protocol import Context, Denoising, Drawn, Picture, Text
 from recipes.model_spec import ModelSpec

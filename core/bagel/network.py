@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from core.bagel.autoencoder import LatentDecoder, LatentEmbedder, LatentEncoder
-from core.bagel.config import BagelConfig
 from core.bagel.context import CacheView
 from core.bagel.decoder import Decoder
 from core.bagel.layers import Rotary, causal_mask, rotary
 from core.bagel.vision import VisionEmbedder
+from core.geometry import BagelConfig
 
 
 @dataclass(frozen=True)

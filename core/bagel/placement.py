@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from core.bagel.config import BagelConfig
 from core.bagel.network import Network
 from core.bagel.weights import Checkpoint, DeviceMap, Progress, fill
+from core.geometry import BagelConfig
 
 # Modules that add up tensors internally, so that each has to be on one device.
 WHOLE = ["DecoderLayer", "VisionEmbedder", "LatentEmbedder", "LatentEncoder", "LatentDecoder"]

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from core.bagel.config import BagelConfig
 from core.bagel.layers import JointLinear
 from core.bagel.network import Network
+from core.geometry import BagelConfig
 from core.model_folder import ModelFolderError
 
 MODEL_FILE, AUTOENCODER_FILE = "ema.safetensors", "ae.safetensors"
