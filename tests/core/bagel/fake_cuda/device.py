@@ -9,6 +9,8 @@ from unittest.mock import patch
 
 import torch
 
+from tests.core.bagel.fake_cuda.recorder import Op, Recorder
+
 CUDA = 1
 """c10::DeviceType::CUDA."""
 REGISTRY = "_ZN3c104impl26device_guard_impl_registryE"
@@ -75,11 +77,28 @@ def fake_event(waits: Callable[[str], None]) -> type:
     return FakeEvent
 
 
+def fake_graph(recorder: Recorder) -> type:
+    """A class of graphs that repeat what the recorder saw while they were captured."""
+
+    class FakeGraph:
+        def __init__(self) -> None:
+            self.ops: list[Op] = []
+
+        def replay(self) -> None:
+            recorder.now.ops += self.ops
+            recorder.now.launches += 1
+
+    return FakeGraph
+
+
 @contextmanager
-def pretended_cuda(waits: Callable[[str], None], *, memory_bytes: int = 80 * 2**30) -> Iterator[None]:
-    """Two GPUs. `waits` is called with "event" or "device" where the host waits for one."""
-    stream = FakeStream()
+def pretended_cuda(recorder: Recorder, *, memory_bytes: int = 80 * 2**30) -> Iterator[None]:
+    """Two GPUs; the host's waits for them go to `recorder`."""
+    stream, waits = FakeStream(), recorder.wait
     fakes = {
+        "CUDAGraph": fake_graph(recorder),
+        "graph": recorder.capture,
+        "device": nullcontext,
         "_lazy_init": lambda: None,
         "device_count": lambda: 2,
         "mem_get_info": lambda *_: (memory_bytes, memory_bytes),

@@ -51,6 +51,8 @@ class Phase:
     """What happened between two points of a program. `peak` is the memory of all GPUs in bytes."""
 
     ops: list[Op] = field(default_factory=list)
+    launches: int = 0
+    """Kernels launched one by one, and graphs."""
     views: int = 0
     syncs: Counter[str] = field(default_factory=Counter)
     events: int = 0
@@ -87,7 +89,12 @@ class Recorder(TorchDispatchMode):
         self.faults: Counter[str] = Counter()
         self.live = 0
         self.pinned: set[int] = set()
+        self._capturing = False
         self._held: dict[int, tuple[int, Any]] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the wrapper costs time
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
@@ -98,6 +105,15 @@ class Recorder(TorchDispatchMode):
             yield self.now
         finally:
             self.now = before
+
+    @contextmanager
+    def capture(self, graph: Any, **_: Any) -> Iterator[None]:
+        """Write down what happens inside in `graph`. A GPU can't be waited for meanwhile."""
+        before, self.now, self._capturing = self.now, Phase(peak=self.live), True
+        try:
+            yield
+        finally:
+            graph.ops, self.now, self._capturing = self.now.ops, before, False
 
     def place(self) -> str:
         """The line of the engine that is running."""
@@ -110,6 +126,9 @@ class Recorder(TorchDispatchMode):
 
     def wait(self, why: str) -> None:
         """The host waits for the GPU: at an event, or by an accident of what it asks for."""
+        if self._capturing:
+            self.faults[f"{why} while a graph is captured, at {self.place()}"] += 1
+            raise RuntimeError(f"a graph is being captured: {why}")
         if why == "event":
             self.now.events += 1
         else:
@@ -184,7 +203,7 @@ class Recorder(TorchDispatchMode):
             self.wait(f"{name}: its shape depends on numbers on the GPU")
         elif name == "_to_copy":
             target = torch.device(kwargs.get("device") or args[0].device)
-            pinned = self.is_pinned(args[0]) if target.type == "cuda" else kwargs.get("pin_memory")
+            pinned = target.type == "cpu" or self.is_pinned(args[0])  # a copy to the host that may lag is pinned
             if target.type != args[0].device.type and not (kwargs.get("non_blocking") and pinned):
                 self.wait(f"copy to {target.type}")
         elif name == "copy_" and len({tensor.device.type for tensor in args[:2]}) > 1:
@@ -216,7 +235,8 @@ class Recorder(TorchDispatchMode):
         read = written if name in ("embedding", "index", "index_select") else sum(map(footprint, ins))
         if func.namespace == "autosequence" or name == "copy_":  # what it changes it does not read
             read -= sum(footprint(tensor) for tensor in ins if id(tensor) in changed)
-        float32 = any(tensor.dtype == torch.float32 for tensor in fresh)
+        float32 = bool(fresh) and fresh[0].dtype == torch.float32
+        self.now.launches += 1
         self.now.ops.append(Op(name, self.place(), flops, read, written, float32))
 
     def _hold(self, tensor: Tensor) -> None:
