@@ -13,7 +13,7 @@ from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings, TextSettings
 from tests.core.bagel.fake_cuda.device import pretended_cuda
 from tests.core.bagel.fake_cuda.functions import CudaFunctions
-from tests.core.bagel.fake_cuda.model import load
+from tests.core.bagel.fake_cuda.model import Keep, load
 from tests.core.bagel.fake_cuda.recorder import Recorder
 
 PROMPT = Text("A magical forest with a castle of glass. " * 4)
@@ -107,6 +107,19 @@ def run(parts: tuple[str, ...] = PARTS, *, side: int = 1024, capability: int = 9
         story = Story(recorder, load(recorder), side)
         for part in parts:
             getattr(story, part)()
+    return recorder
+
+
+def sequence(keep: Keep) -> Recorder:
+    """What a sequence of texts and images does, with the decoder layers placed by `keep`."""
+    with pretending() as recorder:
+        story = Story(recorder, load(recorder, keep))
+        with recorder.phase("read a text"):
+            story.bagel.reader.sync(story.bagel._context, (PROMPT,))
+        story.write("context 100")
+        story.draw("generation", Context(items=(PROMPT,)), GENERATION)
+        with recorder.phase("judge: likelihood of an answer"):
+            story.bagel.judge(story.picture.image, "Is it a forest?", "A forest at dawn.")
     return recorder
 
 

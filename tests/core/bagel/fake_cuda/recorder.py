@@ -176,6 +176,14 @@ class Recorder(TorchDispatchMode):
     def is_pinned(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self.pinned
 
+    def host_tensor(self, like: Tensor, *, pinned: bool) -> Tensor:
+        """A tensor in host memory, without memory."""
+        with self.fake:
+            tensor = torch.empty(like.shape, dtype=like.dtype, device="cpu")
+        if pinned:
+            self.pinned.add(tensor.untyped_storage()._cdata)
+        return tensor
+
     def _to_fake(self, value: Any) -> Any:
         if isinstance(value, Tensor) and not isinstance(value, FakeTensor):
             return self.fake.from_tensor(value)
