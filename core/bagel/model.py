@@ -11,7 +11,8 @@ from torch import Tensor
 
 from core.bagel.autoencoder import shrink, to_uint8, unpatchify
 from core.bagel.config import BagelConfig
-from core.bagel.context import Cache, CacheOffset, CacheView
+from core.bagel.context import Cache, CacheView
+from core.bagel.decode import Writer
 from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
@@ -19,7 +20,6 @@ from core.bagel.judge import YesNoTokens, likelihood
 from core.bagel.network import Network
 from core.bagel.placement import MemoryLimits, choose_device, load_network
 from core.bagel.reader import Reader, items_of
-from core.bagel.sample import Sampler
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
 from core.model_folder import ModelFolderError, read_spec
@@ -43,13 +43,20 @@ class Bagel:
         tokenizer: the tokenizer.
         max_batch: maximum number of images computed at once; more are drawn in several batches. It bounds the memory
             of activations and changes the images only within rounding.
+        cuda_graphs: whether to write with CUDA graphs where the weights are on one GPU; they give the same tokens.
 
     Raises:
         ValueError: `max_batch` is less than 1.
     """
 
     def __init__(
-        self, spec: ModelSpec, network: Network, tokenizer: BagelTokenizer, *, max_batch: int = MAX_BATCH
+        self,
+        spec: ModelSpec,
+        network: Network,
+        tokenizer: BagelTokenizer,
+        *,
+        max_batch: int = MAX_BATCH,
+        cuda_graphs: bool = True,
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch is {max_batch}; allowed: 1 or more")
@@ -59,6 +66,7 @@ class Bagel:
         self.max_batch = max_batch
         self._tokenizer = tokenizer
         self._yes_no = YesNoTokens.of(tokenizer)
+        self._writer = Writer.of(network, cuda_graphs=cuda_graphs)
         self.forget()
 
     @staticmethod
@@ -123,6 +131,7 @@ class Bagel:
     def forget(self) -> None:
         """Release both caches and their memory; the next call reads its context again."""
         layers = self.network.config.decoder.num_layers
+        self._writer.forget()
         self._context, self._texts = Cache(layers), Cache(layers)
 
     @torch.inference_mode()
@@ -136,23 +145,14 @@ class Bagel:
         if part := stream.finish():
             yield part
 
-    @torch.inference_mode()
     def write_ids(self, settings: TextSettings, seed: int) -> Iterator[int]:
         """Generate the token ids that follow the cached context, up to the end token.
 
         The tokens are written after the context without becoming part of it. The text is read again, as one block, once
         it is an item, so that the cache depends only on the items of the context.
         """
-        sampler = Sampler(settings, seed)
-        at = self._context.end
-        token_id = self._tokenizer.text_start
-        for _ in range(settings.max_new_tokens):
-            hidden = self.network.read_text([token_id], CacheView(self._context, at, kept=True))
-            at = CacheOffset(at.tokens + 1, at.position + 1)
-            token_id = sampler.choose(self.network.logits(hidden[-1]))
-            if token_id == self._tokenizer.text_end:
-                return
-            yield token_id
+        start, end = self._tokenizer.text_start, self._tokenizer.text_end
+        return self._writer.ids(self._context, settings, seed, start=start, end=end)
 
     def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
         """Generate one image per seed, each following `context`: yields a Denoising after each step, then one Drawn.
