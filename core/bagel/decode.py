@@ -92,6 +92,8 @@ class Writer:
         self._network = network
         self._make_graph = make_graph
         self._ahead = ahead
+        self.tokens_decoded = 0
+        """Tokens selected so far, including the end token of each text but not what was launched after it."""
         self._key: Hashable = None
         self._step: DecodeStep | None = None
         self._graph: Graph | None = None
@@ -105,11 +107,8 @@ class Writer:
         device = network.device
         if device.type != "cuda":
             return Writer(network, make_graph=None, ahead=0)
-        return Writer(
-            network,
-            make_graph=partial(CudaGraph, device) if cuda_graphs and is_on_one_device(network) else None,
-            ahead=1,
-        )
+        graphs = cuda_graphs and is_on_one_device(network)
+        return Writer(network, make_graph=partial(CudaGraph, device) if graphs else None, ahead=1)
 
     def forget(self) -> None:
         """Release the cache and the graph of the last text."""
@@ -127,6 +126,7 @@ class Writer:
                 unread.append(_reading(step.token))
             if number >= self._ahead:
                 token = unread.popleft()()
+                self.tokens_decoded += 1
                 if token == end:
                     return
                 yield token

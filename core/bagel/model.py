@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from PIL.Image import Image
+from PIL.Image import new as new_image
 from torch import Tensor
 
 from core.bagel.autoencoder import shrink, to_uint8, unpatchify
@@ -23,11 +24,13 @@ from core.bagel.reader import Reader, items_of
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
 from core.model_folder import ModelFolderError, read_spec
-from core.protocol import Context, Denoising, Drawn, Picture, Text
+from core.protocol import Context, Denoising, Drawn, Item, Picture, Text
 from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, TextSettings
 
 PREVIEW_PX = 128
+WARM_UP_TOKENS = 16
+"""The side of an image for warming up, in latent tokens: an even number of them, as in most images."""
 MAX_BATCH = 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -124,6 +127,11 @@ class Bagel:
         return self.reader.tokens_read
 
     @property
+    def tokens_decoded(self) -> int:
+        """Tokens written since the model was loaded, including the end token of each text."""
+        return self._writer.tokens_decoded
+
+    @property
     def kv_bytes(self) -> int:
         """The memory of the two caches; it only grows until `forget`."""
         return self._context.num_bytes + self._texts.num_bytes
@@ -133,6 +141,48 @@ class Bagel:
         layers = self.network.config.decoder.num_layers
         self._writer.forget()
         self._context, self._texts = Cache(layers), Cache(layers)
+
+    def warm_up(self) -> None:
+        """Write, draw and judge once: compiles kernels, records graphs, and imports what is imported on first use."""
+        counts = self.reader.tokens_read, self._writer.tokens_decoded
+        side = min(WARM_UP_TOKENS * self.spec.stride_px, self.spec.max_side_px)
+        context = Context(items=(Text("A"), Picture(new_image("RGB", (side, side))), Text("B")))
+        settings = ImageSettings(
+            width=side,
+            height=side,
+            num_timesteps=3,
+            timestep_shift=1.0,
+            cfg_text_scale=2.0,
+            cfg_img_scale=2.0,
+            cfg_interval=(0.6, 1.0),  # the first of the two steps is guided
+        )
+        for _ in self.write(context, TextSettings(max_new_tokens=4, temperature=1.0), seed=0):
+            pass
+        for progress in self.draw(context, settings, seeds=(0,)):
+            if isinstance(progress, Denoising):
+                progress.preview()
+            else:
+                self.judge(progress.images[0], "C", "D")
+        self.forget()
+        self.reader.tokens_read, self._writer.tokens_decoded = counts
+
+    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
+        """Read what a generation in `context` with `settings` needs and the caches lack; yields after each item.
+
+        An item counts once the device has read it, so that a device that hangs yields nothing.
+        """
+        items = items_of(context)
+        yield from self._read(self._context, items)
+        if isinstance(settings, ImageSettings) and min(settings.cfg_text_scale, settings.cfg_img_scale) > 1:
+            texts = image_free(items)
+            if len(texts) < len(items):
+                yield from self._read(self._texts, texts)
+
+    def _read(self, cache: Cache, items: Sequence[Item]) -> Iterator[None]:
+        for _ in self.reader.read(cache, items):
+            if self.network.device.type == "cuda":
+                torch.cuda.current_stream(self.network.device).synchronize()
+            yield
 
     @torch.inference_mode()
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
