@@ -117,6 +117,12 @@ class Cache:
         """The memory of its keys and values, including spare capacity."""
         return sum(layer.num_bytes for layer in self.layers)
 
+    @property
+    def addresses(self) -> tuple[tuple[int, ...], ...]:
+        """The place of each buffer in memory: equal as long as no buffer has been moved or has grown."""
+        buffers = [buffer for layer in self.layers for buffer in (layer.keys, layer.values) if buffer is not None]
+        return tuple((buffer.data_ptr(), *buffer.shape) for buffer in buffers)
+
     def offset_after(self, count: int) -> CacheOffset:
         """The offset after the first `count` items."""
         return self.entries[count - 1].end if count else START

@@ -1,6 +1,6 @@
 """Reads items into a cache, each once and in order, as separate blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from PIL.Image import Image
@@ -37,15 +37,21 @@ class Reader:
         """The tokens around an image."""
         return self.tokenizer.image_start, self.tokenizer.image_end
 
-    @torch.inference_mode()
     def sync(self, cache: Cache, items: Sequence[Item]) -> None:
         """Make `cache` contain `items`: the common prefix is kept, the rest is read."""
+        for _ in self.read(cache, items):
+            pass
+
+    @torch.inference_mode()
+    def read(self, cache: Cache, items: Sequence[Item]) -> Iterator[None]:
+        """The same, item by item: yields after each that is read."""
         for item in cache.keep_common(items):
             if isinstance(item, Text):
                 end = self._read_text(item.text, CacheView(cache, cache.end, kept=True))
             else:
                 end = self._read_image(item.image, cache)
             cache.entries.append(CachedItem(item, end))
+            yield
 
     def _read_text(self, text: str, view: CacheView) -> CacheOffset:
         ids = self.tokenizer.frame(text)

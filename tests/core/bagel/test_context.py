@@ -113,6 +113,32 @@ def test_only_guidance_by_images_reads_the_texts_again() -> None:
     assert texts == [Text("Think first"), Text("A magical forest"), Text("Make it warmer")]
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, cfg_img_scale=1.0), TextSettings()])
+def test_a_context_is_read_item_by_item_and_then_known(settings: ImageSettings | TextSettings) -> None:
+    model, context = load("random"), a_long_context()
+    counts = [model.tokens_read for _ in model.prefill(context, settings)]
+    guided = settings == SETTINGS
+    assert len(counts) == len(context.items) + 1 + 3 * guided, "the system prompt, and again the texts"
+    assert counts == sorted(set(counts))
+    if isinstance(settings, ImageSettings):
+        model.branches(context, settings)
+    else:
+        list(model.write(context, replace(settings, max_new_tokens=1), seed=0))
+    assert model.tokens_read == counts[-1], "nothing is left to read"
+    assert not list(model.prefill(context, settings))
+
+
+def test_a_reading_that_is_left_keeps_the_items_that_were_read() -> None:
+    model, context = load("random"), a_long_context()
+    reading = model.prefill(context, SETTINGS)
+    for _ in range(3):
+        next(reading)
+    assert not torch.is_inference_mode_enabled()
+    reading.close()  # type: ignore[attr-defined]  # a generator
+    assert [entry.item for entry in model._context.entries] == [Text("Think first"), *context.items[:2]]
+    assert all(map(torch.equal, bits(model, context), bits(load("random"), context)))
+
+
 def test_a_reading_that_fails_leaves_the_cache_usable() -> None:
     model, context = load("random"), a_long_context()
     broken = replace(context, items=(*context.items[:2], Text("Some more"), Picture(None)))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from tests.core.bagel.fake_cuda.attention import CAPABILITIES
 from tests.core.bagel.fake_cuda.estimate import Card
 from tests.core.bagel.fake_cuda.phases import EDITING, GENERATION, PARTS, run
 from tests.core.bagel.fake_cuda.recorder import Phase
@@ -34,7 +35,7 @@ def main() -> int:
     return 1 if recorder.faults else 0
 
 
-HEADINGS = ("phase", "kernels", "launches", "views", "waits", "events", "TFLOP", "GB", "peak GiB", "GPU ms", "host ms")
+HEADINGS = ("phase", "kernels", "launches", "views", "waits", "events", "TFLOP", "host GB", "GB", "peak GiB", "GPU ms", "host ms")
 
 
 def _numbers(phase: Phase, card: Card) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def _numbers(phase: Phase, card: Card) -> dict[str, Any]:
         "waits": phase.syncs.total(),
         "events": phase.events,
         "tflop": round(phase.flops / TERA, 3),
+        "gb_from_host": round(phase.from_host / GB, 3),
         "gb": round(phase.moved / GB, 3),
         "peak_gib": round(phase.peak / 2**30, 2),
         "gpu_ms": round(card.gpu_s(phase) * MS, 3),
@@ -67,14 +69,16 @@ def _details(phase: Phase, card: Card, count: int) -> list[str]:
     most = sorted(lines.items(), key=lambda item: -item[1][1])[:count]
     told = [f"{ms:9.3f} ms {gb:8.3f} GB {n:5} x {name:42} {at}" for (name, at), (n, ms, gb) in most]
     told += [f"   wait: {n} x {why}" for why, n in phase.syncs.most_common()]
-    return told + [f"   attention: {n} x {kernel}" for kernel, n in phase.backends.most_common()]
+    for capability, kernels in phase.backends.items():
+        told += [f"   attention on sm_{capability}: {n} x {kernel}" for kernel, n in kernels.most_common()]
+    return told
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS), help="parts: %(default)s")
     parser.add_argument("--side", type=int, default=1024, help="of the images, in pixels")
-    parser.add_argument("--capability", type=int, choices=(80, 90), default=90, help="of the GPU")
+    parser.add_argument("--capability", type=int, choices=CAPABILITIES, default=90, help="of the GPU")
     parser.add_argument("--bandwidth", type=float, default=4.3, help="TB/s")
     parser.add_argument("--tflops", type=float, default=790.0, help="TFLOP/s of bfloat16 products")
     parser.add_argument("--launch", type=float, default=5.0, help="microseconds of the host for a kernel")

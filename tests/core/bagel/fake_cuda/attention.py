@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+CAPABILITIES = (80, 90)
 HALF = (torch.bfloat16, torch.float16)
 CUDNN_MAX_DIM, FLASH_MAX_DIM = 128, 256
 ALIGNED = {torch.bfloat16: 8, torch.float16: 8, torch.float32: 4}
@@ -34,12 +35,15 @@ class Attention:
         return self.q.shape[:-2] == self.k.shape[:-2] or self.grouped
 
 
-def backend(call: Attention, capability: int) -> str:
-    """cudnn, flash, efficient or math, on a GPU of this compute capability (80, 90) with a recent cuDNN."""
+def backend(call: Attention, capability: int, *, cudnn: bool = True) -> str:
+    """cudnn, flash, efficient or math, on a GPU of this compute capability with a recent cuDNN.
+
+    CausalBias never asks cuDNN (`cudnn`).
+    """
     enabled = torch.backends.cuda
     dim, half = call.q.shape[-1], call.q.dtype in HALF
     fits = call.is_dense and call.matches
-    cudnn = half and fits and dim <= CUDNN_MAX_DIM and dim % 8 == 0 and call.k.shape[-2] != 1
+    cudnn = cudnn and half and fits and dim <= CUDNN_MAX_DIM and dim % 8 == 0 and call.k.shape[-2] != 1
     square = not call.causal or call.q.shape[-2] == call.k.shape[-2]
     flash = half and fits and dim <= FLASH_MAX_DIM and call.mask is None and square
     efficient = fits and not call.grouped and dim % ALIGNED.get(call.q.dtype, dim + 1) == 0

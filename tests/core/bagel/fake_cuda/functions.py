@@ -8,10 +8,11 @@ from torch.nn import functional
 from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import TorchFunctionMode
 
-from tests.core.bagel.fake_cuda.attention import Attention, backend
+from tests.core.bagel.fake_cuda.attention import CAPABILITIES, Attention, backend
 from tests.core.bagel.fake_cuda.recorder import Recorder
 
 aten = torch.ops.aten
+SCALED_DOT_PRODUCT_ATTENTION = functional.scaled_dot_product_attention
 KERNELS = {
     "flash": aten._scaled_dot_product_flash_attention,
     "cudnn": aten._scaled_dot_product_cudnn_attention,
@@ -46,7 +47,7 @@ class CudaFunctions(TorchFunctionMode):
             return args[0][torch.tensor(args[1]).to(args[0].device)]
         if func in (functional.rms_norm, torch.rms_norm) and args[0].is_cuda:
             return fused_rms_norm(*args, **kwargs)
-        if func is functional.scaled_dot_product_attention and args[0].is_cuda:
+        if func is SCALED_DOT_PRODUCT_ATTENTION and args[0].is_cuda:
             return self._attend(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -69,10 +70,9 @@ class CudaFunctions(TorchFunctionMode):
         mask = None if isinstance(attn_mask, CausalBias) else attn_mask
         causal = is_causal or (mask is None and attn_mask is not None)
         call = Attention(query, key, value, mask, causal and not lower_right, enable_gqa)
-        chosen = backend(call, self.capability)
-        if lower_right and chosen == "cudnn":  # which CausalBias never asks
-            chosen = "flash"
-        self.recorder.attention(chosen, mask)
+        able = {capability: backend(call, capability, cudnn=not lower_right) for capability in CAPABILITIES}
+        self.recorder.attention(able, mask)
+        chosen = able[self.capability]
         if chosen == "flash":
             return KERNELS[chosen](query, key, value, dropout_p, causal, scale=scale)[0]
         if chosen in KERNELS:

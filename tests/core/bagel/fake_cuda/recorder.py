@@ -2,8 +2,8 @@
 
 import sys
 import weakref
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -56,7 +56,10 @@ class Phase:
     views: int = 0
     syncs: Counter[str] = field(default_factory=Counter)
     events: int = 0
-    backends: Counter[str] = field(default_factory=Counter)
+    backends: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """The kernels of attention, for each compute capability."""
+    from_host: int = 0
+    """Bytes copied to the GPUs."""
     peak: int = 0
 
     @property
@@ -134,11 +137,12 @@ class Recorder(TorchDispatchMode):
         else:
             self.now.syncs[f"{why} at {self.place()}"] += 1
 
-    def attention(self, chosen: str, mask: Tensor | None) -> None:
-        """Attention runs on the kernel `chosen`."""
-        self.now.backends[chosen] += 1
-        if chosen == "math":
-            self.faults[f"attention by separate products at {self.place()}"] += 1
+    def attention(self, chosen: Mapping[int, str], mask: Tensor | None) -> None:
+        """Attention runs on the kernels `chosen` for each compute capability."""
+        for capability, kernel in chosen.items():
+            self.now.backends[capability][kernel] += 1
+            if kernel == "math":
+                self.faults[f"attention by separate products on sm_{capability} at {self.place()}"] += 1
         if mask is not None:
             self.faults[f"attention with a mask at {self.place()}"] += 1
 
@@ -244,6 +248,8 @@ class Recorder(TorchDispatchMode):
         if func.namespace == "autosequence" or name == "copy_":  # what it changes it does not read
             read -= sum(footprint(tensor) for tensor in ins if id(tensor) in changed)
         float32 = bool(fresh) and fresh[0].dtype == torch.float32
+        if name in ("copy_", "_to_copy") and ins[-1].device.type == "cpu":
+            self.now.from_host += footprint(ins[-1])
         self.now.launches += 1
         self.now.ops.append(Op(name, self.place(), flops, read, written, float32))
 
