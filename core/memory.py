@@ -28,7 +28,7 @@ BRANCHES = 3
 """The contexts in which an image is computed with guidance by text and images."""
 LAYER_PEAK = 4
 """Tensors of a layer at its peak: as wide as the inner size of the MLP (gate and up, the gated gate, the product) …"""
-LAYER_PEAK_HIDDEN = 4
+LAYER_PEAK_HIDDEN = 10
 """… and as wide as the hidden size."""
 PIXEL_PEAK = 7
 """Tensors of the autoencoder at its peak, with the first level's channels for each pixel."""
