@@ -42,7 +42,7 @@ def norm_rotate_put(  # noqa: PLR0913, PLR0917 - one kernel
     """
     head_dim, kv_heads = q_weight.shape[0], keys.shape[1]
     heads = (queries.shape[1], kv_heads, kv_heads)
-    q, k, v = qkv.view(qkv.shape[0], -1, head_dim).split(heads, dim=1)
+    q, k, v = qkv.view(qkv.shape[0], -1, head_dim).split_with_sizes(heads, dim=1)
     cos, sin = cos[:, None], sin[:, None]
     _rotated(functional.rms_norm(q, (head_dim,), q_weight, eps), cos, sin, queries)
     k = functional.rms_norm(k, (head_dim,), k_weight, eps)
