@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.bagel.config import DecoderConfig
 from core.bagel.context import CacheView
-from core.bagel.layers import GatedMLP, RMSNorm, Rotary, attend, rotate
+from core.bagel.layers import GatedMLP, JointLinear, RMSNorm, Rotary, attend, rotate
 
 
 class Expert(nn.Module):
@@ -20,11 +20,10 @@ class Expert(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         width, heads, kv_heads, head_dim = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
+        widths = {"q_proj": heads * head_dim, "k_proj": kv_heads * head_dim, "v_proj": kv_heads * head_dim}
         self.head_dim = head_dim
         self.input_layernorm = RMSNorm(width, config.norm_eps)
-        self.q_proj = nn.Linear(width, heads * head_dim)
-        self.k_proj = nn.Linear(width, kv_heads * head_dim)
-        self.v_proj = nn.Linear(width, kv_heads * head_dim)
+        self.qkv_proj = JointLinear(width, widths, bias=True)
         self.q_norm = RMSNorm(head_dim, config.norm_eps)
         self.k_norm = RMSNorm(head_dim, config.norm_eps)
         self.o_proj = nn.Linear(heads * head_dim, width, bias=False)
@@ -33,10 +32,9 @@ class Expert(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states (B, L, D) -> queries (B, L, N, H), keys and values (B, L, M, H), before rotation."""
-        x = self.input_layernorm(x)
-        split = (*x.shape[:2], -1, self.head_dim)
-        queries, keys = self.q_norm(self.q_proj(x).view(split)), self.k_norm(self.k_proj(x).view(split))
-        return queries, keys, self.v_proj(x).view(split)
+        parts = self.qkv_proj(self.input_layernorm(x)).split(list(self.qkv_proj.parts.values()), dim=-1)
+        queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)) for part in parts)
+        return self.q_norm(queries), self.k_norm(keys), values
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer, from hidden states (B, L, D) and the output of attention (B, L, N * H)."""

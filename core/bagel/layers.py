@@ -4,6 +4,7 @@ Axes: B packed branches, L tokens, S keys, N query heads, M key-value heads, G =
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -26,17 +27,31 @@ class RMSNorm(nn.Module):
         return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
+class JointLinear(nn.Linear):
+    """Linear layers with the same input, as one product.
+
+    Args:
+        width: numbers of the input.
+        parts: the layers' names in a checkpoint, which stores them separately, and the width of their outputs.
+        bias: whether they have one.
+    """
+
+    def __init__(self, width: int, parts: Mapping[str, int], *, bias: bool) -> None:
+        super().__init__(width, sum(parts.values()), bias=bias)
+        self.parts = parts
+
+
 class GatedMLP(nn.Module):
     """down(silu(gate(x)) * up(x)), as in Qwen2."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(width, inner, bias=False)
-        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.gate_up_proj = JointLinear(width, {"gate_proj": inner, "up_proj": inner}, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        out: Tensor = self.down_proj(functional.silu(gate) * up)
         return out
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from core.bagel.config import BagelConfig
+from core.bagel.layers import JointLinear
 from core.bagel.network import Network
 from core.model_folder import ModelFolderError
 
@@ -58,6 +60,25 @@ def _expert_name(match: re.Match[str]) -> str:
     return f"{layer}.{attention}{part}{suffix}.{rest}"
 
 
+@dataclass(frozen=True)
+class Part:
+    """A tensor that is stored for a parameter: all of it, or some of its rows."""
+
+    name: str
+    """The parameter's name if each part were a module of its own."""
+    shape: tuple[int, ...]
+
+
+def parts_of(network: nn.Module, name: str) -> tuple[Part, ...]:
+    """The parts of the parameter `name`, in the order of their rows."""
+    module_name, _, attribute = name.rpartition(".")
+    module, shape = network.get_submodule(module_name), tuple(network.get_parameter(name).shape)
+    if not isinstance(module, JointLinear):
+        return (Part(name, shape),)
+    parent = module_name.rpartition(".")[0]
+    return tuple(Part(f"{parent}.{part}.{attribute}", (rows, *shape[1:])) for part, rows in module.parts.items())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stored:
     """A tensor in a checkpoint file."""
@@ -78,10 +99,10 @@ class Checkpoint:
         self.model = _headers(folder / MODEL_FILE)
         self.autoencoder = _headers(folder / AUTOENCODER_FILE)
 
-    def __getitem__(self, name: str) -> Stored:
-        """The stored tensor of the parameter `name`. Raises KeyError."""
-        tensors = self.autoencoder if name.startswith(AUTOENCODER_MODULES) else self.model
-        return tensors[stored_name(name)]
+    def stored(self, part: Part) -> Stored:
+        """Raises KeyError."""
+        tensors = self.autoencoder if part.name.startswith(AUTOENCODER_MODULES) else self.model
+        return tensors[stored_name(part.name)]
 
     def sized(self, config: BagelConfig) -> BagelConfig:
         """`config` with the stored sizes of the position tables (the stated size may be out of date)."""
@@ -102,15 +123,15 @@ class Checkpoint:
     def check(self, network: nn.Module) -> None:
         """Raises ModelFolderError if the stored tensors are not exactly those of `network`."""
         missing, wrong_shape, found = [], [], set()
-        for name, parameter in network.named_parameters():
+        for part in (part for name, _ in network.named_parameters() for part in parts_of(network, name)):
             try:
-                stored = self[name]
+                stored = self.stored(part)
             except KeyError:
-                missing.append(stored_name(name))
+                missing.append(stored_name(part.name))
                 continue
             found.add((stored.path, stored.name))
-            if stored.shape != parameter.shape:
-                wrong_shape.append(f"{stored.name} {list(stored.shape)}, expected {list(parameter.shape)}")
+            if stored.shape != part.shape:
+                wrong_shape.append(f"{stored.name} {list(stored.shape)}, expected {list(part.shape)}")
         every = [*self.model.values(), *self.autoencoder.values()]
         unexpected = [stored.name for stored in every if (stored.path, stored.name) not in found]
         problems = (("missing", missing), ("unexpected", unexpected), ("with the wrong shape", wrong_shape))
@@ -151,21 +172,24 @@ def fill(
     """
     parameters = list(network.named_parameters())
     dtype = network.dtype
-    total = sum(checkpoint[name].size_bytes for name, _ in parameters)
+    stored_parts = {name: [checkpoint.stored(part) for part in parts_of(network, name)] for name, _ in parameters}
+    total = sum(stored.size_bytes for parts in stored_parts.values() for stored in parts)
     on_disk: dict[str, dict[str, str]] = {}
     done = 0
     with ExitStack() as files:
         readers = _Readers(files)
-        for name, _ in parameters:
-            stored, device = checkpoint[name], device_of(name, device_map)
+        for name, stored in stored_parts.items():
+            device = device_of(name, device_map)
             if device == "disk":
                 dtype_name = str(dtype).removeprefix("torch.")
-                on_disk[name] = {"safetensors_file": str(stored.path), "weight_name": stored.name, "dtype": dtype_name}
+                first = stored[0]
+                on_disk[name] = {"safetensors_file": str(first.path), "weight_name": first.name, "dtype": dtype_name}
             else:
-                value = readers.read(stored, device).to(dtype)
+                parts = [readers.read(part, device).to(dtype) for part in stored]
+                value = parts[0] if len(parts) == 1 else torch.cat(parts)
                 module, _, attribute = name.rpartition(".")
                 setattr(network.get_submodule(module), attribute, nn.Parameter(value, requires_grad=False))
-            done += stored.size_bytes
+            done += sum(part.size_bytes for part in stored)
             if on_progress is not None:
                 on_progress(done, total)
     return on_disk
