@@ -18,13 +18,13 @@ GB, TERA, MS = 1e9, 1e12, 1e3
 def main() -> int:
     options = _parser().parse_args()
     card = Card(options.bandwidth * TERA, options.tflops * TERA, launch_s=options.launch * 1e-6)
-    recorder = run(tuple(options.only.split(",")), side=options.side, capability=options.capability)
+    recorder = run(tuple(options.only.split(",")), side=options.side, capability=options.capability, fused=options.fused)
     faults = [f"{count} x {fault}" for fault, count in recorder.faults.items()]
     lines = ["Estimates from bytes and FLOPs, not measurements.", "", "faults:", *(faults or ["none"])]
     lines += ["", _row(*HEADINGS)]
     lines += [_row(name, *_numbers(phase, card).values()) for name, phase in recorder.phases.items()]
     for name, settings in (("generation", GENERATION), ("edit", EDITING)):
-        if f"{name}: VAE decode" in recorder.phases:
+        if {f"{name}: first step", "generation: VAE decode"} <= recorder.phases.keys():
             lines.append(f"{name}, 50 timesteps: {card.image_s(recorder.phases, name, settings):.2f} s op by op")
     for name, phase in recorder.phases.items():
         lines += ["", f"== {name}", *_details(phase, card, options.ops)]
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default=",".join(PARTS), help="parts: %(default)s")
     parser.add_argument("--side", type=int, default=1024, help="of the images, in pixels")
     parser.add_argument("--capability", type=int, choices=CAPABILITIES, default=90, help="of the GPU")
+    parser.add_argument("--fused", action=argparse.BooleanOptionalAction, default=True, help="with the Triton kernels")
     parser.add_argument("--bandwidth", type=float, default=4.3, help="TB/s")
     parser.add_argument("--tflops", type=float, default=790.0, help="TFLOP/s of bfloat16 products")
     parser.add_argument("--launch", type=float, default=5.0, help="microseconds of the host for a kernel")

@@ -42,8 +42,10 @@ class Card:
         return phase.launches * self.launch_s + phase.views * self.view_s
 
     def image_s(self, phases: dict[str, Phase], name: str, settings: ImageSettings) -> float:
-        """A whole image: its first step with the preparations, the others, and the VAE; guided and plain ones."""
-        took = {part: self.gpu_s(phases[f"{name}: {part} step"]) for part in ("first", "guided", "plain")}
-        steps, guided = settings.num_timesteps - 1, guided_steps(settings)
-        decode = self.gpu_s(phases[f"{name}: VAE decode"])
-        return took["first"] + took["guided"] * (guided - 1) + took["plain"] * (steps - guided) + decode
+        """A whole image: its first step with the preparations, the other guided and plain ones, and the VAE."""
+        guided = guided_steps(settings)
+        plain = settings.num_timesteps - 1 - guided
+        took = self.gpu_s(phases[f"{name}: first step"]) + self.gpu_s(phases[f"{name}: guided step"]) * (guided - 1)
+        if plain:
+            took += self.gpu_s(phases[f"{name}: plain step"]) * plain
+        return took + self.gpu_s(phases["generation: VAE decode"])

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import TorchFunctionMode
@@ -41,6 +42,8 @@ class CudaFunctions(TorchFunctionMode):
             return self._pinned(args[0].clone())
         if func is Tensor.is_pinned:
             return self.recorder.is_pinned(args[0])
+        if func is Tensor.data_ptr and isinstance(args[0], FakeTensor):
+            return args[0].untyped_storage()._cdata + args[0].storage_offset() * args[0].element_size()
         if func is Tensor.to:  # a number is a GPU; a build without CUDA knows no accelerator
             args = tuple(f"cuda:{value}" if type(value) is int else value for value in args)
         if func is Tensor.__getitem__ and isinstance(args[1], list) and args[0].is_cuda:

@@ -1,13 +1,17 @@
 """The phases of the engine's work, each run once on pretended GPUs."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from unittest.mock import patch
 
 import torch
 from PIL import Image
 
 from core.bagel.flow import holds, schedule
+from core.bagel.fused import KERNELS
 from core.bagel.model import Bagel
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings, TextSettings
@@ -28,11 +32,12 @@ FEW = {"num_timesteps": 4, "cfg_interval": (0.7, 1.0)}
 
 
 @contextmanager
-def pretending(capability: int = 90) -> Iterator[Recorder]:
-    """A recorder of what happens on two pretended GPUs of this compute capability."""
+def pretending(*, capability: int = 90, fused: bool = True) -> Iterator[Recorder]:
+    """A recorder of what happens on two pretended GPUs of this compute capability, with or without Triton."""
     recorder = Recorder()
-    with pretended_cuda(recorder), recorder, CudaFunctions(recorder, capability):
-        yield recorder
+    with patch.object(KERNELS, "enabled", fused), pretended_cuda(recorder):
+        with recorder, CudaFunctions(recorder, capability):
+            yield recorder
 
 
 @dataclass
@@ -43,7 +48,7 @@ class Story:
     bagel: Bagel
     side: int = 1024
 
-    @property
+    @cached_property
     def picture(self) -> Picture:
         return Picture(Image.new("RGB", (self.side, self.side), "green"))
 
@@ -64,22 +69,23 @@ class Story:
         self.write("context 100, greedy", GREEDY)
         self.write("context 100, top_p and top_k", FILTERED)
 
-    def draw(self, name: str, context: Context, settings: ImageSettings, images: int = 1) -> None:
-        """An image in a few steps; the first includes the preparations."""
+    def draw(self, name: str, context: Context, settings: ImageSettings, images: int = 1) -> Iterator[None]:
+        """The steps of an image one by one; the first includes the preparations, and the VAE follows the last."""
         few = replace(settings, width=self.side, height=self.side, **FEW)  # type: ignore[arg-type]
         events = self.bagel.draw(context, few, seeds=range(images))
         for part in ("first step", "guided step", "plain step", "VAE decode"):
             with self.recorder.phase(f"{name}: {part}"):
                 event = next(events)
-            if part == "plain step" and images == 1:
+            if part == "plain step":
                 with self.recorder.phase(f"{name}: preview"):
                     event.preview()  # type: ignore[union-attr]
+            yield
 
     def generate(self) -> None:
-        self.draw("generation", Context(items=(PROMPT,)), GENERATION)
+        deque(self.draw("generation", Context(items=(PROMPT,)), GENERATION), maxlen=0)
 
     def batch(self) -> None:
-        self.draw("batch of 8", Context(items=(PROMPT,)), GENERATION, images=8)
+        next(self.draw("batch of 8", Context(items=(PROMPT,)), GENERATION, images=8))
 
     def edit(self) -> None:
         """Read an image of about 9,000 tokens, change it, and write after it."""
@@ -88,22 +94,27 @@ class Story:
             self.bagel.reader.latent_tokens(self.picture.image)
         with self.recorder.phase("read an image"):
             self.bagel.reader.sync(self.bagel._context, (self.picture,))
-        self.draw("edit", Context(items=(self.picture, CHANGE)), EDITING)
+        context = Context(items=(self.picture, CHANGE))
+        with self.recorder.phase("read both contexts of an edit"), torch.inference_mode():
+            self.bagel.branches(context, EDITING)
+        steps = self.draw("edit", context, EDITING)
+        next(steps)
+        next(steps)  # it has no plain steps
         self.write("context 9000")
 
     def judge(self) -> None:
         with self.recorder.phase("judge: yes or no"):
             self.bagel.judge(self.picture.image, "Is it a forest?")
-        with self.recorder.phase("judge: likelihood of an answer"):
-            self.bagel.judge(self.picture.image, "Is it a forest?", "A forest at dawn.")
 
 
 PARTS = ("text", "generate", "edit", "judge", "batch")
 
 
-def run(parts: tuple[str, ...] = PARTS, *, side: int = 1024, capability: int = 90) -> Recorder:
+def run(
+    parts: Sequence[str] = PARTS, *, side: int = 1024, capability: int = 90, fused: bool = True
+) -> Recorder:
     """Everything that one GPU does."""
-    with pretending(capability) as recorder:
+    with pretending(capability=capability, fused=fused) as recorder:
         story = Story(recorder, load(recorder), side)
         for part in parts:
             getattr(story, part)()
@@ -117,7 +128,9 @@ def sequence(keep: Keep) -> Recorder:
         with recorder.phase("read a text"):
             story.bagel.reader.sync(story.bagel._context, (PROMPT,))
         story.write("context 100")
-        story.draw("generation", Context(items=(PROMPT,)), GENERATION)
+        steps = story.draw("generation", Context(items=(PROMPT,)), GENERATION)
+        next(steps)
+        next(steps)
         with recorder.phase("judge: likelihood of an answer"):
             story.bagel.judge(story.picture.image, "Is it a forest?", "A forest at dawn.")
     return recorder
