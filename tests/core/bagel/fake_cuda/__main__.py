@@ -18,7 +18,9 @@ GB, TERA, MS = 1e9, 1e12, 1e3
 def main() -> int:
     options = _parser().parse_args()
     card = Card(options.bandwidth * TERA, options.tflops * TERA, launch_s=options.launch * 1e-6)
-    recorder = run(tuple(options.only.split(",")), side=options.side, capability=options.capability, fused=options.fused)
+    recorder = run(
+        tuple(options.only.split(",")), side=options.side, capability=options.capability, fused=options.fused
+    )
     faults = [f"{count} x {fault}" for fault, count in recorder.faults.items()]
     lines = ["Estimates from bytes and FLOPs, not measurements.", "", "faults:", *(faults or ["none"])]
     lines += ["", _row(*HEADINGS)]
@@ -35,7 +37,20 @@ def main() -> int:
     return 1 if recorder.faults else 0
 
 
-HEADINGS = ("phase", "kernels", "launches", "views", "waits", "events", "TFLOP", "host GB", "GB", "peak GiB", "GPU ms", "host ms")
+HEADINGS = (
+    "phase",
+    "kernels",
+    "launches",
+    "views",
+    "waits",
+    "events",
+    "TFLOP",
+    "host GB",
+    "GB",
+    "peak GiB",
+    "GPU ms",
+    "host ms",
+)
 
 
 def _numbers(phase: Phase, card: Card) -> dict[str, Any]:

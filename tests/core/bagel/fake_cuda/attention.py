@@ -40,7 +40,6 @@ def backend(call: Attention, capability: int, *, cudnn: bool = True) -> str:
 
     CausalBias never asks cuDNN (`cudnn`).
     """
-    enabled = torch.backends.cuda
     dim, half = call.q.shape[-1], call.q.dtype in HALF
     fits = call.is_dense and call.matches
     cudnn = cudnn and half and fits and dim <= CUDNN_MAX_DIM and dim % 8 == 0 and call.k.shape[-2] != 1
@@ -48,9 +47,9 @@ def backend(call: Attention, capability: int, *, cudnn: bool = True) -> str:
     flash = half and fits and dim <= FLASH_MAX_DIM and call.mask is None and square
     efficient = fits and not call.grouped and dim % ALIGNED.get(call.q.dtype, dim + 1) == 0
     able = {
-        "cudnn": cudnn and enabled.cudnn_sdp_enabled(),
-        "flash": flash and enabled.flash_sdp_enabled(),
-        "efficient": efficient and enabled.mem_efficient_sdp_enabled(),
+        "cudnn": cudnn and torch._C._get_cudnn_sdp_enabled(),
+        "flash": flash and torch._C._get_flash_sdp_enabled(),
+        "efficient": efficient and torch._C._get_mem_efficient_sdp_enabled(),
     }
     order = ("cudnn", "flash", "efficient") if capability == 90 else ("flash", "efficient", "cudnn")
     return next((name for name in order if able[name]), "math")

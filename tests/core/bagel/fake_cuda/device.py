@@ -50,7 +50,7 @@ class FakeStream:
     def wait_event(self, _: object) -> None: ...
 
     def record_event(self, event: Any = None) -> Any:
-        return event or torch.cuda.Event()
+        return event or torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> "FakeStream":
         return self
@@ -95,7 +95,7 @@ def fake_graph(recorder: Recorder) -> type:
 def pretended_cuda(recorder: Recorder, *, memory_bytes: int = 80 * 2**30) -> Iterator[None]:
     """Two GPUs; the host's waits for them go to `recorder`."""
     stream, waits = FakeStream(), recorder.wait
-    fakes = {
+    fakes: dict[str, Any] = {
         "CUDAGraph": fake_graph(recorder),
         "graph": recorder.capture,
         "device": nullcontext,

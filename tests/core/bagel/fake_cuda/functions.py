@@ -1,5 +1,6 @@
 """What PyTorch decides above its operators when it runs on CUDA, for a build without CUDA."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ KERNELS = {
     "flash": aten._scaled_dot_product_flash_attention,
     "cudnn": aten._scaled_dot_product_cudnn_attention,
     "efficient": aten._scaled_dot_product_efficient_attention,
+    "math": aten._scaled_dot_product_attention_math,
 }
 
 
@@ -28,37 +30,40 @@ class CudaFunctions(TorchFunctionMode):
         super().__init__()
         self.recorder = recorder
         self.capability = capability
+        self.of_any: dict[Any, Any] = {
+            torch.tensor: partial(self._through_the_host, torch.tensor),
+            torch.as_tensor: partial(self._through_the_host, torch.as_tensor),
+            Tensor.pin_memory: lambda tensor: self._pinned(tensor.clone()),
+            Tensor.is_pinned: recorder.is_pinned,
+        }
+        self.of_fakes: dict[Any, Any] = {
+            Tensor.data_ptr: address,
+            Tensor.__getitem__: indexed,
+            functional.rms_norm: fused_rms_norm,
+            torch.rms_norm: fused_rms_norm,
+            SCALED_DOT_PRODUCT_ATTENTION: self._attend,
+        }
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device") or "cpu").type == "cuda":
-            device = kwargs.pop("device")
-            return func(*args, **kwargs).to(device)
-        if kwargs.get("pin_memory"):
-            return self._pinned(func(*args, **(kwargs | {"pin_memory": False})))
-        if func is Tensor.pin_memory:
-            return self._pinned(args[0].clone())
-        if func is Tensor.is_pinned:
-            return self.recorder.is_pinned(args[0])
-        if func is Tensor.data_ptr and isinstance(args[0], FakeTensor):
-            return args[0].untyped_storage()._cdata + args[0].storage_offset() * args[0].element_size()
-        if func is Tensor.to:  # a number is a GPU; a build without CUDA knows no accelerator
-            args = tuple(f"cuda:{value}" if type(value) is int else value for value in args)
-        if func is Tensor.__getitem__ and isinstance(args[1], list) and args[0].is_cuda:
-            return args[0][torch.tensor(args[1]).to(args[0].device)]
-        if func in (functional.rms_norm, torch.rms_norm) and args[0].is_cuda:
-            return fused_rms_norm(*args, **kwargs)
-        if func is SCALED_DOT_PRODUCT_ATTENTION and args[0].is_cuda:
-            return self._attend(*args, **kwargs)
-        return func(*args, **kwargs)
+        if kwargs.pop("pin_memory", False):
+            return self._pinned(func(*args, **kwargs))
+        fake = bool(args) and isinstance(args[0], FakeTensor)
+        replacement = self.of_any.get(func) or (self.of_fakes.get(func) if fake else None)
+        return (replacement or func)(*args, **kwargs)
+
+    def _through_the_host(self, func: Any, data: object, *, device: Any = None, **kwargs: Any) -> Tensor:
+        """A new tensor from numbers of the host is made there, and then copied."""
+        made: Tensor = func(data, **kwargs)
+        return made if device is None else made.to(device)
 
     def _pinned(self, tensor: Tensor) -> Tensor:
         self.recorder.pinned.add(tensor.untyped_storage()._cdata)
         return tensor
 
-    def _attend(  # noqa: PLR0913, PLR0917 - PyTorch's signature
+    def _attend(
         self,
         query: Tensor,
         key: Tensor,
@@ -76,14 +81,15 @@ class CudaFunctions(TorchFunctionMode):
         able = {capability: backend(call, capability, cudnn=not lower_right) for capability in CAPABILITIES}
         self.recorder.attention(able, mask)
         chosen = able[self.capability]
-        if chosen == "flash":
-            return KERNELS[chosen](query, key, value, dropout_p, causal, scale=scale)[0]
-        if chosen in KERNELS:
-            bias = None if mask is None else as_bias(mask, query)
-            return KERNELS[chosen](query, key, value, bias, False, dropout_p, causal, scale=scale)[0]  # noqa: FBT003
-        return aten._scaled_dot_product_attention_math(
-            query, key, value, mask, dropout_p, causal, scale=scale, enable_gqa=enable_gqa
-        )[0]
+        inputs: tuple[Any, ...] = (query, key, value)
+        others = {"scale": scale}
+        if chosen == "math":
+            inputs += (mask,)
+            others["enable_gqa"] = enable_gqa
+        elif chosen != "flash":
+            inputs += (None if mask is None else as_bias(mask, query), False)
+        out: Tensor = KERNELS[chosen](*inputs, dropout_p, causal, **others)[0]
+        return out
 
 
 def as_bias(mask: Tensor, query: Tensor) -> Tensor:
@@ -94,4 +100,16 @@ def as_bias(mask: Tensor, query: Tensor) -> Tensor:
 
 def fused_rms_norm(x: Tensor, shape: list[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
     """One kernel on CUDA, which a build without CUDA would take apart."""
-    return aten._fused_rms_norm(x, list(shape), weight, eps)[0]
+    normed: Tensor = aten._fused_rms_norm(x, list(shape), weight, eps)[0]
+    return normed
+
+
+def indexed(tensor: Tensor, index: Any) -> Tensor:
+    """A list of rows goes through the host."""
+    return tensor[torch.tensor(index).to(tensor.device) if isinstance(index, list) else index]
+
+
+def address(tensor: Tensor) -> int:
+    """A number that is the tensor's own for as long as its storage lives."""
+    start: int = tensor.untyped_storage()._cdata
+    return start + int(tensor.storage_offset()) * tensor.element_size()

@@ -35,9 +35,9 @@ FEW = {"num_timesteps": 4, "cfg_interval": (0.7, 1.0)}
 def pretending(*, capability: int = 90, fused: bool = True) -> Iterator[Recorder]:
     """A recorder of what happens on two pretended GPUs of this compute capability, with or without Triton."""
     recorder = Recorder()
-    with patch.object(KERNELS, "enabled", fused), pretended_cuda(recorder):
-        with recorder, CudaFunctions(recorder, capability):
-            yield recorder
+    functions = CudaFunctions(recorder, capability)
+    with patch.object(KERNELS, "enabled", fused), pretended_cuda(recorder), recorder, functions:
+        yield recorder
 
 
 @dataclass
@@ -110,9 +110,7 @@ class Story:
 PARTS = ("text", "generate", "edit", "judge", "batch")
 
 
-def run(
-    parts: Sequence[str] = PARTS, *, side: int = 1024, capability: int = 90, fused: bool = True
-) -> Recorder:
+def run(parts: Sequence[str] = PARTS, *, side: int = 1024, capability: int = 90, fused: bool = True) -> Recorder:
     """Everything that one GPU does."""
     with pretending(capability=capability, fused=fused) as recorder:
         story = Story(recorder, load(recorder), side)

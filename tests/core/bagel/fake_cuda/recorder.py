@@ -72,20 +72,19 @@ class Phase:
 
 
 @cache
-def is_composite(func: torch._ops.OpOverload) -> bool:
+def is_composite(func: Any) -> bool:
     """Whether other operators do its work."""
-    name = func.name()
-    return torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs operators of fake tensors on fakes and all others for real.
 
     Raises what a GPU would raise for tensors on different devices; other mistakes are in `faults`.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.phases: dict[str, Phase] = {}
         self.now = Phase()
