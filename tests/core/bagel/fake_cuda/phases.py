@@ -16,7 +16,7 @@ from core.bagel.model import Bagel
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings, TextSettings
 from tests.core.bagel.fake_cuda.device import pretended_cuda
-from tests.core.bagel.fake_cuda.functions import CudaFunctions
+from tests.core.bagel.fake_cuda.functions import CudaFunctions, biases_in_modes
 from tests.core.bagel.fake_cuda.model import Keep, load
 from tests.core.bagel.fake_cuda.recorder import Recorder
 
@@ -36,7 +36,7 @@ def pretending(*, capability: int = 90, fused: bool = True) -> Iterator[Recorder
     """A recorder of what happens on two pretended GPUs of this compute capability, with or without Triton."""
     recorder = Recorder()
     functions = CudaFunctions(recorder, capability)
-    with patch.object(KERNELS, "enabled", fused), pretended_cuda(recorder), recorder, functions:
+    with patch.object(KERNELS, "enabled", fused), biases_in_modes(), pretended_cuda(recorder), recorder, functions:
         yield recorder
 
 
