@@ -35,7 +35,7 @@ class DecodeStep:
         self.token = torch.zeros(1, dtype=torch.int64, device=network.device)
         """The last token, (1,)."""
         self._counters = torch.zeros(3, dtype=torch.int64, device=network.device)
-        self._position, self._tokens, self._number = self._counters.split(1)
+        self._position, self._tokens, self._number = (self._counters[index : index + 1] for index in range(3))
         self._uniforms = torch.zeros(settings.max_new_tokens, dtype=torch.float64, device=network.device)
 
     def begin(self, token: int, seed: int) -> None:
@@ -169,7 +169,7 @@ def _reading(token: Tensor) -> Callable[[], int]:
     copied = token.to("cpu", non_blocking=True, copy=True)
     if token.device.type != "cuda":
         return lambda: int(copied)
-    event = torch.cuda.Event(blocking=True)
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch does not annotate it
     event.record(torch.cuda.current_stream(token.device))
 
     def read() -> int:
