@@ -39,7 +39,7 @@ class LayerKV:
             The keys and values that the block attends to: those of the first `length` tokens and its own.
         """
         size = keys.shape[0]
-        all_keys, all_values = self._reserve(keys, 0 if kept else size, length + size if kept else length)
+        all_keys, all_values = self.reserve(keys, 0 if kept else size, length + size if kept else length)
         first = self.scratch + length if kept else self.scratch - size
         all_keys[first : first + size] = keys
         all_values[first : first + size] = values
@@ -58,7 +58,7 @@ class LayerKV:
             raise LookupError("the cache is empty")
         return self.keys[self.scratch : self.scratch + length], self.values[self.scratch : self.scratch + length]
 
-    def _reserve(self, like: Tensor, scratch: int, tokens: int) -> tuple[Tensor, Tensor]:
+    def reserve(self, like: Tensor, scratch: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Buffers for `scratch` rows and `tokens`; they grow geometrically, on the device of `like`."""
         if self.keys is None or self.values is None:
             self.scratch = scratch
@@ -123,6 +123,17 @@ class Cache:
         buffers = [buffer for layer in self.layers for buffer in (layer.keys, layer.values) if buffer is not None]
         return tuple((buffer.data_ptr(), *buffer.shape) for buffer in buffers)
 
+    @property
+    def first_row(self) -> int:
+        """The row of the first item in the buffers of each layer."""
+        return self.layers[0].scratch
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for `tokens` in the buffers that exist, so that they stay in place until there are more."""
+        for layer in self.layers:
+            if layer.keys is not None:
+                layer.reserve(layer.keys, 0, tokens)
+
     def offset_after(self, count: int) -> CacheOffset:
         """The offset after the first `count` items."""
         return self.entries[count - 1].end if count else START
@@ -155,3 +166,21 @@ class CacheView:
     def put(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values that the block attends to in `layer`, including its own (see LayerKV)."""
         return self.cache.layers[layer].put(keys, values, self.at.tokens, kept=self.kept)
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """The place of a single token that the device alone knows: of the next token of a text that is being written."""
+
+    cache: Cache
+    capacity: int
+    """The most tokens that the cache will hold."""
+    row: Tensor
+    """Its row in the buffers, int64 (1,)."""
+    length: Tensor
+    """The tokens that it attends to, itself included, int64 (1,)."""
+
+    def buffers(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor, int]:
+        """The whole buffers of `layer`, for keys like `like` (L, M, H), and the row of the first item."""
+        kv = self.cache.layers[layer]
+        return *kv.reserve(like, 0, self.capacity), kv.scratch

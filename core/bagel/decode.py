@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.bagel.context import Cache, CacheOffset, CacheView
+from core.bagel.context import Cache, TokenView
 from core.bagel.network import Network
 from core.bagel.sample import next_token, uniforms
 from recipes.recipe import TextSettings
@@ -30,25 +30,24 @@ class DecodeStep:
 
     def __init__(self, network: Network, cache: Cache, settings: TextSettings) -> None:
         self.network = network
-        self.cache = cache
         self.settings = settings
+        self.cache = cache
         self.token = torch.zeros(1, dtype=torch.int64, device=network.device)
         """The last token, (1,)."""
-        self._counters = torch.zeros(3, dtype=torch.int64, device=network.device)
-        self._position, self._tokens, self._number = self._counters.split(1)
+        self._counters = torch.zeros(4, dtype=torch.int64, device=network.device)
+        self._position, row, length, self._number = (self._counters[index : index + 1] for index in range(4))
+        self._view = TokenView(cache, cache.end.tokens + settings.max_new_tokens, row, length)
         self._uniforms = torch.zeros(settings.max_new_tokens, dtype=torch.float64, device=network.device)
 
     def begin(self, token: int, seed: int) -> None:
         """Begin a text with the start token `token` at the end of the cache."""
         at = self.cache.end
         self.token.fill_(token)
-        self._counters.copy_(torch.tensor((at.position, at.tokens, 0)))
+        self._counters.copy_(torch.tensor((at.position, self.cache.first_row + at.tokens, at.tokens + 1, 0)))
         self._uniforms.copy_(uniforms(seed, self.settings.max_new_tokens))
 
     def __call__(self) -> None:
-        at = CacheOffset(int(self._tokens), int(self._position))
-        hidden = self.network.read_text([int(self.token)], CacheView(self.cache, at, kept=True))
-        logits = self.network.logits(hidden[-1])
+        logits = self.network.logits(self.network.read_token(self.token, self._position, self._view))
         uniform = self._uniforms.index_select(0, self._number)
         self.token.copy_(next_token(logits, self.settings, uniform.to(logits.device)))
         self._counters.add_(1)
@@ -132,10 +131,10 @@ class Writer:
                 yield token
 
     def _prepared(self, cache: Cache, settings: TextSettings) -> DecodeStep:
-        key = (settings, *cache.addresses)
-        if self._step is None or key != self._key:
+        cache.reserve(cache.end.tokens + settings.max_new_tokens)
+        if self._step is None or self._graph is None or self._key != (settings, cache.addresses):
             self.forget()
-            self._key, self._step = key, DecodeStep(self._network, cache, settings)
+            self._step = DecodeStep(self._network, cache, settings)
         return self._step
 
     def _launch(self, step: DecodeStep) -> None:
@@ -145,6 +144,7 @@ class Writer:
         step()  # the first one compiles and allocates what a recording can't
         if self._make_graph is not None:
             self._graph = self._captured(step, self._make_graph())
+            self._key = step.settings, step.cache.addresses
 
     def _captured(self, step: DecodeStep, graph: Graph) -> Graph | None:
         try:
@@ -169,7 +169,7 @@ def _reading(token: Tensor) -> Callable[[], int]:
     copied = token.to("cpu", non_blocking=True, copy=True)
     if token.device.type != "cuda":
         return lambda: int(copied)
-    event = torch.cuda.Event(blocking=True)
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch does not annotate it
     event.record(torch.cuda.current_stream(token.device))
 
     def read() -> int:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from core.bagel.context import CacheView
+from core.bagel.context import CacheView, TokenView
+from core.bagel.fused import decode_attention, norm_rotate_put
 from core.bagel.layers import GatedMLP, JointLinear, RMSNorm, Rotary, attend, rotate
 from core.geometry import DecoderConfig
 
@@ -53,7 +54,12 @@ class DecoderLayer(nn.Module):
         self.generation = Expert(config)
 
     def forward(
-        self, und: Tensor, gen: Tensor | None, by: Rotary, views: Sequence[CacheView], mask: Tensor | None
+        self,
+        und: Tensor,
+        gen: Tensor | None,
+        by: Rotary,
+        views: Sequence[CacheView] | TokenView,
+        mask: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """One layer over a pack of blocks.
 
@@ -61,9 +67,11 @@ class DecoderLayer(nn.Module):
             und: understanding tokens (B, L, D); in an image block, the two markers around the latents.
             gen: latents (B, L, D), or None.
             by: rotation for the positions of the pack.
-            views: the context of each of the B blocks.
+            views: the context of each of the B blocks, or that of a single token (B = L = 1).
             mask: bool (L, keys) for a single text block, else None.
         """
+        if isinstance(views, TokenView):
+            return self._next_token(und, by, views), None
         queries, keys, values = self.understanding.project(und)
         if gen is not None:
             projected = self.generation.project(gen)
@@ -78,6 +86,19 @@ class DecoderLayer(nn.Module):
         markers = torch.stack([block[:: len(block) - 1] for block in attended])
         latents = torch.stack([block[1:-1] for block in attended])
         return self.understanding.finish(und, markers), self.generation.finish(gen, latents)
+
+    def _next_token(self, x: Tensor, by: Rotary, view: TokenView) -> Tensor:
+        """The layer for one token (1, 1, D): nothing that the host does depends on the token's place."""
+        expert = self.understanding
+        qkv = expert.qkv_proj(expert.input_layernorm(x))[0]
+        heads, kv_heads = (expert.qkv_proj.parts[name] // expert.head_dim for name in ("q_proj", "k_proj"))
+        queries = qkv.new_empty(1, heads, expert.head_dim)
+        keys, values, first = view.buffers(self.index, queries[:, :kv_heads])
+        norms = expert.q_norm.weight, expert.k_norm.weight, expert.q_norm.eps
+        rotation, row = (by.cos[0, :, 0], by.sin[0, :, 0]), view.row.to(x.device)
+        norm_rotate_put(qkv, *norms, *rotation, queries, keys, values, row)
+        attended = decode_attention(queries[0], keys, values, first, view.length.to(x.device))
+        return expert.finish(x, attended.view(1, 1, -1))
 
 
 def _inside(markers: Tensor, latents: Tensor) -> Tensor:
@@ -96,7 +117,12 @@ class Decoder(nn.Module):
         self.norm_moe_gen = RMSNorm(config.hidden_size, config.norm_eps)
 
     def forward(
-        self, und: Tensor, gen: Tensor | None, by: Rotary, views: Sequence[CacheView], mask: Tensor | None = None
+        self,
+        und: Tensor,
+        gen: Tensor | None,
+        by: Rotary,
+        views: Sequence[CacheView] | TokenView,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """All layers over a pack of blocks (see DecoderLayer); the hidden states are not normalized yet."""
         for layer in self.layers:

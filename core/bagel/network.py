@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core.bagel.autoencoder import LatentDecoder, LatentEmbedder, LatentEncoder
-from core.bagel.context import CacheView
+from core.bagel.context import CacheView, TokenView
 from core.bagel.decoder import Decoder
 from core.bagel.layers import Rotary, causal_mask, rotary
 from core.bagel.vision import VisionEmbedder
@@ -74,6 +74,15 @@ class Network(nn.Module):
         hidden, _ = self.decoder(embedded[None], None, by, (view,), mask)
         states: Tensor = hidden[0]
         return states
+
+    def read_token(self, token: Tensor, position: Tensor, view: TokenView) -> Tensor:
+        """Read the token id `token` (1,) at `position` (1,) and return its hidden state (D,)."""
+        config = self.config.decoder
+        embedded = self.decoder.embed_tokens(token)
+        by = rotary(position[None], config.head_dim, config.rope_theta)
+        hidden, _ = self.decoder(embedded[None], None, by, view)
+        state: Tensor = hidden[0, 0]
+        return state
 
     def read_latents(self, tokens: Tensor, grid: Tensor, markers: Sequence[int], view: CacheView) -> None:
         """Read the latent tokens (L, C) of an image, at the table positions `grid` (L,)."""

@@ -93,8 +93,8 @@ def test_a_drawn_token_does_not_depend_on_the_order_of_the_sum() -> None:
     weights = (torch.softmax(logits, dim=-1) * 2**52).round().long()
     for uniform in uniforms(1, 20):
         token = draw_token(logits, TextSettings(temperature=1.0), uniform[None]).item()
-        below = weights[torch.arange(token).flip(0)].sum()  # any order: integers
-        assert below <= int(weights.sum().double() * uniform) < below + weights[token]
+        below = weights[torch.arange(int(token)).flip(0)].sum()  # any order: integers
+        assert below <= int(weights.sum().double() * uniform) < below + weights[int(token)]
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
