@@ -32,11 +32,14 @@ def plan(
 
     config = settings_for(model)
     found = plan_costs(given_recipe(recipe, overrides, variables), config)
-    needed = plan_memory(found, config) if memory else None
+    if memory:
+        needed = plan_memory(found, config)
+        data, shown = needed.to_data(), (memory_table(needed), "", memory_note(needed))
+    else:
+        data, shown = found.to_data(), (cost_table(found), "", cost_note(found))
     if as_json:
-        print_json((needed or found).to_data())
+        print_json(data)
         return
-    parts = [cost_table(found), "", cost_note(found)]
-    print_all(screen(), parts if needed is None else [memory_table(needed), "", memory_note(needed)])
+    print_all(screen(), shown)
     for warning in found.warnings:
         print_note(f"warning: {warning}")

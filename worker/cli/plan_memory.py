@@ -168,13 +168,12 @@ def _resident_layers(needs: MemoryNeeds, loading: MemoryNeeds, total: int) -> in
 
 def _changes(needs: MemoryNeeds, loading: MemoryNeeds, total: int) -> Iterator[str]:
     """Changes of settings or of the recipe with which it fits."""
-    longer, single = {"tokens": needs.tokens}, {"batch": 1}
-    for name, setting in (
-        ("AUTOSEQ_MAX_BATCH=1", single),
+    longer = replace(loading, tokens=needs.tokens)
+    for name, changed in (
+        ("AUTOSEQ_MAX_BATCH=1", replace(loading, batch=1)),
         (f"AUTOSEQ_CONTEXT_TOKENS={needs.tokens}", longer),
-        (f"AUTOSEQ_CONTEXT_TOKENS={needs.tokens} AUTOSEQ_MAX_BATCH=1", longer | single),
+        (f"AUTOSEQ_CONTEXT_TOKENS={needs.tokens} AUTOSEQ_MAX_BATCH=1", replace(longer, batch=1)),
     ):
-        changed = replace(loading, **setting)
         if _resident_layers(replace(needs, batch=min(needs.batch, changed.batch)), changed, total) >= 0:
             yield name
     for name, less in (
