@@ -109,9 +109,7 @@ class MemoryNeeds:
     @property
     def context(self) -> int:
         """Keys and values of the longest context, and of an image that is being drawn."""
-        decoder = self.config.decoder
-        values = 2 * decoder.num_layers * decoder.num_kv_heads * decoder.head_dim
-        return VALUE_BYTES[self.dtype] * values * (self.tokens + self._block)
+        return VALUE_BYTES[self.dtype] * self.config.kv_values_per_token * (self.tokens + self._block)
 
     @property
     def activations(self) -> int:

@@ -131,7 +131,7 @@ class HostCopy:
 
     def _pin(self) -> None:
         """Lock the block in memory until it is freed. PyTorch's own allocator would round it up to a power of two."""
-        cudart: Any = torch.cuda.cudart()
+        cudart: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         torch.cuda.check_error(cudart.cudaHostRegister(self.block.data_ptr(), self.block.nbytes, 0))
         weakref.finalize(self, cudart.cudaHostUnregister, self.block.data_ptr()).atexit = False
 

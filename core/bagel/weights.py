@@ -200,7 +200,7 @@ class WeightReader:
             return self._tensor(stored[0]).to(device, dtype)
         rows = [part.shape[0] for part in stored]
         joint = torch.empty(sum(rows), *stored[0].shape[1:], device=device, dtype=dtype)
-        for target, part in zip(joint.split(rows), stored, strict=True):
+        for target, part in zip(torch.split(joint, rows), stored, strict=True):
             target.copy_(self._tensor(part))
         return joint
 
