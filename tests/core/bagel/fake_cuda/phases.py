@@ -120,15 +120,14 @@ def run(parts: Sequence[str] = PARTS, *, side: int = 1024, capability: int = 90,
 
 
 def sequence(keep: Keep) -> Recorder:
-    """What a sequence of texts and images does, with the decoder layers placed by `keep`."""
+    """A text, the first step of an image and a judgement, with the decoder layers placed by `keep`."""
     with pretending() as recorder:
         story = Story(recorder, load(recorder, keep))
         with recorder.phase("read a text"):
             story.bagel.reader.sync(story.bagel._context, (PROMPT,))
-        story.write("context 100")
-        steps = story.draw("generation", Context(items=(PROMPT,)), GENERATION)
-        next(steps)
-        next(steps)
+        with recorder.phase("first token of a text"):
+            next(story.bagel.write_ids(SAMPLED, seed=1))
+        next(story.draw("generation", Context(items=(PROMPT,)), GENERATION))
         with recorder.phase("judge: likelihood of an answer"):
             story.bagel.judge(story.picture.image, "Is it a forest?", "A forest at dawn.")
     return recorder
