@@ -69,8 +69,11 @@ class Settings(BaseSettings):
     """Precision of the weights. Default: bfloat16 on a GPU, float32 on a CPU."""
     gpus: tuple[int, ...] = ()
     """GPUs to spread one model over, for a model that does not fit on one."""
-    max_batch: Annotated[int, Ge(1)] = 8
-    """How many variations are generated in one batch. Fewer need less memory and change images only within rounding."""
+    max_batch: Annotated[int, Ge(1)] | None = None
+    """How many variations are generated in one batch. Fewer need less memory and change images only within rounding.
+    Default: 8, or fewer on a GPU whose total memory is too small for them."""
+    context_tokens: Annotated[int, Ge(0)] = 32_768
+    """Length of the context for which memory is reserved on a GPU, in tokens, when weights are placed."""
     cache_dir: Path = Field(default_factory=_cache_dir)
     """Folder that keeps the hashes of the model's files, so that a start does not read all weights to hash them.
     Default: autosequence in $XDG_CACHE_HOME or ~/.cache."""

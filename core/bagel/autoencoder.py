@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.bagel.config import AutoencoderConfig, BagelConfig
 from core.bagel.layers import PositionTable, TimeEmbedder
+from core.geometry import AutoencoderConfig, BagelConfig
 
 NORM_GROUPS = 32
 NORM_EPS = 1e-6

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from core.bagel.config import DecoderConfig
 from core.bagel.context import CacheView
 from core.bagel.layers import GatedMLP, JointLinear, RMSNorm, Rotary, attend, rotate
+from core.geometry import DecoderConfig
 
 
 class Expert(nn.Module):

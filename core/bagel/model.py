@@ -10,26 +10,26 @@ from PIL.Image import Image
 from torch import Tensor
 
 from core.bagel.autoencoder import shrink, to_uint8, unpatchify
-from core.bagel.config import BagelConfig
 from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
 from core.bagel.judge import YesNoTokens, likelihood
 from core.bagel.network import Network
-from core.bagel.placement import MemoryLimits, choose_device, load_network
+from core.bagel.placement import MemoryLimits, choose_device, load_network, smallest_gpu_bytes
 from core.bagel.reader import Reader, items_of
 from core.bagel.sample import Sampler
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
+from core.geometry import BagelConfig
+from core.memory import CONTEXT_TOKENS, MAX_BATCH, VALUE_BYTES, MemoryNeeds
 from core.model_folder import ModelFolderError, read_spec
 from core.protocol import Context, Denoising, Drawn, Picture, Text
 from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, TextSettings
 
 PREVIEW_PX = 128
-MAX_BATCH = 8
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {name: getattr(torch, name) for name in VALUE_BYTES}
 
 
 class Bagel:
@@ -62,7 +62,7 @@ class Bagel:
         self.forget()
 
     @staticmethod
-    def load(
+    def load(  # noqa: PLR0913 - the settings of a model
         folder: Path | str,
         *,
         name: str | None = None,
@@ -71,7 +71,8 @@ class Bagel:
         gpus: Sequence[int] | None = None,
         max_memory: MemoryLimits | None = None,
         on_progress: Progress | None = None,
-        max_batch: int = MAX_BATCH,
+        max_batch: int | None = None,
+        context_tokens: int = CONTEXT_TOKENS,
     ) -> "Bagel":
         """Load the model in `folder`, which has the official layout.
 
@@ -81,12 +82,16 @@ class Bagel:
             device: "cpu", "cuda" or "cuda:1"; None uses CUDA if available.
             dtype: "float32" or "bfloat16"; None uses bfloat16 on CUDA and float32 on the CPU.
             gpus: numbers of the GPUs to use; the weights are distributed over them if there are several.
-            max_memory: maximum memory of each GPU, "cpu" and "disk"; what does not fit goes to the next.
+            max_memory: the most memory for weights on each GPU and in host memory ("cpu"); what does not fit on the
+                GPUs is kept in host memory, and what does not fit there is read from the files for each call.
             on_progress: called with bytes loaded and total bytes.
-            max_batch: maximum number of images computed at once (see Bagel).
+            max_batch: maximum number of images computed at once (see Bagel); None: 8, or fewer on a GPU whose total
+                memory is too small for them.
+            context_tokens: length of the context for which memory is reserved on the GPUs.
 
         Raises:
             ModelFolderError: the folder is not a BAGEL checkpoint, or its files are inconsistent.
+            ModelTooLargeError: the model does not fit on the GPU.
             ValueError: unknown dtype or device, or `max_batch` is less than 1.
         """
         folder = Path(folder)
@@ -99,16 +104,18 @@ class Bagel:
         config = checkpoint.sized(BagelConfig.read(folder))
         _check_sizes(folder, config, spec)
         tokenizer = BagelTokenizer.read(folder, config.decoder.vocab_size)
-        network = load_network(
-            config,
-            checkpoint,
-            device=device,
-            dtype=DTYPES[dtype],
-            gpus=gpus or (),
-            max_memory=max_memory,
-            on_progress=on_progress,
+        devices = [f"cuda:{gpu}" for gpu in gpus] if gpus and len(gpus) > 1 else [device]
+        needs = MemoryNeeds(
+            config=config,
+            dtype=dtype,
+            tokens=context_tokens,
+            side_px=spec.max_side_px,
+            batch=max_batch or MAX_BATCH,
         )
-        return Bagel(spec, network, tokenizer, max_batch=max_batch)
+        if max_batch is None and device != "cpu":
+            needs = needs.with_default_batch(smallest_gpu_bytes(devices), len(devices))
+        network = load_network(needs, checkpoint, devices, max_memory=max_memory, on_progress=on_progress)
+        return Bagel(spec, network, tokenizer, max_batch=needs.batch if max_batch is None else max_batch)
 
     @property
     def tokens_read(self) -> int:

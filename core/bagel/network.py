@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from core.bagel.autoencoder import LatentDecoder, LatentEmbedder, LatentEncoder
-from core.bagel.config import BagelConfig
 from core.bagel.context import CacheView
 from core.bagel.decoder import Decoder
 from core.bagel.layers import Rotary, causal_mask, rotary
 from core.bagel.vision import VisionEmbedder
+from core.geometry import BagelConfig
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Pack:
 
 
 class Network(nn.Module):
-    """The modules, which accelerate may place on different devices; `device` is the device of the inputs.
+    """The modules, on `device` except for some decoder layers (see placement.py).
 
-    accelerate moves the input of a module to its device only when the module itself is called, so no code here calls
-    another method of a module.
+    Hooks on modules move tensors and weights to where a module computes. They run only when the module itself is
+    called, so no code here calls another method of a module or uses its weights.
     """
 
     def __init__(self, config: BagelConfig) -> None:
@@ -42,6 +42,10 @@ class Network(nn.Module):
         self.config = config
         self.device = torch.device("cpu")
         self.dtype = torch.float32
+        self.elsewhere: dict[int, torch.device] = {}
+        """The devices of decoder layers that do not compute on `device`."""
+        self.offloaded = False
+        """Whether some weights are copied to their device for each call."""
         width = config.decoder.hidden_size
         self.decoder = Decoder(config.decoder)
         self.lm_head = nn.Linear(width, config.decoder.vocab_size, bias=False)
@@ -50,6 +54,16 @@ class Network(nn.Module):
         self.vision = VisionEmbedder(config)
         self.latent_encoder = LatentEncoder(config.autoencoder)
         self.latent_decoder = LatentDecoder(config.autoencoder)
+
+    @property
+    def layer_devices(self) -> list[torch.device]:
+        """The device on which each decoder layer computes, and which has its part of a cache."""
+        return [self.elsewhere.get(index, self.device) for index in range(self.config.decoder.num_layers)]
+
+    @property
+    def fixed(self) -> bool:
+        """Whether all weights stay at one address on one device, as a CUDA graph requires."""
+        return not (self.elsewhere or self.offloaded)
 
     def read_text(self, ids: Sequence[int], view: CacheView) -> Tensor:
         """Read a text block and return the hidden states of its tokens (L, D)."""

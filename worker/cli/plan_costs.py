@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from core.cost import StepCost, costs
+from core.geometry import PUBLISHED_NAME, published_spec
 from core.model_folder import ModelFolderError
 from core.plan import Draw, Evict, Read, Step, Write, plan
 from recipes.load import Given
+from recipes.model_spec import ModelSpec
 from recipes.recipe import TextItem
 from recipes.warnings import RecipeWarning, warnings
 from worker.jobs.artifacts import dotted
 from worker.jobs.inputs import Sources
-from worker.jobs.job import prepare
+from worker.jobs.job import Job, prepare
 from worker.serve.engine import Engine
 from worker.settings import Settings
 
@@ -33,6 +35,8 @@ class PlanCosts:
     exact: bool
     """Whether the model's tokenizer counted the given texts. Generated texts count with their limit."""
     costs: tuple[StepCost, ...]
+    job: Job
+    spec: ModelSpec
     warnings: tuple[RecipeWarning, ...] = ()
 
     def to_data(self) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def plan_costs(given: Given, config: Settings) -> PlanCosts:
 
     Raises RecipeError, InputError, ModelFolderError.
     """
-    spec = Engine(config).spec()
+    spec = spec_of(config)
     job = prepare(given, spec=spec, sources=Sources(folder=given.document.folder), run_id="")
     count, exact = token_counter(Path(config.model))
     found = costs(
@@ -74,8 +78,24 @@ def plan_costs(given: Given, config: Settings) -> PlanCosts:
         input_sizes=[image.size for image in job.inputs],
     )
     return PlanCosts(
-        recipe=job.recipe.name, model=spec.name, exact=exact, costs=found, warnings=warnings(job.recipe, spec)
+        recipe=job.recipe.name,
+        model=spec.name,
+        exact=exact,
+        costs=found,
+        job=job,
+        spec=spec,
+        warnings=warnings(job.recipe, spec),
     )
+
+
+def spec_of(config: Settings) -> ModelSpec:
+    """The spec of the model of `config`; the published model needs no folder. Raises ModelFolderError."""
+    return published_spec() if is_published(config) else Engine(config).spec()
+
+
+def is_published(config: Settings) -> bool:
+    """Whether the model is given by the name of the published one, whose folder is not on this machine."""
+    return config.model.lower() == PUBLISHED_NAME and not Path(config.model).is_dir()
 
 
 def token_counter(model: Path) -> tuple[Callable[[str], int], bool]:

@@ -80,6 +80,7 @@ class Engine:
             gpus=settings.gpus or None,
             on_progress=on_progress,
             max_batch=settings.max_batch,
+            context_tokens=settings.context_tokens,
         )
 
     def with_memory_freed_once(self, call: Callable[[], T], sizes: Callable[[], str]) -> T:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from core.bagel.config import DecoderConfig
 from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.decoder import Decoder, DecoderLayer
 from core.bagel.layers import Rotary, attend, causal_mask, rotary
+from core.geometry import DecoderConfig
 
 CONFIG = DecoderConfig(
     vocab_size=50,

@@ -1,11 +1,12 @@
-"""The geometry of a checkpoint, from its JSON files; the defaults are those published for BAGEL-7B-MoT."""
+"""The geometry of a checkpoint, read from its JSON files; the defaults are those published for BAGEL-7B-MoT."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.model_folder import ModelFolderError, read_json
+from core.model_folder import OFFICIAL_VAE_TRANSFORM, OFFICIAL_VIT_TRANSFORM, ModelFolderError, read_json
+from recipes.model_spec import ModelSpec, ResizeRule
 
 OFFICIAL_LATENT_SIDE = 64
 OFFICIAL_VISION_SIDE = 70
@@ -18,6 +19,24 @@ OFFICIAL_VAE = {
     "scale_factor": 0.3611,
     "shift_factor": 0.1159,
 }
+
+PUBLISHED_LLM = {
+    "vocab_size": 152_064,
+    "hidden_size": 3_584,
+    "intermediate_size": 18_944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+}
+PUBLISHED_VIT = {
+    "hidden_size": 1_152,
+    "intermediate_size": 4_304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "image_size": 980,
+}
+PUBLISHED_NAME = "bagel-7b-mot"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +96,11 @@ class BagelConfig:
     """Rows and columns of the ViT position table."""
 
     @property
+    def kv_values_per_token(self) -> int:
+        """Numbers in the KV cache per token."""
+        return 2 * self.decoder.num_layers * self.decoder.num_kv_heads * self.decoder.head_dim
+
+    @property
     def latent_width(self) -> int:
         """Numbers in a latent token."""
         return self.latent_patch**2 * self.autoencoder.latent_channels
@@ -98,18 +122,45 @@ class BagelConfig:
         config = read_json(folder, "config.json", required=False)
         llm, vit = (read_json(folder, name, required=True) for name in ("llm_config.json", "vit_config.json"))
         try:
-            return BagelConfig(
-                decoder=_decoder(llm),
-                vision=_vision(vit),
-                autoencoder=_autoencoder({**OFFICIAL_VAE, **config.get("vae_config", {})}),
-                latent_patch=config.get("latent_patch_size", 2),
-                latent_side=config.get("max_latent_size", OFFICIAL_LATENT_SIDE),
-                vision_side=config.get("vit_max_num_patch_per_side", OFFICIAL_VISION_SIDE),
-            )
+            return _config(config, llm, vit)
         except KeyError as missing:
             raise ModelFolderError(f"{folder}: llm_config.json or vit_config.json has no key {missing}") from None
         except (TypeError, ValueError, AttributeError) as error:
             raise ModelFolderError(f"{folder}: a value in a JSON file has the wrong type: {error}") from error
+
+    @staticmethod
+    def published() -> "BagelConfig":
+        """The geometry of BAGEL-7B-MoT."""
+        return _config({}, PUBLISHED_LLM, PUBLISHED_VIT)
+
+
+def published_spec() -> ModelSpec:
+    """The spec of BAGEL-7B-MoT, for plans on a machine without its folder."""
+    config = BagelConfig.published()
+    vae, vit = (
+        ResizeRule(max_px=rule["max_size"], min_px=rule["min_size"], stride_px=rule["stride"])
+        for rule in (OFFICIAL_VAE_TRANSFORM, OFFICIAL_VIT_TRANSFORM)
+    )
+    return ModelSpec(
+        name=PUBLISHED_NAME,
+        vae=vae,
+        vit=vit,
+        max_side_px=config.latent_side * config.stride_px,
+        text_defaults={},
+        image_defaults={},
+        kv_values_per_token=config.kv_values_per_token,
+    )
+
+
+def _config(config: Mapping[str, Any], llm: Mapping[str, Any], vit: Mapping[str, Any]) -> BagelConfig:
+    return BagelConfig(
+        decoder=_decoder(llm),
+        vision=_vision(vit),
+        autoencoder=_autoencoder({**OFFICIAL_VAE, **config.get("vae_config", {})}),
+        latent_patch=config.get("latent_patch_size", 2),
+        latent_side=config.get("max_latent_size", OFFICIAL_LATENT_SIDE),
+        vision_side=config.get("vit_max_num_patch_per_side", OFFICIAL_VISION_SIDE),
+    )
 
 
 def _decoder(llm: Mapping[str, Any]) -> DecoderConfig:
