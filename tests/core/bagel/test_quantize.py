@@ -6,9 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from core.bagel import Bagel
 from core.bagel.layers import JointLinear
 from core.bagel.quantize import METHODS, check_method, quantize_experts
+from core.memory import QUANTIZATIONS
+from core.protocol import Context, Drawn, Text
+from recipes.recipe import ImageSettings, TextSettings
+from tests.core.bagel.golden import MODELS, load
 
+TINY = MODELS["tiny"]
 WIDTH, OUT = 192, 320
 # The largest relative error of a product with normally distributed weights and inputs, and the bytes of a weight.
 BOUNDS = {"int8": (0.012, 1.0), "fp8": (0.045, 1.0), "nf4": (0.105, 0.5)}
@@ -82,3 +88,36 @@ def test_unknown_methods_and_devices_without_support_are_refused(monkeypatch: py
         check_method("nf4", "cpu")
     for method in ("int8", "fp8"):
         check_method(method, "cpu")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_quantized_model_computes_the_same_after_its_context_is_read_again(method: str) -> None:
+    model = Bagel.load(TINY, device="cpu", quantize=method)
+    layers = model.network.decoder.layers
+    assert not any(isinstance(module, nn.Linear) for module in layers.modules())
+    assert isinstance(model.network.lm_head, nn.Linear)
+    context = Context(items=(Text("A small red circle at the center on a white background"),))
+    image = ImageSettings(width=64, height=64, num_timesteps=5, cfg_img_scale=1.0)
+
+    def outputs() -> list[bytes]:
+        text = "".join(model.write(context, TextSettings(max_new_tokens=12), seed=1))
+        *_, drawn = model.draw(context, image, seeds=(1, 2))
+        assert isinstance(drawn, Drawn)
+        return [text.encode(), *(image.tobytes() for image in drawn.images)]
+
+    first = outputs()
+    model.forget()
+    assert outputs() == first
+    exact = load("tiny")
+    *_, drawn = exact.draw(context, image, seeds=(1, 2))
+    assert isinstance(drawn, Drawn)
+    assert [one.tobytes() for one in drawn.images] != first[1:]
+
+
+def test_the_methods_are_those_whose_memory_is_estimated() -> None:
+    assert set(METHODS) == set(QUANTIZATIONS)
+
+
+def test_a_method_is_checked_before_anything_is_loaded() -> None:
+    with pytest.raises(ValueError, match="allowed: int8, nf4, fp8"):
+        Bagel.load(TINY, device="cpu", quantize="int3")
