@@ -55,7 +55,7 @@ class Nf4Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         # Imported here because it is an optional dependency.
-        from bitsandbytes.functional import quantize_4bit  # type: ignore[import-untyped]  # noqa: PLC0415
+        from bitsandbytes.functional import quantize_4bit  # noqa: PLC0415
 
         super().__init__()
         packed, state = quantize_4bit(weight, blocksize=NF4_BLOCK, compress_statistics=False, quant_type="nf4")
