@@ -51,7 +51,9 @@ class Engine:
     def _fingerprint(self) -> str:
         if self._settings.model == SCRIPTED:
             return SCRIPTED_SHA256
-        return fingerprint(Path(self._settings.model), self._settings.cache_dir / "model-hashes.json")
+        stored = fingerprint(Path(self._settings.model), self._settings.cache_dir / "model-hashes.json")
+        quantize = self._settings.quantize
+        return stored if quantize is None else hashlib.sha256(f"{stored} {quantize}".encode()).hexdigest()
 
     def model(self, on_progress: Callable[[int, int], None] | None = None) -> UnifiedModel:
         """The model, loaded on the first call.
@@ -79,6 +81,7 @@ class Engine:
             name=settings.served_model,
             device=settings.device,
             dtype=settings.dtype,
+            quantize=settings.quantize,
             gpus=settings.gpus or None,
             on_progress=on_progress,
             max_batch=settings.max_batch,
