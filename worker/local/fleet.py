@@ -161,6 +161,11 @@ class WorkerFleet:
     def __exit__(self, *_: object) -> None:
         self.stop(STOP_TIMEOUT_S)
 
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers."""
+        return [worker.process.pid for worker in self._workers]
+
     def send(self, number: int) -> None:
         """Send a signal to the workers that are running."""
         for worker in self._workers:
