@@ -95,6 +95,9 @@ class UnifiedModel(Protocol):
     from the seeds; the same context, settings and seeds give bit-for-bit the same result on the same kind of machine.
     """
 
+    max_batch: int
+    """How many images are drawn at once at most; more are drawn in several batches. May be set between two calls."""
+
     @property
     def spec(self) -> ModelSpec: ...
 
@@ -132,6 +135,10 @@ class UnifiedModel(Protocol):
         If the answer is None, that of yes against no; otherwise the geometric mean of the probabilities of its tokens.
         The model sees only the image and the question. The cached context is unchanged.
         """
+        ...
+
+    def warm_up(self) -> None:
+        """Compute once, with no effect on later results: what is slow or fails on this device does so here."""
         ...
 
     def forget(self) -> None:

@@ -40,6 +40,8 @@ class ScriptedModel:
         self, *, spec: ModelSpec = SPEC, delay_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self.spec = spec
+        self.max_batch = 8
+        """Has no effect."""
         self.delay_s = delay_s
         self.tokens_read = 0
         self._sleep = sleep
@@ -80,6 +82,9 @@ class ScriptedModel:
         self._wait()
         digest = hashlib.sha256(asked.encode() + b"\0" + content).digest()
         return int.from_bytes(digest[:4], "big") / 2**32
+
+    def warm_up(self) -> None:
+        """Do nothing."""
 
     def forget(self) -> None:
         """Clear the cache, so that all items count as new."""
