@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from core.bagel.config import AutoencoderConfig, BagelConfig
 from core.bagel.layers import PositionTable, TimeEmbedder
+from core.bagel.linear import Linear
 
 NORM_GROUPS = 32
 NORM_EPS = 1e-6
@@ -168,7 +169,7 @@ class LatentEmbedder(nn.Module):
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
         width = config.decoder.hidden_size
-        self.vae2llm = nn.Linear(config.latent_width, width)
+        self.vae2llm = Linear(config.latent_width, width)
         self.time_embedder = TimeEmbedder(width)
         self.latent_pos_embed = PositionTable(config.latent_side**2, width)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from core.bagel.config import DecoderConfig
 from core.bagel.context import CacheView
 from core.bagel.layers import GatedMLP, JointLinear, RMSNorm, Rotary, attend, rotate
+from core.bagel.linear import Linear
 
 
 class Expert(nn.Module):
@@ -26,7 +27,7 @@ class Expert(nn.Module):
         self.qkv_proj = JointLinear(width, widths, bias=True)
         self.q_norm = RMSNorm(head_dim, config.norm_eps)
         self.k_norm = RMSNorm(head_dim, config.norm_eps)
-        self.o_proj = nn.Linear(heads * head_dim, width, bias=False)
+        self.o_proj = Linear(heads * head_dim, width, bias=False)
         self.post_attention_layernorm = RMSNorm(width, config.norm_eps)
         self.mlp = GatedMLP(width, config.intermediate_size)
 

@@ -14,6 +14,7 @@ from core.bagel.config import BagelConfig
 from core.bagel.context import CacheView
 from core.bagel.decoder import Decoder
 from core.bagel.layers import Rotary, causal_mask, rotary
+from core.bagel.linear import Linear
 from core.bagel.vision import VisionEmbedder
 
 
@@ -44,8 +45,8 @@ class Network(nn.Module):
         self.dtype = torch.float32
         width = config.decoder.hidden_size
         self.decoder = Decoder(config.decoder)
-        self.lm_head = nn.Linear(width, config.decoder.vocab_size, bias=False)
-        self.llm2vae = nn.Linear(width, config.latent_width)
+        self.lm_head = Linear(width, config.decoder.vocab_size, bias=False)
+        self.llm2vae = Linear(width, config.latent_width)
         self.latents = LatentEmbedder(config)
         self.vision = VisionEmbedder(config)
         self.latent_encoder = LatentEncoder(config.autoencoder)
