@@ -107,7 +107,7 @@ class UnifiedModel(Protocol):
         ...
 
     def warm_up(self) -> None:
-        """Do once, before the first call, what would slow it down. Changes no result and leaves nothing cached."""
+        """Compute once, with no effect on later results: what is slow at first or fails on this device does so here."""
         ...
 
     def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
@@ -135,10 +135,6 @@ class UnifiedModel(Protocol):
         If the answer is None, that of yes against no; otherwise the geometric mean of the probabilities of its tokens.
         The model sees only the image and the question. The cached context is unchanged.
         """
-        ...
-
-    def warm_up(self) -> None:
-        """Compute once, with no effect on later results: what is slow or fails on this device does so here."""
         ...
 
     def forget(self) -> None:

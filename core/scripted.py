@@ -83,9 +83,6 @@ class ScriptedModel:
         digest = hashlib.sha256(asked.encode() + b"\0" + content).digest()
         return int.from_bytes(digest[:4], "big") / 2**32
 
-    def warm_up(self) -> None:
-        """Do nothing."""
-
     def forget(self) -> None:
         """Clear the cache, so that all items count as new."""
         self._cached, self._contents = (), {}

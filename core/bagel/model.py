@@ -159,18 +159,6 @@ class Bagel:
         """The memory of the two caches; it only grows until `forget`."""
         return self._context.num_bytes + self._texts.num_bytes
 
-    def warm_up(self) -> None:
-        """Write a token, draw a small image and read it, with no effect on later results but on `tokens_read`."""
-        side = min(2 * self.spec.stride_px, self.spec.max_side_px)
-        settings = ImageSettings(width=side, height=side, num_timesteps=2)
-        context = Context(items=(Text("."),))
-        for _ in self.write(context, TextSettings(max_new_tokens=1), seed=0):
-            pass
-        for drawn in self.draw(context, settings, seeds=(0,)):
-            if isinstance(drawn, Drawn):
-                self.judge(drawn.images[0], ".")
-        self.forget()
-
     def forget(self) -> None:
         """Release both caches and their memory; the next call reads its context again."""
         layers = self.network.config.decoder.num_layers
