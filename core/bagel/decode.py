@@ -75,10 +75,9 @@ class CudaGraph:
 
     def capture(self, work: Callable[[], None]) -> None:
         # Other threads of the process may use CUDA meanwhile.
-        with (
-            torch.cuda.device(self._device),
-            torch.cuda.graph(self._graph, stream=torch.cuda.Stream(self._device), capture_error_mode="thread_local"),
-        ):
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        recording = torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local")
+        with torch.cuda.device(self._device), recording:
             work()
 
     def replay(self) -> None:
