@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     engine = Engine(settings())
     recipe = load(find(options.recipe), spec=engine.spec())
     with stack() as up, _slow_worker(up, options.put_delay) as (slow_client, slow_fleet):
-        sides = {
+        sides: dict[str, InProcess | Worker] = {
             "in process": InProcess(recipe, engine),
             "worker": Worker(options.recipe, up.client, *up.workers.pids),
             "slow S3": Worker(options.recipe, slow_client, *slow_fleet.pids),

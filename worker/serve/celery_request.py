@@ -11,6 +11,9 @@ from worker.serve.faults import report_unhealthy
 class RunTaskRequest(Request):
     """A request whose end may also end the worker."""
 
+    worker_pid: Any
+    """The process id of the child; the stubs take it for a text."""
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - Celery's signature
         if isinstance(exc_info.exception, SystemExit):
             child.ends(self.worker_pid)

@@ -5,10 +5,9 @@ from typing import Any
 _ending: set[int] = set()
 
 
-def ends(pid: int | None) -> None:
+def ends(pid: int) -> None:
     """The child with this process id ends after the run that it just gave back."""
-    if pid is not None:
-        _ending.add(pid)
+    _ending.add(pid)
 
 
 def is_ready(pool: Any) -> bool:  # noqa: ANN401 - Celery's TaskPool; its stubs lack the pool in it
