@@ -39,7 +39,9 @@ class Bench:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        return DTYPES[self.options.dtype or ("bfloat16" if self.device.type == "cuda" else "float32")]
+        name: str = self.options.dtype or ("bfloat16" if self.device.type == "cuda" else "float32")
+        found: torch.dtype = DTYPES[name]
+        return found
 
     @cached_property
     def machine(self) -> Machine:
@@ -123,7 +125,7 @@ def _run(name: str, bench: Bench) -> bool:
     except Exception as failure:  # noqa: BLE001 - time on a card is short: the other stages run all the same
         error = f"{type(failure).__name__}: {failure}"
         _print(stage=name, error=error, where=traceback.format_exc(limit=-3))
-    gc.collect()
+        gc.collect()  # what the failed stage held
     peak = torch.cuda.max_memory_allocated(bench.device) if cuda else None
     _print(stage=name, done=error is None, seconds=round(time.perf_counter() - start, 3), peak_bytes=peak)
     return error is None

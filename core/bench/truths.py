@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention as attention
 from torch.profiler import ProfilerActivity, profile
@@ -45,7 +45,7 @@ def versions(device: torch.device) -> Iterator[Line]:
         yield {
             "device": torch.cuda.get_device_name(device),
             "capability": torch.cuda.get_device_capability(device),
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "free_bytes": free,
             "total_bytes": total,
         }
@@ -66,14 +66,13 @@ def text_attention(device: torch.device, dtype: torch.dtype) -> Iterator[Line]:
     )
     seen = torch.ones(TEXT, CONTEXT + TEXT, dtype=torch.bool, device=device).tril(CONTEXT)
     expected = _in_float64(queries, keys, values, seen)
-    group = (1, KV_HEADS, HEADS // KV_HEADS, -1, HEAD_DIM)
-    wide_keys, wide_values = (x[:, :, None].expand(*group).flatten(1, 2) for x in (keys, values))
-    ways = {
-        "mask, expanded keys": lambda: attention(queries, wide_keys, wide_values, attn_mask=seen),
+    grouped = queries.view(KV_HEADS, -1, TEXT, HEAD_DIM)
+    wide_keys, wide_values = (x[0, :, None].expand(-1, grouped.shape[1], -1, -1) for x in (keys, values))
+    causal = causal_lower_right(TEXT, CONTEXT + TEXT)
+    ways: Mapping[str, Callable[[], Tensor]] = {
+        "mask, expanded keys": lambda: attention(grouped, wide_keys, wide_values, attn_mask=seen).view_as(queries),
         "mask": lambda: attention(queries, keys, values, attn_mask=seen, enable_gqa=True),
-        "causal": lambda: attention(
-            queries, keys, values, attn_mask=causal_lower_right(TEXT, CONTEXT + TEXT), enable_gqa=True
-        ),
+        "causal": lambda: attention(queries, keys, values, attn_mask=causal, enable_gqa=True),
     }
     for name, way in ways.items():
         try:
@@ -106,14 +105,14 @@ def decode_attention(device: torch.device, dtype: torch.dtype, contexts: Sequenc
     query = torch.randn(HEADS, HEAD_DIM, device=device).to(dtype)
     for length in contexts:
         keys, values = torch.randn(2, 2 * length, KV_HEADS, HEAD_DIM, device=device).to(dtype)
-        some = tuple(x[:length].transpose(0, 1)[None] for x in (keys, values))
+        some_keys, some_values = (x[:length].transpose(0, 1)[None] for x in (keys, values))
         number = torch.tensor([length], device=device)
         found = fused.decode_attention(query, keys, values, 0, number)
         seen = torch.ones(1, length, dtype=torch.bool, device=device)
-        deviation = found.double() - _in_float64(query[None, :, None], *some, seen)[0, :, 0]
+        deviation = found.double() - _in_float64(query[None, :, None], some_keys, some_values, seen)[0, :, 0]
         ways = {
             "fused": partial(fused.decode_attention, query, keys, values, 0, number),
-            "pytorch": partial(attention, query[None, :, None], *some, enable_gqa=True),
+            "pytorch": partial(attention, query[None, :, None], some_keys, some_values, enable_gqa=True),
         }
         yield {
             "length": length,
@@ -149,7 +148,7 @@ def host_syncs(model: Bagel) -> Iterator[Line]:
         yield {"skipped": "the sync debug mode is of CUDA"}
         return
     context, settings = Context(items=(Text("A magical forest"),)), TextSettings(max_new_tokens=16, temperature=1.0)
-    works = {
+    works: Mapping[str, Callable[[], object]] = {
         "text": lambda: list(model.write(context, settings, seed=0)),
         "image": lambda: list(model.draw(context, image_settings(model), seeds=(0,))),
     }
@@ -170,7 +169,8 @@ def _in_float64(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> 
     group = queries.shape[1] // keys.shape[1]
     q, k, v = queries.double(), keys.double().repeat_interleave(group, 1), values.double().repeat_interleave(group, 1)
     scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~seen, -torch.inf)
-    return scores.softmax(-1) @ v
+    out: Tensor = scores.softmax(-1) @ v
+    return out
 
 
 def _kernels(run: Callable[[], object], device: torch.device) -> Mapping[str, Mapping[str, float]]:

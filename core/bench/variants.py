@@ -42,7 +42,7 @@ def _without_kernels() -> Iterator[None]:
 
 @contextmanager
 def _without_cudnn() -> Iterator[None]:
-    enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    enabled = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     try:
         yield
