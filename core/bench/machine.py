@@ -60,8 +60,8 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         commit=_commit(),
-        flop_per_s=2 * side**3 / _seconds(lambda: left @ right, device),
-        bytes_per_s=2 * source.nbytes / _seconds(lambda: target.copy_(source), device),
+        flop_per_s=2 * side**3 / seconds(lambda: left @ right, device),
+        bytes_per_s=2 * source.nbytes / seconds(lambda: target.copy_(source), device),
     )
 
 
@@ -104,7 +104,8 @@ class _WeightCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """The least seconds of some calls."""
     samples = []
     for _ in range(SAMPLES + 1):  # the first one warms up
         synchronize(device)
