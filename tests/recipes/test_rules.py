@@ -206,5 +206,5 @@ def test_a_step_cache_has_known_settings_within_bounds() -> None:
     ]
     (line,) = faults(image={"step_cache": True})
     assert line == (
-        "image.step_cache: is true or false; allowed: a mapping with method, interval, order, warmup, tail, or null"
+        "image.step_cache: true is a boolean; allowed: a mapping with method, interval, order, warmup, tail, or null"
     )
