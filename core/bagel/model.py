@@ -37,6 +37,11 @@ WARM_UP_TOKENS = 16
 DTYPES = {name: getattr(torch, name) for name in VALUE_BYTES}
 
 
+def default_dtype(device: str) -> str:
+    """The dtype for a device if none is given."""
+    return "float32" if device == "cpu" else "bfloat16"
+
+
 class Bagel:
     """The model and its two persistent caches: one of the whole context, one of its texts only, for image guidance.
 
@@ -112,7 +117,7 @@ class Bagel:
         """
         folder = Path(folder)
         device = choose_device(device, gpus or ())
-        dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+        dtype = dtype or default_dtype(device)
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         KERNELS.choose(torch.device(device))
