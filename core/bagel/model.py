@@ -11,18 +11,19 @@ from PIL.Image import new as new_image
 from torch import Tensor
 
 from core.bagel.autoencoder import shrink, to_uint8, unpatchify
-from core.bagel.config import BagelConfig
 from core.bagel.context import Cache, CacheView
 from core.bagel.decode import Writer
-from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
+from core.bagel.flow import FlowStep, cuda_mark, euler, gaussian_noise, one_ahead, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
 from core.bagel.judge import YesNoTokens, likelihood
 from core.bagel.network import Network
-from core.bagel.placement import MemoryLimits, choose_device, load_network
+from core.bagel.placement import MemoryLimits, choose_device, load_network, smallest_gpu_bytes
 from core.bagel.reader import Reader, items_of
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
+from core.geometry import BagelConfig
+from core.memory import CONTEXT_TOKENS, MAX_BATCH, VALUE_BYTES, MemoryNeeds
 from core.model_folder import ModelFolderError, read_spec
 from core.protocol import Context, Denoising, Drawn, Item, Picture, Text
 from recipes.model_spec import ModelSpec
@@ -31,8 +32,7 @@ from recipes.recipe import ImageSettings, TextSettings
 PREVIEW_PX = 128
 WARM_UP_TOKENS = 16
 """The side of an image for warming up, in latent tokens: an even number of them, as in most images."""
-MAX_BATCH = 8
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {name: getattr(torch, name) for name in VALUE_BYTES}
 
 
 class Bagel:
@@ -73,7 +73,7 @@ class Bagel:
         self.forget()
 
     @staticmethod
-    def load(
+    def load(  # noqa: PLR0913 - the settings of a model
         folder: Path | str,
         *,
         name: str | None = None,
@@ -82,7 +82,8 @@ class Bagel:
         gpus: Sequence[int] | None = None,
         max_memory: MemoryLimits | None = None,
         on_progress: Progress | None = None,
-        max_batch: int = MAX_BATCH,
+        max_batch: int | None = None,
+        context_tokens: int = CONTEXT_TOKENS,
     ) -> "Bagel":
         """Load the model in `folder`, which has the official layout.
 
@@ -92,12 +93,16 @@ class Bagel:
             device: "cpu", "cuda" or "cuda:1"; None uses CUDA if available.
             dtype: "float32" or "bfloat16"; None uses bfloat16 on CUDA and float32 on the CPU.
             gpus: numbers of the GPUs to use; the weights are distributed over them if there are several.
-            max_memory: maximum memory of each GPU, "cpu" and "disk"; what does not fit goes to the next.
+            max_memory: the most memory for weights on each GPU and in host memory ("cpu"); what does not fit on the
+                GPUs is kept in host memory, and what does not fit there is read from the files for each call.
             on_progress: called with bytes loaded and total bytes.
-            max_batch: maximum number of images computed at once (see Bagel).
+            max_batch: maximum number of images computed at once (see Bagel); None: 8, or fewer on a GPU whose total
+                memory is too small for them.
+            context_tokens: length of the context for which memory is reserved on the GPUs.
 
         Raises:
             ModelFolderError: the folder is not a BAGEL checkpoint, or its files are inconsistent.
+            ModelTooLargeError: the model does not fit on the GPU.
             ValueError: unknown dtype or device, or `max_batch` is less than 1.
         """
         folder = Path(folder)
@@ -110,16 +115,18 @@ class Bagel:
         config = checkpoint.sized(BagelConfig.read(folder))
         _check_sizes(folder, config, spec)
         tokenizer = BagelTokenizer.read(folder, config.decoder.vocab_size)
-        network = load_network(
-            config,
-            checkpoint,
-            device=device,
-            dtype=DTYPES[dtype],
-            gpus=gpus or (),
-            max_memory=max_memory,
-            on_progress=on_progress,
+        devices = [f"cuda:{gpu}" for gpu in gpus] if gpus and len(gpus) > 1 else [device]
+        needs = MemoryNeeds(
+            config=config,
+            dtype=dtype,
+            tokens=context_tokens,
+            side_px=spec.max_side_px,
+            batch=max_batch or MAX_BATCH,
         )
-        return Bagel(spec, network, tokenizer, max_batch=max_batch)
+        if max_batch is None and device != "cpu":
+            needs = needs.with_default_batch(smallest_gpu_bytes(devices), len(devices))
+        network = load_network(needs, checkpoint, devices, max_memory=max_memory, on_progress=on_progress)
+        return Bagel(spec, network, tokenizer, max_batch=needs.batch if max_batch is None else max_batch)
 
     @property
     def tokens_read(self) -> int:
@@ -138,9 +145,8 @@ class Bagel:
 
     def forget(self) -> None:
         """Release both caches and their memory; the next call reads its context again."""
-        layers = self.network.config.decoder.num_layers
         self._writer.forget()
-        self._context, self._texts = Cache(layers), Cache(layers)
+        self._context, self._texts = self.network.empty_cache(), self.network.empty_cache()
 
     def warm_up(self) -> None:
         """Write, draw and judge once: compiles kernels, records graphs, and imports what is imported on first use."""
@@ -219,7 +225,7 @@ class Bagel:
             x = noise = torch.stack([gaussian_noise(*shape, seed) for seed in batch])
             for step in self.denoise(context, settings, noise, rows):
                 x = step.x
-                preview = partial(self._preview, step.clean, rows)
+                preview = partial(self._preview, step, rows)
                 yield Denoising(done=done * step.total + step.done, total=len(batches) * step.total, preview=preview)
             images += [self.picture(tokens, rows) for tokens in x]
         yield Drawn(images=tuple(images))
@@ -230,13 +236,16 @@ class Bagel:
 
         For one image, `noise` and the steps may omit the first axis.
         """
-        network = self.network
+        network, device = self.network, self.network.device
         tokens, width = noise.shape[-2:]
         grid = self.reader.grid(rows, tokens // rows, network.config.latent_side)
+        times = schedule(settings.num_timesteps, settings.timestep_shift)
         branches = self.branches(context, settings)
+        constants = network.latent_constants(grid, times[:-1], self.reader.markers)
         images = noise.numel() // (tokens * width)
-        velocity = GuidedVelocity(network, branches, settings, grid, self.reader.markers, images)
-        yield from euler(velocity, noise.to(network.device), schedule(settings.num_timesteps, settings.timestep_shift))
+        velocity = GuidedVelocity(network, branches, settings, times[:-1], constants, images)
+        mark = partial(cuda_mark, device) if device.type == "cuda" else None
+        yield from one_ahead(euler(velocity, noise.to(device), times), mark)
 
     @torch.inference_mode()
     def judge(self, image: Image, question: str, answer: str | None = None) -> float:
@@ -244,7 +253,7 @@ class Bagel:
 
         Uses a separate, temporary cache without latents.
         """
-        cache = Cache(self.network.config.decoder.num_layers, latents=False)
+        cache = self.network.empty_cache(latents=False)
         self.reader.sync(cache, (Picture(image), Text(question)))
         ids = [self._tokenizer.text_start] if answer is None else self._tokenizer.frame(answer)
         seen = ids[: max(1, len(ids) - 1)]
@@ -295,9 +304,9 @@ class Bagel:
         pixels: Tensor = self.network.latent_decoder(latents.to(self.network.dtype))
         return to_image(to_uint8(pixels))
 
-    def _preview(self, x: Tensor, rows: int) -> Image:
-        longest = max(rows, x.shape[1] // rows) * self.spec.stride_px
-        return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in x])
+    def _preview(self, step: FlowStep, rows: int) -> Image:
+        longest = max(rows, step.x.shape[1] // rows) * self.spec.stride_px
+        return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in step.clean])
 
 
 def _check_sizes(folder: Path, config: BagelConfig, spec: ModelSpec) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.bagel.config import BagelConfig, VisionConfig
 from core.bagel.layers import MLP, PositionTable
+from core.geometry import BagelConfig, VisionConfig
 
 
 class VisionAttention(nn.Module):

@@ -1,9 +1,8 @@
-"""Loads weights from the checkpoint files directly to their devices."""
+"""Reads weights from the checkpoint files, each directly to its device."""
 
 import math
 import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,17 +11,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from core.bagel.config import BagelConfig
 from core.bagel.layers import JointLinear
 from core.bagel.network import Network
+from core.geometry import BagelConfig
 from core.model_folder import ModelFolderError
 
 MODEL_FILE, AUTOENCODER_FILE = "ema.safetensors", "ae.safetensors"
 AUTOENCODER_MODULES = ("latent_encoder.", "latent_decoder.")
 NAMED_TENSORS = 4
 
-DeviceMap: TypeAlias = dict[str, str | int]
-"""Module name -> GPU number, "cpu" or "disk"; "" is the whole network."""
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with bytes loaded and total bytes."""
 
@@ -33,6 +30,7 @@ _PREFIXES = (
     ("decoder.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
     ("latents.", ""),
+    ("latent_places.", ""),
     ("vision.vit.layers.", "vit_model.vision_model.encoder.layers."),
     ("vision.vit.post_layernorm.", "vit_model.vision_model.post_layernorm."),
     ("vision.vit.", "vit_model.vision_model.embeddings."),
@@ -162,56 +160,58 @@ def _stored(path: Path, name: str, tensor: Any) -> Stored:  # noqa: ANN401 - saf
     return Stored(path=path, name=name, shape=shape, size_bytes=math.prod(shape) * bits // 8)
 
 
-def fill(
-    network: Network, checkpoint: Checkpoint, device_map: DeviceMap, on_progress: Progress | None = None
-) -> dict[str, dict[str, str]]:
-    """Load the weights of a network on the meta device, each to its own device and in the network's dtype.
+class WeightReader:
+    """Reads parameters of a network from the checkpoint's files, in the network's dtype.
 
-    Returns:
-        accelerate's index of the parameters that stay on disk: parameter -> file, stored name and dtype.
+    On the CPU, a parameter that is stored whole and in that dtype is mapped from its file, which takes no memory.
     """
-    parameters = list(network.named_parameters())
-    dtype = network.dtype
-    stored_parts = {name: [checkpoint.stored(part) for part in parts_of(network, name)] for name, _ in parameters}
-    total = sum(stored.size_bytes for parts in stored_parts.values() for stored in parts)
-    on_disk: dict[str, dict[str, str]] = {}
-    done = 0
-    with ExitStack() as files:
-        readers = _Readers(files)
-        for name, stored in stored_parts.items():
-            device = device_of(name, device_map)
-            if device == "disk":
-                dtype_name = str(dtype).removeprefix("torch.")
-                first = stored[0]
-                on_disk[name] = {"safetensors_file": str(first.path), "weight_name": first.name, "dtype": dtype_name}
-            else:
-                parts = [readers.read(part, device).to(dtype) for part in stored]
-                value = parts[0] if len(parts) == 1 else torch.cat(parts)
-                module, _, attribute = name.rpartition(".")
-                setattr(network.get_submodule(module), attribute, nn.Parameter(value, requires_grad=False))
-            done += sum(part.size_bytes for part in stored)
-            if on_progress is not None:
-                on_progress(done, total)
-    return on_disk
 
+    def __init__(self, network: Network, checkpoint: Checkpoint, on_progress: Progress | None = None) -> None:
+        self.network = network
+        self._on_progress = on_progress
+        self._files: dict[Path, Any] = {}
+        self._stored = {
+            name: [checkpoint.stored(part) for part in parts_of(network, name)]
+            for name, _ in network.named_parameters()
+        }
+        self._total = sum(part.size_bytes for parts in self._stored.values() for part in parts)
+        self._done = 0
 
-class _Readers:
-    """Open weight files, one per device."""
+    def fill(self, module_name: str, device: torch.device) -> None:
+        """Load the parameters of a module on the meta device, each directly to `device`."""
+        for name in self._names(module_name):
+            owner, _, attribute = name.rpartition(".")
+            value = nn.Parameter(self._read(name, device), requires_grad=False)
+            setattr(self.network.get_submodule(owner), attribute, value)
+            self._advance(name)
 
-    def __init__(self, files: ExitStack) -> None:
-        self.files = files
-        self.opened: dict[tuple[Path, str | int], Any] = {}
+    def skip(self, module_name: str) -> Callable[[], Sequence[Tensor]]:
+        """Leave a module's parameters in the files; returns a function that reads them, in order, on the CPU."""
+        names = self._names(module_name)
+        for name in names:
+            self._advance(name)
+        return lambda: [self._read(name, torch.device("cpu")) for name in names]
 
-    def read(self, stored: Stored, device: str | int) -> Tensor:
-        key = (stored.path, device)
-        if key not in self.opened:
-            self.opened[key] = self.files.enter_context(safe_open(stored.path, framework="pt", device=device))
-        tensor: Tensor = self.opened[key].get_tensor(stored.name)
+    def _names(self, module_name: str) -> list[str]:
+        return [name for name, _ in self.network.get_submodule(module_name).named_parameters(prefix=module_name)]
+
+    def _read(self, name: str, device: torch.device) -> Tensor:
+        stored, dtype = self._stored[name], self.network.dtype
+        if len(stored) == 1:
+            return self._tensor(stored[0]).to(device, dtype)
+        rows = [part.shape[0] for part in stored]
+        joint = torch.empty(sum(rows), *stored[0].shape[1:], device=device, dtype=dtype)
+        for target, part in zip(joint.split(rows), stored, strict=True):
+            target.copy_(self._tensor(part))
+        return joint
+
+    def _tensor(self, stored: Stored) -> Tensor:
+        if stored.path not in self._files:
+            self._files[stored.path] = safe_open(stored.path, framework="pt")
+        tensor: Tensor = self._files[stored.path].get_tensor(stored.name)
         return tensor
 
-
-def device_of(name: str, device_map: DeviceMap) -> str | int:
-    """The device of the parameter `name`: the entry of the innermost enclosing module that has one."""
-    while name not in device_map:
-        name = name.rpartition(".")[0]
-    return device_map[name]
+    def _advance(self, name: str) -> None:
+        self._done += sum(part.size_bytes for part in self._stored[name])
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)

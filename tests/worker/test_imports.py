@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "transformers", "safetensors", "accelerate"}
+HEAVY = {"torch", "transformers", "safetensors"}
 SERVICES = {"celery", "kombu", "redis", "boto3", "botocore"}
 PYDANTIC = {"pydantic", "pydantic_core", "pydantic_settings"}
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.bagel import Bagel
-from core.bagel.config import BagelConfig
 from core.bagel.network import Network
 from core.bagel.weights import AUTOENCODER_FILE, AUTOENCODER_MODULES, MODEL_FILE, parts_of, stored_name
+from core.geometry import BagelConfig
 from core.model_folder import ModelFolderError
 from core.protocol import Context, Drawn, Picture, Text
 from recipes.recipe import ImageSettings, TextSettings

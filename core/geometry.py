@@ -1,4 +1,4 @@
-"""The geometry of a checkpoint, from its JSON files; the defaults are those published for BAGEL-7B-MoT."""
+"""The geometry of a checkpoint, read from its JSON files; the defaults are those published for BAGEL-7B-MoT."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
