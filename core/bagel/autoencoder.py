@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.bagel.layers import PositionTable, TimeEmbedder
+from core.bagel.linear import Linear
 from core.geometry import AutoencoderConfig, BagelConfig
 
 NORM_GROUPS = 32
@@ -168,7 +169,7 @@ class LatentEmbedder(nn.Module):
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
         width = config.decoder.hidden_size
-        self.vae2llm = nn.Linear(config.latent_width, width)
+        self.vae2llm = Linear(config.latent_width, width)
         self.time_embedder = TimeEmbedder(width)
         self.latent_pos_embed = PositionTable(config.latent_side**2, width)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from core.bagel.context import CacheView, TokenView
 from core.bagel.fused import decode_attention, norm_rotate_put
 from core.bagel.layers import GatedMLP, JointLinear, RMSNorm, Rotary, attend, rotate
+from core.bagel.linear import Linear
 from core.geometry import DecoderConfig
 
 
@@ -27,7 +28,7 @@ class Expert(nn.Module):
         self.qkv_proj = JointLinear(width, widths, bias=True)
         self.q_norm = RMSNorm(head_dim, config.norm_eps)
         self.k_norm = RMSNorm(head_dim, config.norm_eps)
-        self.o_proj = nn.Linear(heads * head_dim, width, bias=False)
+        self.o_proj = Linear(heads * head_dim, width, bias=False)
         self.post_attention_layernorm = RMSNorm(width, config.norm_eps)
         self.mlp = GatedMLP(width, config.intermediate_size)
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.bagel.linear import Linear
+
 TIME_SINUSOIDS = 256
 TIME_PERIOD = 10_000.0
 
@@ -27,7 +29,7 @@ class RMSNorm(nn.Module):
         return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-class JointLinear(nn.Linear):
+class JointLinear(Linear):
     """Linear layers with the same input, as one product.
 
     Args:
@@ -47,7 +49,7 @@ class GatedMLP(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.gate_up_proj = JointLinear(width, {"gate_proj": inner, "up_proj": inner}, bias=False)
-        self.down_proj = nn.Linear(inner, width, bias=False)
+        self.down_proj = Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
@@ -60,8 +62,8 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, inner: int, out: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, inner)
-        self.fc2 = nn.Linear(inner, out)
+        self.fc1 = Linear(width, inner)
+        self.fc2 = Linear(inner, out)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
@@ -84,7 +86,7 @@ class TimeEmbedder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(TIME_SINUSOIDS, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(TIME_SINUSOIDS, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, time: Tensor, dtype: torch.dtype) -> Tensor:
         """`time` (1,) float32 -> (1, D) in the `dtype` of the weights."""

@@ -13,6 +13,7 @@ from core.bagel.autoencoder import LatentDecoder, LatentEmbedder, LatentEncoder
 from core.bagel.context import CacheView, TokenView
 from core.bagel.decoder import Decoder
 from core.bagel.layers import Rotary, causal_mask, rotary
+from core.bagel.linear import Linear
 from core.bagel.vision import VisionEmbedder
 from core.geometry import BagelConfig
 
@@ -48,8 +49,8 @@ class Network(nn.Module):
         """Whether some weights are copied to their device for each call."""
         width = config.decoder.hidden_size
         self.decoder = Decoder(config.decoder)
-        self.lm_head = nn.Linear(width, config.decoder.vocab_size, bias=False)
-        self.llm2vae = nn.Linear(width, config.latent_width)
+        self.lm_head = Linear(width, config.decoder.vocab_size, bias=False)
+        self.llm2vae = Linear(width, config.latent_width)
         self.latents = LatentEmbedder(config)
         self.vision = VisionEmbedder(config)
         self.latent_encoder = LatentEncoder(config.autoencoder)
