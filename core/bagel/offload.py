@@ -118,7 +118,8 @@ class HostCopy:
     def __init__(self, module: nn.Module) -> None:
         tensors = [tensor.detach() for _, _, tensor in _tensors(module)]
         offsets = list(accumulate((-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors), initial=0))
-        self.block = torch.frombuffer(mmap.mmap(-1, offsets[-1]), dtype=torch.uint8)
+        pages = mmap.mmap(-1, offsets[-1], flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.block = torch.frombuffer(pages, dtype=torch.uint8)
         if any(tensor.is_cuda for tensor in tensors):
             self._pin()
         self.tensors = [

@@ -183,6 +183,7 @@ class WeightReader:
             value = nn.Parameter(self._read(name, device), requires_grad=False)
             setattr(self.network.get_submodule(owner), attribute, value)
             self._advance(name)
+        self._files.clear()  # unmaps what has been read, so that the process does not seem to hold the whole file
 
     def skip(self, module_name: str) -> Callable[[], Sequence[Tensor]]:
         """Leave a module's parameters in the files; returns a function that reads them, in order, on the CPU."""
