@@ -14,6 +14,7 @@ from core.bagel.autoencoder import shrink, to_uint8, unpatchify
 from core.bagel.context import Cache, CacheView
 from core.bagel.decode import Writer
 from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
+from core.bagel.fused import KERNELS
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
 from core.bagel.judge import YesNoTokens, likelihood
@@ -110,6 +111,7 @@ class Bagel:
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+        KERNELS.choose(torch.device(device))
         spec = read_spec(folder, name)
         checkpoint = Checkpoint(folder)
         config = checkpoint.sized(BagelConfig.read(folder))

@@ -71,7 +71,9 @@ class Engine:
         if settings.model == SCRIPTED:
             return ScriptedModel(delay_s=settings.scripted_delay_s)
         from core.bagel import Bagel  # noqa: PLC0415 (only the process that computes loads torch)
+        from core.bagel.fused import KERNELS  # noqa: PLC0415
 
+        KERNELS.wanted = settings.fused
         return Bagel.load(
             Path(settings.model),
             name=settings.served_model,
