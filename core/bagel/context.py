@@ -178,7 +178,11 @@ class TokenView:
     row: Tensor
     """Its row in the buffers, int64 (1,)."""
     length: Tensor
-    """The tokens that it attends to, itself included, int64 (1,)."""
+    """The tokens that it attends to, itself included, int64 (1,); on the host if attention needs it there."""
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The row and the length, for a layer on `device`."""
+        return self.row.to(device), self.length if self.length.is_cpu else self.length.to(device)
 
     def buffers(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor, int]:
         """The whole buffers of `layer`, for keys like `like` (L, M, H), and the row of the first item."""

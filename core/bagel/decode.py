@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from core.bagel.context import Cache, TokenView
+from core.bagel.fused import KERNELS
 from core.bagel.network import Network
 from core.bagel.sample import next_token, uniforms
 from recipes.recipe import TextSettings
@@ -34,16 +35,19 @@ class DecodeStep:
         self.cache = cache
         self.token = torch.zeros(1, dtype=torch.int64, device=network.device)
         """The last token, (1,)."""
-        self._counters = torch.zeros(4, dtype=torch.int64, device=network.device)
-        self._position, row, length, self._number = (self._counters[index : index + 1] for index in range(4))
-        self._view = TokenView(cache, cache.end.tokens + settings.max_new_tokens, row, length)
+        self._counters = torch.zeros(3, dtype=torch.int64, device=network.device)
+        self._position, row, self._number = (self._counters[index : index + 1] for index in range(3))
+        # Without its kernel, attention needs the length on the host, where it must not be waited for.
+        self._length = torch.zeros(1, dtype=torch.int64, device=network.device if KERNELS.enabled else "cpu")
+        self._view = TokenView(cache, cache.end.tokens + settings.max_new_tokens, row, self._length)
         self._uniforms = torch.zeros(settings.max_new_tokens, dtype=torch.float64, device=network.device)
 
     def begin(self, token: int, seed: int) -> None:
         """Begin a text with the start token `token` at the end of the cache."""
         at = self.cache.end
         self.token.fill_(token)
-        self._counters.copy_(torch.tensor((at.position, self.cache.first_row + at.tokens, at.tokens + 1, 0)))
+        self._counters.copy_(torch.tensor((at.position, self.cache.first_row + at.tokens, 0)))
+        self._length.fill_(at.tokens + 1)
         self._uniforms.copy_(uniforms(seed, self.settings.max_new_tokens))
 
     def __call__(self) -> None:
@@ -51,6 +55,7 @@ class DecodeStep:
         uniform = self._uniforms.index_select(0, self._number)
         self.token.copy_(next_token(logits, self.settings, uniform.to(logits.device)))
         self._counters.add_(1)
+        self._length.add_(1)
 
 
 class Graph(Protocol):
@@ -70,7 +75,9 @@ class CudaGraph:
 
     def capture(self, work: Callable[[], None]) -> None:
         # Other threads of the process may use CUDA meanwhile.
-        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        recording = torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local")
+        with torch.cuda.device(self._device), recording:
             work()
 
     def replay(self) -> None:
@@ -106,7 +113,7 @@ class Writer:
         device = network.device
         if device.type != "cuda":
             return Writer(network, make_graph=None, ahead=0)
-        graphs = cuda_graphs and is_on_one_device(network)
+        graphs = cuda_graphs and KERNELS.enabled and is_on_one_device(network)
         return Writer(network, make_graph=partial(CudaGraph, device) if graphs else None, ahead=1)
 
     def forget(self) -> None:

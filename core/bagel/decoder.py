@@ -96,9 +96,9 @@ class DecoderLayer(nn.Module):
         queries = qkv.new_empty(1, heads, expert.head_dim)
         keys, values, first = view.buffers(self.index, queries[:, :kv_heads])
         norms = expert.q_norm.weight, expert.k_norm.weight, expert.q_norm.eps
-        rotation, row = (by.cos[0, :, 0], by.sin[0, :, 0]), view.row.to(x.device)
-        norm_rotate_put(qkv, *norms, *rotation, queries, keys, values, row)
-        attended = decode_attention(queries[0], keys, values, first, view.length.to(x.device))
+        row, length = view.on(x.device)
+        norm_rotate_put(qkv, *norms, by.cos[0, :, 0], by.sin[0, :, 0], queries, keys, values, row)
+        attended = decode_attention(queries[0], keys, values, first, length)
         return expert.finish(x, attended.view(1, 1, -1))
 
 

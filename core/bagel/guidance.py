@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.flow import guide, holds
 from core.bagel.network import Network
+from core.bagel.step_cache import StepCache
 from core.protocol import Item, Text
 from recipes.recipe import ImageSettings
 
@@ -73,14 +75,17 @@ class GuidedVelocity:
         self.places = [None if view is None else views.index(view) for view in wanted]
         self.plain = network.pack([branches.full], images)
         self.guided = network.pack(views, images)
+        self.cache = StepCache(settings)
 
     def __call__(self, x: Tensor, time: Tensor) -> Tensor:
         """Latents of all images (I, L, C), or of one (L, C), and a time -> velocities of the same shape."""
         _, text, image = self.places
         guided = text is not None and holds(self.settings.cfg_interval, time)
         pack = self.guided if guided else self.plain
-        found = self.network.velocities(x.view(-1, *x.shape[-2:]), time.item(), self.grid, self.markers, pack)
-        found = found.view(-1, *x.shape)
+        compute = partial(
+            self.network.velocities, x.view(-1, *x.shape[-2:]), time.item(), self.grid, self.markers, pack
+        )
+        found = self.cache.velocities(time.item(), pack.contexts, compute).view(-1, *x.shape)
         if text is None or not guided:
             return found[0]
         return guide(found[0], found[text], None if image is None else found[image], self.settings)

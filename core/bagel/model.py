@@ -20,6 +20,7 @@ from core.bagel.images import side_by_side, to_image
 from core.bagel.judge import YesNoTokens, likelihood
 from core.bagel.network import Network
 from core.bagel.placement import MemoryLimits, choose_device, load_network, smallest_gpu_bytes
+from core.bagel.quantize import check_method, quantize_experts
 from core.bagel.reader import Reader, items_of
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
@@ -80,6 +81,7 @@ class Bagel:
         name: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        quantize: str | None = None,
         gpus: Sequence[int] | None = None,
         max_memory: MemoryLimits | None = None,
         on_progress: Progress | None = None,
@@ -93,6 +95,7 @@ class Bagel:
             name: the name of the model; None uses the folder's name.
             device: "cpu", "cuda" or "cuda:1"; None uses CUDA if available.
             dtype: "float32" or "bfloat16"; None uses bfloat16 on CUDA and float32 on the CPU.
+            quantize: "int8", "fp8" or "nf4" quantizes the experts' weights for a smaller GPU; it changes the results.
             gpus: numbers of the GPUs to use; the weights are distributed over them if there are several.
             max_memory: the most memory for weights on each GPU and in host memory ("cpu"); what does not fit on the
                 GPUs is kept in host memory, and what does not fit there is read from the files for each call.
@@ -104,7 +107,8 @@ class Bagel:
         Raises:
             ModelFolderError: the folder is not a BAGEL checkpoint, or its files are inconsistent.
             ModelTooLargeError: the model does not fit on the GPU.
-            ValueError: unknown dtype or device, or `max_batch` is less than 1.
+            ValueError: unknown dtype or device, a quantization that is not supported there, or `max_batch` is less
+                than 1.
         """
         folder = Path(folder)
         device = choose_device(device, gpus or ())
@@ -112,6 +116,8 @@ class Bagel:
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         KERNELS.choose(torch.device(device))
+        if quantize is not None:
+            check_method(quantize, device)
         spec = read_spec(folder, name)
         checkpoint = Checkpoint(folder)
         config = checkpoint.sized(BagelConfig.read(folder))
@@ -121,13 +127,21 @@ class Bagel:
         needs = MemoryNeeds(
             config=config,
             dtype=dtype,
+            quantization=quantize,
             tokens=context_tokens,
             side_px=spec.max_side_px,
             batch=max_batch or MAX_BATCH,
         )
         if max_batch is None and device != "cpu":
             needs = needs.with_default_batch(smallest_gpu_bytes(devices), len(devices))
-        network = load_network(needs, checkpoint, devices, max_memory=max_memory, on_progress=on_progress)
+        network = load_network(
+            needs,
+            checkpoint,
+            devices,
+            max_memory=max_memory,
+            quantize=partial(quantize_experts, method=quantize) if quantize else None,
+            on_progress=on_progress,
+        )
         return Bagel(spec, network, tokenizer, max_batch=needs.batch if max_batch is None else max_batch)
 
     @property

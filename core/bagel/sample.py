@@ -28,11 +28,11 @@ def next_token(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tenso
     """
     if settings.temperature == 0:
         return logits.argmax(dim=-1, keepdim=True)
-    return draw_token(logits, settings, uniform)
+    return draw_tokens(logits, settings, uniform)
 
 
-def draw_token(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tensor:
-    """The token (1,) at which the cumulative distribution exceeds `uniform`.
+def draw_tokens(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tensor:
+    """For each of the numbers `uniform` (T,), the token at which the cumulative distribution exceeds it.
 
     The distribution is softmax(logits / temperature), restricted to the top_k most likely tokens and to the smallest
     set of them with total probability top_p.

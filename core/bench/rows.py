@@ -81,17 +81,23 @@ class Rereading:
     def __init__(self, model: Bagel) -> None:
         self.model = model
         self.spec = model.spec
+        self.max_batch = model.max_batch
 
     @property
     def tokens_read(self) -> int:
         return self.model.tokens_read
 
-    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
+    def warm_up(self) -> None:
+        self.model.warm_up()
+
+    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
         self.model.forget()
+        return self.model.prefill(context, settings)
+
+    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         return self.model.write(context, settings, seed=seed)
 
     def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
-        self.model.forget()
         return self.model.draw(context, settings, seeds=seeds)
 
     def judge(self, image: Image, question: str, answer: str | None = None) -> float:

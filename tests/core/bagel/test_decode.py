@@ -73,7 +73,7 @@ class Graphs:
         return self.made[-1]
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize("ahead", [0, 3])
 @pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_tokens_read_late_are_those_of_a_text_read_token_by_token(
     model: Bagel, settings: TextSettings, ahead: int

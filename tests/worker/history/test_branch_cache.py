@@ -42,6 +42,7 @@ class Snapshots:
 
     def __init__(self, model: Bagel) -> None:
         self.model = model
+        self.max_batch = model.max_batch
         self.taken: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
     @property
@@ -68,6 +69,9 @@ class Snapshots:
 
     def judge(self, *_: Any) -> float:
         pytest.fail("nothing is judged here")
+
+    def warm_up(self) -> None:
+        self.model.warm_up()
 
     def forget(self) -> None:
         self.model.forget()

@@ -18,6 +18,7 @@ class Album:
 
     def __init__(self, model: UnifiedModel) -> None:
         self.model = model
+        self.max_batch = model.max_batch
         self.images: dict[int, Image] = {}
         self._scores: dict[tuple[int, str, str | None], float] = {}
 
@@ -51,6 +52,9 @@ class Album:
         if asked not in self._scores:
             self._scores[asked] = self.model.judge(image, question, answer)
         return self._scores[asked]
+
+    def warm_up(self) -> None:
+        self.model.warm_up()
 
     def forget(self) -> None:
         self.model.forget()
