@@ -1,6 +1,7 @@
 """The memory estimate: the sums of the published model, which layers stay on a GPU, the default batch, refusals."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ GIB = 2**30
 GB = 1e9
 
 
-def needs(**changed: object) -> MemoryNeeds:
+def needs(**changed: Any) -> MemoryNeeds:
     """Of the published model in bfloat16, with images of 1024 x 1024 pixels."""
     return replace(MemoryNeeds(config=PUBLISHED, dtype="bfloat16", side_px=1024), **changed)
 

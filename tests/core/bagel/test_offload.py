@@ -180,11 +180,11 @@ def test_each_layer_is_quantized_once_complete_before_it_goes_to_host_memory() -
         quantized.append(devices(layer))
         for name, module in list(layer.named_modules()):
             if isinstance(module, nn.Linear) and name.endswith("o_proj"):
-                layer.get_submodule(name.rpartition(".")[0]).o_proj = Halved(module)
+                layer.get_submodule(name.rpartition(".")[0]).register_module("o_proj", Halved(module))
 
     model = placed({1: "host", 2: "host", 3: "host"}, halve)
     assert quantized == [{"cpu"}] * model.network.config.decoder.num_layers
-    assert isinstance(model.network.decoder.layers[2].understanding.o_proj, Halved)
+    assert isinstance(model.network.get_submodule(f"{LAYERS}.2.understanding.o_proj"), Halved)
     image = drawn(model)
     assert torch.equal(image, drawn(placed({}, halve)))
     assert not torch.equal(image, drawn(load("random")))
@@ -195,6 +195,7 @@ class Halved(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        self.matrix: Tensor
         self.register_buffer("matrix", linear.weight.detach().to(torch.float16))
 
     def forward(self, x: Tensor) -> Tensor:

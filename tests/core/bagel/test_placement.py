@@ -2,6 +2,7 @@
 
 import weakref
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from core.bagel.placement import (
     num_bytes,
     parts,
     place_on_gpus,
+    smallest_gpu_bytes,
 )
 from core.geometry import BagelConfig
 from core.memory import MemoryNeeds, ModelSize, ModelTooLargeError
@@ -131,15 +133,25 @@ def test_a_limit_that_is_no_amount_is_refused(limit: str) -> None:
         Bagel.load(MODELS["random"], device="cpu", max_memory={"cpu": limit})
 
 
+def test_the_smallest_gpu_decides_about_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = {"cuda:0": 48 * GB, "cuda:1": 24 * GB}
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (GB, totals[device]))
+    assert smallest_gpu_bytes(["cuda:0", "cuda:1"]) == 24 * GB
+
+
+def test_on_the_cpu_the_batch_is_8_whatever_its_memory() -> None:
+    assert load("random").max_batch == 8
+
+
 def test_the_host_has_memory() -> None:
     assert 2**28 < host_bytes() < 2**50
 
 
-class Peak(TorchDispatchMode):
+class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of live tensors that were made while it was active."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live: dict[int, int] = {}
         self.references: list[Any] = []
         self.bytes = 0
@@ -149,10 +161,12 @@ class Peak(TorchDispatchMode):
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in self.live:
                 self.live[key] = tensor.untyped_storage().nbytes()
-                gone = weakref.ref(tensor.untyped_storage(), lambda _, key=key: self.live.pop(key))
-                self.references.append(gone)
+                self.references.append(weakref.ref(tensor.untyped_storage(), partial(self._forget, key)))
         self.bytes = max(self.bytes, sum(self.live.values()))
         return out
+
+    def _forget(self, key: int, _gone: object) -> None:
+        del self.live[key]
 
 
 SIDE_PX, BATCH = 256, 4
