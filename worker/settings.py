@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     """GPUs to spread one model over, for a model that does not fit on one."""
     max_batch: Annotated[int, Ge(1)] = 8
     """How many variations are generated in one batch. Fewer need less memory and change images only within rounding."""
+    threads: Annotated[int, Ge(1)] | None = None
+    """CPU threads that a worker computes with. Default: torch's, within the cores and the CPU quota that the worker
+    shares with the others of its `autoseq worker`. Another number may round differently."""
     cache_dir: Path = Field(default_factory=_cache_dir)
     """Folder that keeps the hashes of the model's files, so that a start does not read all weights to hash them.
     Default: autosequence in $XDG_CACHE_HOME or ~/.cache."""

@@ -13,8 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from worker.cores import available_cores
 from worker.errors import BAD_CONFIGURATION
 from worker.local.process import LocalServiceError, bound_to_parent, log_tail
+from worker.settings import settings
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +140,7 @@ class WorkerFleet:
         if log:
             log.write_bytes(b"")
         pins: Sequence[int | None] = gpus or [None]
+        env = with_thread_share(env, len(pins))
         self._workers = [
             FleetWorker(
                 "the worker" if gpu is None else f"the worker on GPU {gpu}",
@@ -219,6 +222,13 @@ def environment(env: Mapping[str, str], gpu: int | None) -> dict[str, str]:
     """The environment of one worker."""
     pinned = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
     return {**env, **pinned}
+
+
+def with_thread_share(env: Mapping[str, str], workers: int) -> Mapping[str, str]:
+    """The environment of each of several workers, which share the cores; a number of threads that is set holds."""
+    if workers == 1 or settings().threads or any(name in env for name in ("AUTOSEQ_THREADS", "OMP_NUM_THREADS")):
+        return env
+    return {**env, "AUTOSEQ_THREADS": str(max(1, available_cores() // workers))}
 
 
 def serve(

@@ -11,12 +11,14 @@ from core.scripted import ScriptedModel
 from recipes.recipe import ImageSettings
 from storage.objects.s3 import S3Store
 from tests.worker.serving import config_of, env_of, objects_of, recipe, request, undisturbed
+from worker.cores import available_cores
 from worker.errors import RunFailed
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
 from worker.serve.delivery import Delivery, Message
 from worker.serve.engine import Engine
 from worker.serve.runtime import WorkerRuntime
+from worker.settings import Settings
 
 DATABASE = 7
 
@@ -96,3 +98,16 @@ def test_other_errors_are_not_taken_for_it(services: LocalServices) -> None:
     with pytest.raises(RuntimeError, match="mat1"):
         engine.with_memory_freed_once(broken, lambda: "")
     assert len(calls) == 1
+
+
+@pytest.mark.model
+def test_the_model_computes_with_the_threads_of_the_settings() -> None:
+    before = torch.get_num_threads()
+    try:
+        Engine(Settings(threads=before + 1)).model()
+        assert torch.get_num_threads() == before + 1
+        torch.set_num_threads(available_cores() + 1)
+        Engine(Settings()).model()
+        assert torch.get_num_threads() == available_cores()
+    finally:
+        torch.set_num_threads(before)
