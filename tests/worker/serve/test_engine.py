@@ -11,6 +11,7 @@ from core.scripted import SPEC, ScriptedModel
 from recipes.recipe import ImageSettings
 from storage.objects.s3 import S3Store
 from tests.worker.serving import config_of, env_of, objects_of, recipe, request, undisturbed
+from worker.cores import available_cores
 from worker.errors import RunFailed
 from worker.jobs.inputs import Sources
 from worker.jobs.job import resolve
@@ -20,6 +21,7 @@ from worker.serve.delivery import Delivery, Message
 from worker.serve.device_errors import is_device_fault
 from worker.serve.engine import Engine
 from worker.serve.runtime import WorkerRuntime
+from worker.settings import Settings
 
 DATABASE = 7
 
@@ -152,3 +154,16 @@ def test_other_errors_are_not_taken_for_it(services: LocalServices, run_id: str)
         serve(runtime, request(run_id))
     assert model.times == 999, "tried once"
     runtime.close()
+
+
+@pytest.mark.model
+def test_the_model_computes_with_the_threads_of_the_settings() -> None:
+    before = torch.get_num_threads()
+    try:
+        Engine(Settings(threads=before + 1)).model()
+        assert torch.get_num_threads() == before + 1
+        torch.set_num_threads(available_cores() + 1)
+        Engine(Settings()).model()
+        assert torch.get_num_threads() == available_cores()
+    finally:
+        torch.set_num_threads(before)
