@@ -26,8 +26,8 @@ SLOTS = 2
 """Offloaded layers on the device at a time: one computes while the next one is copied."""
 BRANCHES = 3
 """The contexts in which an image is computed with guidance by text and images."""
-LAYER_PEAK = 4
-"""Tensors of a layer at its peak: as wide as the inner size of the MLP (gate and up, the gated gate, the product) …"""
+LAYER_PEAK = 3
+"""Tensors of a layer at its peak: as wide as the inner size of the MLP (gate and up as one, and their product) …"""
 LAYER_PEAK_HIDDEN = 10
 """… and as wide as the hidden size."""
 PIXEL_PEAK = 7

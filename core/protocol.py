@@ -103,6 +103,17 @@ class UnifiedModel(Protocol):
         """Tokens read into a context since the model was loaded."""
         ...
 
+    def warm_up(self) -> None:
+        """Do once, before the first call, what would slow it down. Changes no result and leaves nothing cached."""
+        ...
+
+    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
+        """Read what a generation in `context` with `settings` needs and the cache lacks; yields after each item.
+
+        `write` and `draw` read it themselves, but at one go, which takes long for a context of many images.
+        """
+        ...
+
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         """Generate the text that follows `context`, in parts."""
         ...

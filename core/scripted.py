@@ -46,6 +46,14 @@ class ScriptedModel:
         self._cached: tuple[Item, ...] = ()
         self._contents: dict[Item, tuple[int, bytes]] = {}  # of the cached items: size and hash
 
+    def warm_up(self) -> None:
+        """Do nothing: no call is slower than the others."""
+
+    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
+        """Yield once for each item, cached or not."""
+        del settings
+        yield from (None for _ in context.items)
+
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         """A line of words, one part each."""
         rng = self._read(context, settings, seed)

@@ -1,7 +1,7 @@
 """The interpreter: runs a plan on a model and yields its events."""
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -22,7 +22,7 @@ from core.events import (
 )
 from core.plan import Draw, Evict, Path, Read, Step, Write, plan
 from core.protocol import Context, Drawn, EncodedImage, Item, Picture, Text, UnifiedModel
-from recipes.recipe import INSTRUCTION, Recipe, TextItem
+from recipes.recipe import INSTRUCTION, ImageSettings, Recipe, TextItem, TextSettings
 
 SCORE_DIGITS = 6
 """Decimal places of a score in events, in records and in comparisons."""
@@ -55,7 +55,12 @@ def fill_instruction(template: str, instruction: str) -> str:
 
 
 def run_sequence(
-    recipe: Recipe, model: UnifiedModel, *, inputs: Sequence[Image | EncodedImage] = (), done: Iterable[StepOutput] = ()
+    recipe: Recipe,
+    model: UnifiedModel,
+    *,
+    inputs: Sequence[Image | EncodedImage] = (),
+    done: Iterable[StepOutput] = (),
+    heartbeat: Callable[[], object] = lambda: None,
 ) -> Generator[Event, None, Context]:
     """Interpret the plan of `recipe` on `model`.
 
@@ -65,12 +70,14 @@ def run_sequence(
         inputs: the images of the initial context, RGB or RGBA, in the order of the recipe.
         done: the outputs of the first steps, which are skipped without events: a resumed run equals an uninterrupted
             one. Those of steps that are not in `used_after` may be Unused.
+        heartbeat: called after each item that the model reads before a text or an image, where no event tells that the
+            work goes on: how many items it reads depends on its cache. What it raises ends the sequence.
 
     Returns:
         The final context; of a tree, that of the last branch.
     """
     steps = plan(recipe)
-    interpreter = _Interpreter(recipe, model, steps, inputs)
+    interpreter = _Interpreter(recipe, model, steps, inputs, heartbeat)
     ahead = iter(steps)
     for output in done:
         interpreter.restore(next(ahead), output)
@@ -92,10 +99,16 @@ class _Interpreter:
     """Runs steps, and keeps the items that later steps need, by the number of the step that produced them."""
 
     def __init__(
-        self, recipe: Recipe, model: UnifiedModel, steps: Sequence[Step], inputs: Sequence[Image | EncodedImage]
+        self,
+        recipe: Recipe,
+        model: UnifiedModel,
+        steps: Sequence[Step],
+        inputs: Sequence[Image | EncodedImage],
+        heartbeat: Callable[[], object],
     ) -> None:
         self.recipe = recipe
         self.model = model
+        self.heartbeat = heartbeat
         self.inputs = iter(inputs)
         self.read: dict[int, Item] = {}  # given or written
         self.drawn: dict[int, dict[Path, Variation]] = {}  # the selected variation of each branch
@@ -165,6 +178,7 @@ class _Interpreter:
         context = self._context(step.context, step.path)
         if step.instruction:
             context = context.plus(Text(step.instruction))
+        self._prefill(context, self.recipe.text)
         seed = derive_seed(self.recipe.seed, step.number, 0, "text")
         parts: list[str] = []
         for part in self.model.write(context, self.recipe.text, seed=seed):
@@ -173,6 +187,10 @@ class _Interpreter:
         text = "".join(parts)
         self._keep_text(step, text)
         yield TextReady(step=step, role=step.role, text=text, given=False)
+
+    def _prefill(self, context: Context, settings: TextSettings | ImageSettings) -> None:
+        for _ in self.model.prefill(context, settings):
+            self.heartbeat()
 
     def _keep_text(self, step: Write, text: str) -> None:
         self.read[step.number] = Text(text, thought=step.role == "thinking")
@@ -183,8 +201,10 @@ class _Interpreter:
             yield Skipped(step=step)
             return
         seeds = [derive_seed(self.recipe.seed, step.number, number, "noise") for number in wanted]
+        context = self._context(step.context, step.path)
+        self._prefill(context, self.recipe.image)
         images: Sequence[Image] = ()
-        for progress in self.model.draw(self._context(step.context, step.path), self.recipe.image, seeds=seeds):
+        for progress in self.model.draw(context, self.recipe.image, seeds=seeds):
             if isinstance(progress, Drawn):
                 images = progress.images
             else:

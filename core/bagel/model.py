@@ -7,28 +7,31 @@ from pathlib import Path
 
 import torch
 from PIL.Image import Image
+from PIL.Image import new as new_image
 from torch import Tensor
 
 from core.bagel.autoencoder import shrink, to_uint8, unpatchify
-from core.bagel.context import Cache, CacheOffset, CacheView
-from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
+from core.bagel.context import Cache, CacheView
+from core.bagel.decode import Writer
+from core.bagel.flow import FlowStep, cuda_mark, euler, gaussian_noise, one_ahead, schedule
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
 from core.bagel.judge import YesNoTokens, likelihood
 from core.bagel.network import Network
 from core.bagel.placement import MemoryLimits, choose_device, load_network, smallest_gpu_bytes
 from core.bagel.reader import Reader, items_of
-from core.bagel.sample import Sampler
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
 from core.geometry import BagelConfig
 from core.memory import CONTEXT_TOKENS, MAX_BATCH, VALUE_BYTES, MemoryNeeds
 from core.model_folder import ModelFolderError, read_spec
-from core.protocol import Context, Denoising, Drawn, Picture, Text
+from core.protocol import Context, Denoising, Drawn, Item, Picture, Text
 from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, TextSettings
 
 PREVIEW_PX = 128
+WARM_UP_TOKENS = 16
+"""The side of an image for warming up, in latent tokens: an even number of them, as in most images."""
 DTYPES = {name: getattr(torch, name) for name in VALUE_BYTES}
 
 
@@ -43,13 +46,20 @@ class Bagel:
         tokenizer: the tokenizer.
         max_batch: maximum number of images computed at once; more are drawn in several batches. It bounds the memory
             of activations and changes the images only within rounding.
+        cuda_graphs: whether to write with CUDA graphs where the weights are on one GPU; they give the same tokens.
 
     Raises:
         ValueError: `max_batch` is less than 1.
     """
 
     def __init__(
-        self, spec: ModelSpec, network: Network, tokenizer: BagelTokenizer, *, max_batch: int = MAX_BATCH
+        self,
+        spec: ModelSpec,
+        network: Network,
+        tokenizer: BagelTokenizer,
+        *,
+        max_batch: int = MAX_BATCH,
+        cuda_graphs: bool = True,
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch is {max_batch}; allowed: 1 or more")
@@ -59,6 +69,7 @@ class Bagel:
         self.max_batch = max_batch
         self._tokenizer = tokenizer
         self._yes_no = YesNoTokens.of(tokenizer)
+        self._writer = Writer.of(network, cuda_graphs=cuda_graphs)
         self.forget()
 
     @staticmethod
@@ -123,14 +134,61 @@ class Bagel:
         return self.reader.tokens_read
 
     @property
+    def tokens_decoded(self) -> int:
+        """Tokens written since the model was loaded, including the end token of each text."""
+        return self._writer.tokens_decoded
+
+    @property
     def kv_bytes(self) -> int:
         """The memory of the two caches; it only grows until `forget`."""
         return self._context.num_bytes + self._texts.num_bytes
 
     def forget(self) -> None:
         """Release both caches and their memory; the next call reads its context again."""
-        layers = self.network.config.decoder.num_layers
-        self._context, self._texts = Cache(layers), Cache(layers)
+        self._writer.forget()
+        self._context, self._texts = self.network.empty_cache(), self.network.empty_cache()
+
+    def warm_up(self) -> None:
+        """Write, draw and judge once: compiles kernels, records graphs, and imports what is imported on first use."""
+        counts = self.reader.tokens_read, self._writer.tokens_decoded
+        side = min(WARM_UP_TOKENS * self.spec.stride_px, self.spec.max_side_px)
+        context = Context(items=(Text("A"), Picture(new_image("RGB", (side, side))), Text("B")))
+        settings = ImageSettings(
+            width=side,
+            height=side,
+            num_timesteps=3,
+            timestep_shift=1.0,
+            cfg_text_scale=2.0,
+            cfg_img_scale=2.0,
+            cfg_interval=(0.6, 1.0),  # the first of the two steps is guided
+        )
+        for _ in self.write(context, TextSettings(max_new_tokens=4, temperature=1.0), seed=0):
+            pass
+        for progress in self.draw(context, settings, seeds=(0,)):
+            if isinstance(progress, Denoising):
+                progress.preview()
+            else:
+                self.judge(progress.images[0], "C", "D")
+        self.forget()
+        self.reader.tokens_read, self._writer.tokens_decoded = counts
+
+    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
+        """Read what a generation in `context` with `settings` needs and the caches lack; yields after each item.
+
+        An item counts once the device has read it, so that a device that hangs yields nothing.
+        """
+        items = items_of(context)
+        yield from self._read(self._context, items)
+        if isinstance(settings, ImageSettings) and min(settings.cfg_text_scale, settings.cfg_img_scale) > 1:
+            texts = image_free(items)
+            if len(texts) < len(items):
+                yield from self._read(self._texts, texts)
+
+    def _read(self, cache: Cache, items: Sequence[Item]) -> Iterator[None]:
+        for _ in self.reader.read(cache, items):
+            if self.network.device.type == "cuda":
+                torch.cuda.current_stream(self.network.device).synchronize()
+            yield
 
     @torch.inference_mode()
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
@@ -143,23 +201,14 @@ class Bagel:
         if part := stream.finish():
             yield part
 
-    @torch.inference_mode()
     def write_ids(self, settings: TextSettings, seed: int) -> Iterator[int]:
         """Generate the token ids that follow the cached context, up to the end token.
 
         The tokens are written after the context without becoming part of it. The text is read again, as one block, once
         it is an item, so that the cache depends only on the items of the context.
         """
-        sampler = Sampler(settings, seed)
-        at = self._context.end
-        token_id = self._tokenizer.text_start
-        for _ in range(settings.max_new_tokens):
-            hidden = self.network.read_text([token_id], CacheView(self._context, at, kept=True))
-            at = CacheOffset(at.tokens + 1, at.position + 1)
-            token_id = sampler.choose(self.network.logits(hidden[-1]))
-            if token_id == self._tokenizer.text_end:
-                return
-            yield token_id
+        start, end = self._tokenizer.text_start, self._tokenizer.text_end
+        return self._writer.ids(self._context, settings, seed, start=start, end=end)
 
     def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
         """Generate one image per seed, each following `context`: yields a Denoising after each step, then one Drawn.
@@ -176,7 +225,7 @@ class Bagel:
             x = noise = torch.stack([gaussian_noise(*shape, seed) for seed in batch])
             for step in self.denoise(context, settings, noise, rows):
                 x = step.x
-                preview = partial(self._preview, step.clean, rows)
+                preview = partial(self._preview, step, rows)
                 yield Denoising(done=done * step.total + step.done, total=len(batches) * step.total, preview=preview)
             images += [self.picture(tokens, rows) for tokens in x]
         yield Drawn(images=tuple(images))
@@ -187,13 +236,16 @@ class Bagel:
 
         For one image, `noise` and the steps may omit the first axis.
         """
-        network = self.network
+        network, device = self.network, self.network.device
         tokens, width = noise.shape[-2:]
         grid = self.reader.grid(rows, tokens // rows, network.config.latent_side)
+        times = schedule(settings.num_timesteps, settings.timestep_shift)
         branches = self.branches(context, settings)
+        constants = network.latent_constants(grid, times[:-1], self.reader.markers)
         images = noise.numel() // (tokens * width)
-        velocity = GuidedVelocity(network, branches, settings, grid, self.reader.markers, images)
-        yield from euler(velocity, noise.to(network.device), schedule(settings.num_timesteps, settings.timestep_shift))
+        velocity = GuidedVelocity(network, branches, settings, times[:-1], constants, images)
+        mark = partial(cuda_mark, device) if device.type == "cuda" else None
+        yield from one_ahead(euler(velocity, noise.to(device), times), mark)
 
     @torch.inference_mode()
     def judge(self, image: Image, question: str, answer: str | None = None) -> float:
@@ -201,7 +253,7 @@ class Bagel:
 
         Uses a separate, temporary cache without latents.
         """
-        cache = Cache(self.network.config.decoder.num_layers, latents=False)
+        cache = self.network.empty_cache(latents=False)
         self.reader.sync(cache, (Picture(image), Text(question)))
         ids = [self._tokenizer.text_start] if answer is None else self._tokenizer.frame(answer)
         seen = ids[: max(1, len(ids) - 1)]
@@ -252,9 +304,9 @@ class Bagel:
         pixels: Tensor = self.network.latent_decoder(latents.to(self.network.dtype))
         return to_image(to_uint8(pixels))
 
-    def _preview(self, x: Tensor, rows: int) -> Image:
-        longest = max(rows, x.shape[1] // rows) * self.spec.stride_px
-        return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in x])
+    def _preview(self, step: FlowStep, rows: int) -> Image:
+        longest = max(rows, step.x.shape[1] // rows) * self.spec.stride_px
+        return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in step.clean])
 
 
 def _check_sizes(folder: Path, config: BagelConfig, spec: ModelSpec) -> None:

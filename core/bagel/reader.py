@@ -1,6 +1,6 @@
 """Reads items into a cache, each once and in order, as separate blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from PIL.Image import Image
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.bagel.autoencoder import patchify
 from core.bagel.context import Cache, CachedItem, CacheOffset, CacheView
+from core.bagel.decoder import Wanted
 from core.bagel.images import opaque, resized, to_pixels
 from core.bagel.network import Network
 from core.bagel.tokenizer import BagelTokenizer
@@ -37,19 +38,25 @@ class Reader:
         """The tokens around an image."""
         return self.tokenizer.image_start, self.tokenizer.image_end
 
-    @torch.inference_mode()
     def sync(self, cache: Cache, items: Sequence[Item]) -> None:
         """Make `cache` contain `items`: the common prefix is kept, the rest is read."""
+        for _ in self.read(cache, items):
+            pass
+
+    @torch.inference_mode()
+    def read(self, cache: Cache, items: Sequence[Item]) -> Iterator[None]:
+        """The same, item by item: yields after each that is read."""
         for item in cache.keep_common(items):
             if isinstance(item, Text):
                 end = self._read_text(item.text, CacheView(cache, cache.end, kept=True))
             else:
                 end = self._read_image(item.image, cache)
             cache.entries.append(CachedItem(item, end))
+            yield
 
     def _read_text(self, text: str, view: CacheView) -> CacheOffset:
         ids = self.tokenizer.frame(text)
-        self.network.read_text(ids, view)
+        self.network.read_text(ids, view, Wanted.CONTEXT)
         return self._after(view.at, tokens=len(ids), positions=len(ids))
 
     def _read_image(self, image: Image, cache: Cache) -> CacheOffset:

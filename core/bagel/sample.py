@@ -1,41 +1,50 @@
-"""Selection of the next token: the most likely, or one sampled from the model's distribution."""
+"""Selection of the next token on the device: the most likely, or one drawn from the model's distribution.
+
+Axes: V vocabulary size, T tokens of a text.
+"""
 
 import torch
 from torch import Tensor
 
 from recipes.recipe import TextSettings
 
-
-class Sampler:
-    """Selects tokens by `settings`, with its own random generator from `seed`."""
-
-    def __init__(self, settings: TextSettings, seed: int) -> None:
-        self.settings = settings
-        self.generator = torch.Generator("cpu").manual_seed(seed)
-
-    def choose(self, logits: Tensor) -> int:
-        """A token id, from logits (V,)."""
-        if self.settings.temperature == 0:
-            return int(logits.argmax())
-        uniform = torch.rand((), generator=self.generator, dtype=torch.float64).item()
-        return draw_token(logits, self.settings, uniform)
+UNIT = 2.0**-52
+"""Probabilities are added as integer multiples of this: exactly, so the sum does not depend on its order. The sum of a
+distribution still fits in a float64."""
 
 
-def draw_token(logits: Tensor, settings: TextSettings, uniform: float) -> int:
-    """The token at which the cumulative distribution exceeds `uniform` (0 <= uniform < 1).
+def uniforms(seed: int, count: int) -> Tensor:
+    """The random numbers of a text, one for each token: float64 (T,), from the CPU so that all devices use the same."""
+    return torch.rand(count, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float64)
+
+
+def next_token(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tensor:
+    """The next token id (1,), without waiting for the device.
+
+    Args:
+        logits: (V,).
+        settings: with temperature 0, the most likely token is taken and `uniform` is not used.
+        uniform: float64 (1,), at least 0 and less than 1.
+    """
+    if settings.temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    return draw_token(logits, settings, uniform)
+
+
+def draw_token(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tensor:
+    """The token (1,) at which the cumulative distribution exceeds `uniform`.
 
     The distribution is softmax(logits / temperature), restricted to the top_k most likely tokens and to the smallest
-    set of them with total probability top_p. Summed on the CPU, where the result does not depend on scheduling.
+    set of them with total probability top_p.
     """
     probabilities = torch.softmax(logits.float() / settings.temperature, dim=-1)
     ids = None
     if settings.top_k or settings.top_p < 1:
         probabilities, ids = probabilities.sort(descending=True, stable=True)
         probabilities = probabilities[: settings.top_k or None]
-    cumulative = probabilities.cpu().double().cumsum(dim=-1)
-    if ids is not None:
-        before = cumulative - probabilities.cpu()
-        cumulative = cumulative[before < settings.top_p * cumulative[-1]]
-    place = int(torch.searchsorted(cumulative, cumulative[-1] * uniform, right=True))
-    place = min(place, len(cumulative) - 1)
-    return place if ids is None else int(ids[place])
+    cumulative = (probabilities / UNIT).round_().long().cumsum(dim=-1)
+    total = cumulative[-1:]
+    if settings.top_p < 1:
+        total = cumulative[torch.searchsorted(cumulative, (total.double() * settings.top_p).ceil().long())]
+    place = torch.searchsorted(cumulative, (total * uniform).long(), right=True)
+    return place if ids is None else ids[place]

@@ -30,6 +30,7 @@ _PREFIXES = (
     ("decoder.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
     ("latents.", ""),
+    ("latent_places.", ""),
     ("vision.vit.layers.", "vit_model.vision_model.encoder.layers."),
     ("vision.vit.post_layernorm.", "vit_model.vision_model.post_layernorm."),
     ("vision.vit.", "vit_model.vision_model.embeddings."),

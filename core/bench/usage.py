@@ -45,13 +45,11 @@ def total(usages: Sequence[Usage]) -> Usage:
 
 
 class Meter:
-    """Counts the work of `model` from now on, with forward hooks that stay on the model."""
+    """Counts the work of `model`, its velocity evaluations from now on with a forward hook that stays on the model."""
 
     def __init__(self, model: Bagel) -> None:
         self.model = model
-        self._tokens_decoded = 0
         self._velocity_evaluations = 0
-        model.network.lm_head.register_forward_hook(self._count_token)
         model.network.llm2vae.register_forward_hook(self._count_velocities)
 
     def read(self) -> Usage:
@@ -60,14 +58,11 @@ class Meter:
             wall_s=time.perf_counter(),
             cpu_s=time.process_time(),
             tokens_read=self.model.tokens_read,
-            tokens_decoded=self._tokens_decoded,
+            tokens_decoded=self.model.tokens_decoded,
             velocity_evaluations=self._velocity_evaluations,
             kv_bytes=self.model.kv_bytes,
             resident_bytes=_resident_bytes(),
         )
-
-    def _count_token(self, *_: object) -> None:
-        self._tokens_decoded += 1
 
     def _count_velocities(self, _module: object, _inputs: object, velocities: Sized) -> None:
         self._velocity_evaluations += len(velocities)

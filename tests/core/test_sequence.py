@@ -128,6 +128,25 @@ def test_given_images_are_read_in_the_order_of_the_recipe() -> None:
     assert model.contexts[0].items == (Picture(first), Text("and"), Picture(second), Text("Mix them"))
 
 
+def test_a_heartbeat_tells_each_item_that_is_read_before_a_generation() -> None:
+    model, beats, given = Recording(), list[int](), recipe(num_images=2, think=True)
+    events = list(run_sequence(given, model, heartbeat=lambda: beats.append(len(model.contexts))))
+    silent = list(run_sequence(given, ScriptedModel()))
+    assert [type(event) for event in events] == [type(event) for event in silent], "it is no event"
+    assert outputs(events) == outputs(silent)
+    assert beats == [number for number, context in enumerate(model.contexts) for _ in context.items]
+
+
+def test_what_a_heartbeat_raises_ends_the_sequence_before_the_generation() -> None:
+    def stop() -> None:
+        raise TimeoutError
+
+    model, events = Recording(), list[Event]()
+    with pytest.raises(TimeoutError):
+        events.extend(run_sequence(recipe(), model, heartbeat=stop))
+    assert not model.contexts
+
+
 LANGUAGE: list[dict[str, object]] = [
     {},
     {"max_context_items": 4},

@@ -62,7 +62,7 @@ def run(
         page.add_input(index)
     done = _restored(steps, tuple(commits), journal, claim, page)
     with _uploading(job, journal, commits, reporter, claim, uploads) as uploader:
-        for event in run_sequence(job.recipe, model, inputs=job.inputs, done=done):
+        for event in run_sequence(job.recipe, model, inputs=job.inputs, done=done, heartbeat=claim.checkpoint):
             claim.checkpoint(event)
             reporter.event(event)
             page.add(event)

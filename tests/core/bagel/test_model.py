@@ -73,6 +73,17 @@ def test_a_suspended_generation_leaves_the_callers_torch_as_it_was(model: Bagel)
         started.close()  # type: ignore[union-attr]  # the protocol says generators
 
 
+def test_warming_up_leaves_nothing_and_changes_nothing() -> None:
+    cold, warm, state = load("random"), load("random"), torch.random.get_rng_state()
+    warm.warm_up()
+    assert (warm.tokens_read, warm.tokens_decoded, warm.kv_bytes) == (0, 0, 0)
+    assert torch.equal(state, torch.random.get_rng_state())
+    sampled = TextSettings(max_new_tokens=12, temperature=1.0)
+    assert write(warm, FOREST, sampled) == write(cold, FOREST, sampled)
+    assert draw(warm, FOREST, SETTINGS).tobytes() == draw(cold, FOREST, SETTINGS).tobytes()
+    assert warm.tokens_read == cold.tokens_read
+
+
 def test_previews_do_not_change_the_image(model: Bagel) -> None:
     sizes = set()
     for step in model.draw(FOREST, SETTINGS, seeds=(9,)):

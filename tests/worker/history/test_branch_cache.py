@@ -52,6 +52,12 @@ class Snapshots:
     def tokens_read(self) -> int:
         return self.model.tokens_read
 
+    def warm_up(self) -> None:
+        self.model.warm_up()
+
+    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
+        return self.model.prefill(context, settings)
+
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         self._take(context)
         return self.model.write(context, settings, seed=seed)

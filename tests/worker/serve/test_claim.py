@@ -10,8 +10,10 @@ import redis
 
 from core.events import Denoised, Event, StepStarted, TextDelta
 from core.plan import plan
+from core.protocol import Context
 from core.scripted import ScriptedModel
 from recipes.load import load
+from recipes.recipe import ImageSettings, TextSettings
 from storage import keys
 from storage.errors import StoreRefusedError, StoreUnavailableError
 from storage.events import Started
@@ -186,6 +188,25 @@ def test_a_run_computes_one_event_at_most_after_a_cancel(
     assert isinstance(last, Denoised)
     assert last.done == 3
     assert [commit.step for commit in reporter.commits] == [1, 2]
+
+
+def test_a_cancel_is_seen_while_a_long_context_is_read(
+    claim: Claim, clock: Clock, redis_client: redis.Redis, run_id: str
+) -> None:
+    class Slow(ScriptedModel):
+        def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
+            for number, _ in enumerate(super().prefill(context, settings)):
+                if number == 1:
+                    Runs(redis_client).request_cancel(run_id)
+                assert number < 2, "no further item is read"
+                clock.now += 1
+                yield
+
+    reporter = Silent()
+    with pytest.raises(RunCancelled):
+        make_run(request(run_id), MemoryStore(), model=Slow(), reporter=reporter, checkpoint=claim.checkpoint)
+    assert isinstance(reporter.events[-1], StepStarted), "the step has not generated anything"
+    assert len(reporter.commits) == reporter.events[-1].step.number - 1
 
 
 def test_a_store_that_hangs_delays_no_cancel(

@@ -29,6 +29,13 @@ class Album:
     def tokens_read(self) -> int:
         return self.model.tokens_read
 
+    def warm_up(self) -> None:
+        self.model.warm_up()
+
+    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
+        del context, settings
+        yield from ()  # `draw` may have all images already
+
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         return self.model.write(context, settings, seed=seed)
 
