@@ -108,8 +108,12 @@ class MemoryNeeds:
 
     @property
     def context(self) -> int:
-        """Keys and values of the longest context, and of an image that is being drawn."""
-        return VALUE_BYTES[self.dtype] * self.config.kv_values_per_token * (self.tokens + self._block)
+        """Keys and values of the longest context, and of an image that is being drawn.
+
+        With guidance by images, the image is also drawn in a cache of the texts only.
+        """
+        blocks = 2 if self.branches == BRANCHES else 1
+        return VALUE_BYTES[self.dtype] * self.config.kv_values_per_token * (self.tokens + blocks * self._block)
 
     @property
     def activations(self) -> int:

@@ -63,7 +63,7 @@ def test_the_table_says_what_fits(shell: Shell) -> None:
     first, *rows = said(shell("plan", "magical-forest", *PUBLISHED)).splitlines()[:4]
     assert first.split("\t") == ["weights", "size", "context", "activations", *(f"{card} GB" for card in CARDS)]
     assert [row.split("\t")[0] for row in rows] == ["bfloat16", "int8", "nf4"]
-    assert rows[0].split("\t")[4:7] == ["fits, batch 1", "fits, batch 1", "offload 13 of 28 layers, batch 1"]
+    assert rows[0].split("\t")[4:7] == ["fits, batch 1", "fits, batch 1", "offload 14 of 28 layers, batch 1"]
 
 
 def test_a_model_folder_is_counted_as_it_is(shell: Shell) -> None:
