@@ -19,6 +19,10 @@ FROM base
 ARG TORCH_INDEX=""
 RUN useradd --create-home --uid 1000 autoseq \
     && install --directory --owner autoseq --group autoseq /var/cache/autosequence
+# Triton compiles the launch of its kernels at run time.
+RUN if [ -z "$TORCH_INDEX" ]; then apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*; fi
 COPY requirements/torch.txt constraints.txt /opt/requirements/
 # The CPU builds have hashes that PyPI does not list, so these are installed by version alone.
 RUN if [ -n "$TORCH_INDEX" ]; \

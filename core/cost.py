@@ -144,10 +144,19 @@ class _Ledger:
 
 
 def velocity_evaluations(settings: ImageSettings) -> int:
-    """Forward passes to denoise one image: one per step, and one more per guidance that applies at its time."""
+    """Forward passes to denoise one image: one per computed step, and one more per guidance that applies at its time.
+
+    A step at which guidance begins is always computed, since nothing is known from which to forecast it.
+    """
     shift, last = settings.timestep_shift, settings.num_timesteps - 1
     low, high = settings.cfg_interval
     branches = 1 + (1 + (settings.cfg_img_scale > 1) if settings.cfg_text_scale > 1 else 0)
     linear = (1 - step / last for step in range(last))
     times = (shift * t / (1 + (shift - 1) * t) for t in linear)
-    return sum(branches if low < t <= high else 1 for t in times)
+    active = [branches if low < t <= high else 1 for t in times]
+    cache = settings.step_cache
+    return sum(
+        count
+        for step, count in enumerate(active)
+        if cache is None or cache.computes(step, last) or count > max(active[:step], default=0)
+    )

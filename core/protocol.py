@@ -95,6 +95,9 @@ class UnifiedModel(Protocol):
     from the seeds; the same context, settings and seeds give bit-for-bit the same result on the same kind of machine.
     """
 
+    max_batch: int
+    """How many images are drawn at once at most; more are drawn in several batches. May be set between two calls."""
+
     @property
     def spec(self) -> ModelSpec: ...
 
@@ -104,7 +107,7 @@ class UnifiedModel(Protocol):
         ...
 
     def warm_up(self) -> None:
-        """Do once, before the first call, what would slow it down. Changes no result and leaves nothing cached."""
+        """Compute once, with no effect on later results: what is slow at first or fails on this device does so here."""
         ...
 
     def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:

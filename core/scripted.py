@@ -40,6 +40,8 @@ class ScriptedModel:
         self, *, spec: ModelSpec = SPEC, delay_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self.spec = spec
+        self.max_batch = 8
+        """Has no effect."""
         self.delay_s = delay_s
         self.tokens_read = 0
         self._sleep = sleep

@@ -12,7 +12,7 @@ from recipes.recipe import Recipe
 VERSION: Final = 1
 """The newest version of the document that this release reads. A document without `version` has version 1."""
 
-LATER_FIELDS: Final[Mapping[str, Any]] = {"model_sha256": None}
+LATER_FIELDS: Final[Mapping[str, Any]] = {"model_sha256": None, "image.step_cache": None}
 """The fields that release 0.1.0 does not have, by dotted path, with the value that their absence means.
 
 A document has such a field only with another value. So release 0.1.0 can read every document that uses no later field,

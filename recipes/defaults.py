@@ -6,7 +6,7 @@ from typing import Any
 
 from recipes.faults import FieldPath
 from recipes.model_spec import ModelSpec
-from recipes.recipe import ImageSettings, JudgeSettings, Mode, OutputSettings, Recipe, TextSettings
+from recipes.recipe import ImageSettings, JudgeSettings, Mode, OutputSettings, Recipe, StepCacheSettings, TextSettings
 from recipes.rules import holds_image
 
 # BAGEL's recommended settings for editing, where they differ from generation; a null size is that of the edited image.
@@ -35,8 +35,10 @@ def _mode_defaults(mode: Mode) -> dict[str, Any]:
 
 
 def image_settings(values: Mapping[str, Any]) -> ImageSettings:
-    """The settings with these values; as in JSON, a pair may be a list."""
+    """The settings with these values; as in JSON, a pair may be a list and the step cache a mapping."""
     typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    if isinstance(typed.get("step_cache"), Mapping):
+        typed["step_cache"] = StepCacheSettings(**typed["step_cache"])
     return ImageSettings(**typed)
 
 

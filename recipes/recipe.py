@@ -62,6 +62,28 @@ class TextSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepCacheSettings:
+    """Which denoising steps are computed, and how the velocities of the others are forecast."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    method: Literal["taylor"] = "taylor"
+    """How velocities are forecast: by a polynomial in time through the last computed ones (taylor)."""
+    interval: Annotated[int, Ge(2), Le(100)] = 2
+    """One of this many steps is computed, after the warm-up; the others are forecast."""
+    order: Annotated[int, Ge(1), Le(2)] = 1
+    """Degree of the polynomial; lower while fewer than order + 1 velocities are known."""
+    warmup: Annotated[int, Ge(1), Le(1000)] = 2
+    """Number of first steps that are always computed."""
+    tail: Annotated[int, Ge(0), Le(1000)] = 2
+    """Number of last steps that are always computed."""
+
+    def computes(self, step: int, steps: int) -> bool:
+        """Whether step number `step`, from 0, of `steps` steps is computed."""
+        return step < self.warmup or step >= steps - self.tail or (step - self.warmup + 1) % self.interval == 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSettings:
     """Settings for image generation."""
 
@@ -88,6 +110,8 @@ class ImageSettings:
     text guidance only (text_channel)."""
     cfg_renorm_min: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
     """Minimum scaling factor of the renormalization."""
+    step_cache: StepCacheSettings | None = None
+    """Forecast the velocities of some denoising steps instead of computing them; null computes all steps."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from recipes import recipe as recipe_module
 from recipes.defaults import image_defaults
 from recipes.fields import allowed
 from recipes.load import load
-from recipes.recipe import ImageSettings, JudgeSettings, OutputSettings, Recipe, Retry, TextSettings
+from recipes.recipe import ImageSettings, JudgeSettings, OutputSettings, Recipe, Retry, StepCacheSettings, TextSettings
 from storage.events import EVENTS
 from tools import event_schema
 from worker import settings as worker_settings
@@ -104,6 +104,7 @@ KINDS: dict[str, Any] = {
     "": Recipe,
     "text": TextSettings,
     "image": ImageSettings,
+    "image.step_cache": StepCacheSettings,
     "judge": JudgeSettings,
     "retry": Retry,
     "output": OutputSettings,
@@ -160,7 +161,8 @@ def test_the_guide_has_a_fields_bounds_and_default(name: str) -> None:
 
 
 def test_the_guide_has_the_defaults_of_editing() -> None:
-    cells = {name: rest[2] for name, rest in documented_fields().items() if name.startswith("image.") and rest[2]}
+    images = {name: rest for name, rest in documented_fields().items() if name.rpartition(".")[0] == "image"}
+    cells = {name: rest[2] for name, rest in images.items() if rest[2]}
     said = {name.removeprefix("image."): cell for name, cell in cells.items()}
     official = {"cfg_img_scale": ImageSettings.cfg_img_scale}
     values = {**image_defaults(None, "editing"), **official}

@@ -82,7 +82,7 @@ def make_app(config: Settings, *, reads_results: bool = True) -> Celery:
         worker_pool_start_method="spawn",
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
-        worker_proc_alive_timeout=900,
+        worker_proc_alive_timeout=3_600,  # the child loads its model first
         # Celery's soft shutdown always waits for its full time; DrainFlag in worker.serve.drain stops after a step.
         worker_soft_shutdown_timeout=0,
         # True, the default from Celery 6 on, loses the run when Redis restarts.

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     """Torch device: cuda, cuda:1, cpu … Default: a GPU if there is one, else the CPU."""
     dtype: Annotated[str | None, Field(pattern="^(float32|bfloat16)$")] = None
     """Precision of the weights. Default: bfloat16 on a GPU, float32 on a CPU."""
+    fused: bool = True
+    """Use the Triton kernels of the decoder on a GPU. Without Triton or a C compiler, PyTorch's operations are used."""
+    quantize: Annotated[str | None, Field(pattern="^(int8|fp8|nf4)$")] = None
+    """Quantization of the experts' weights, for smaller GPUs: int8, fp8 or nf4. It changes texts and images, so a run
+    is continued only by workers with the same quantization."""
     gpus: tuple[int, ...] = ()
     """GPUs to spread one model over, for a model that does not fit on one."""
     max_batch: Annotated[int, Ge(1)] | None = None

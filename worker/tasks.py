@@ -23,7 +23,7 @@ from worker.errors import UNAVAILABLE, ClaimLost, RunCancelled, RunFailed, RunHa
 from worker.jobs.request import RequestError, RunRequest
 from worker.serve.damage import DamagedRuns
 from worker.serve.delivery import Delivery, Message
-from worker.serve.faults import FaultCount, WorkerUnhealthy, fault_of, unhealthy
+from worker.serve.faults import FaultCount, WorkerUnhealthy, fault_of, loading_model, unhealthy
 from worker.serve.parent import Parent
 from worker.serve.runtime import WorkerRuntime
 from worker.settings import queue_of, settings
@@ -35,7 +35,6 @@ LOGGED_CHARS = 160
 
 REQUEST = "worker.serve.celery_request:RunTaskRequest"
 """By name, since only the parent process needs it."""
-faults = FaultCount()
 
 if TYPE_CHECKING:
     from celery.apps.worker import Worker
@@ -48,6 +47,12 @@ if TYPE_CHECKING:
 def runtime() -> WorkerRuntime:
     """This process's Redis, bucket and model."""
     return WorkerRuntime.connect(settings())
+
+
+@lru_cache(maxsize=1)
+def faults() -> FaultCount:
+    """The faults of this worker, as this child process counts them."""
+    return FaultCount(runtime().drain.folder)
 
 
 @lru_cache(maxsize=1)
@@ -74,9 +79,12 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
         fault = fault_of(error)
         if fault is None:
             raise
-        if faults.add(fault):
+        if faults().add(fault):
             raise WorkerUnhealthy(str(fault)) from error  # the parent process ends this worker
-        _give_way(fault, faults.pause_s(_requeue_time_s()))
+        if fault.is_lasting:
+            log.warning("%s; the run is given back, and the process that computes is replaced", fault)
+            raise SystemExit(str(fault)) from error
+        _give_way(fault, faults().pause_s(_requeue_time_s()))
         raise Ignore(str(fault)) from error
     except (ClaimLost, RunHandedBack) as error:
         # Another worker reports the run; a state written here would be taken for the run's.
@@ -90,7 +98,7 @@ def run_task(self: RunTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
         # Celery would end the whole worker for this error. Only this process ends, as if the kernel had killed it.
         log.warning("run %s: out of memory; the process that computes is replaced", self.request.id)
         raise SystemExit("out of memory") from error
-    faults.clear()
+    faults().clear()
     return result
 
 
@@ -162,6 +170,26 @@ def check_services(sender: Worker, **_: object) -> None:
     except ServiceUnavailableError as error:
         boot.refuse(error, UNAVAILABLE)
     parent()
+
+
+@signals.worker_process_init.connect(weak=False)
+def warm_up(**_: object) -> None:
+    """Load the model in the child process, and compute with it, before the parent takes a message."""
+    here = runtime()
+
+    def on_progress(_done_bytes: int, _total_bytes: int) -> None:
+        if here.drain.is_raised:
+            raise SystemExit
+
+    try:
+        with loading_model():
+            here.engine.warm_up(on_progress)
+    except WorkerFaulty as fault:
+        log.error("%s", fault)  # noqa: TRY400 - Celery's log of what a child can't do has no traceback either
+        if not faults().add(fault):  # else the parent process ends this worker
+            here.drain.wait(faults().pause_s(_requeue_time_s()))
+        raise SystemExit(1) from fault
+    log.info("the model is loaded; this worker can take runs")
 
 
 @signals.worker_ready.connect(weak=False)

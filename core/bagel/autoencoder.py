@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.bagel.layers import PositionTable, TimeEmbedder
+from core.bagel.linear import Linear
 from core.geometry import AutoencoderConfig, BagelConfig
 
 NORM_GROUPS = 32
@@ -181,7 +182,7 @@ class LatentEmbedder(nn.Module):
 
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
-        self.vae2llm = nn.Linear(config.latent_width, config.decoder.hidden_size)
+        self.vae2llm = Linear(config.latent_width, config.decoder.hidden_size)
 
     def forward(self, latents: Tensor, place: Tensor, time: Tensor) -> Tensor:
         """Latent tokens (..., L, latent width), their places (L, D) and their time (D,) -> (..., L, D)."""

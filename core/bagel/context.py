@@ -35,7 +35,7 @@ class Block(NamedTuple):
 
 
 class Token(NamedTuple):
-    """Like Block, for a single token whose row only the device knows."""
+    """Like Block, for a single token whose row the device knows."""
 
     keys: Tensor
     """The whole buffer, (rows, M, H)."""
@@ -45,6 +45,9 @@ class Token(NamedTuple):
     length: Tensor
 
     def attend(self, queries: Tensor) -> Tensor:
+        if queries.is_cuda and self.length.is_cpu:
+            seen = slice(self.first, self.first + int(self.length))
+            return attend(queries, self.keys[seen], self.values[seen], causal=True)
         return decode_attention(queries[0], self.keys, self.values, self.first, self.length).view(1, -1)
 
 
@@ -206,18 +209,21 @@ class CacheView:
 
 
 class TokenView:
-    """A view for one more token after the first `tokens`, an int64 (1,) on the device.
+    """A view for one more token, in buffers that have been reserved.
 
-    The host does not know this number, so the buffers must have been reserved.
+    Args:
+        cache: the cache.
+        tokens: the number of tokens before it, an int64 (1,) on the device.
+        length: one more; on the host if the device has no kernel that reads it.
     """
 
-    def __init__(self, cache: Cache, tokens: Tensor) -> None:
+    def __init__(self, cache: Cache, tokens: Tensor, length: Tensor) -> None:
         self.cache = cache
         self.first = cache.layers[0].scratch
-        self.row, self.length = tokens + self.first, tokens + 1
+        self.row, self.length = tokens + self.first, length
 
     def place(self, layer: int, _size: int) -> Token:
         buffers = self.cache.layers[layer]
         device = buffers.keys.device
-        row, length = self.row.to(device), self.length.to(device)
-        return Token(buffers.keys, buffers.values, row, self.first, length)
+        length = self.length if self.length.is_cpu else self.length.to(device)
+        return Token(buffers.keys, buffers.values, self.row.to(device), self.first, length)

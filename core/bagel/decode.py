@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.bagel.context import Cache, CacheOffset, CacheView
+from core.bagel.context import Cache, TokenView
+from core.bagel.fused import KERNELS
 from core.bagel.network import Network
 from core.bagel.sample import next_token, uniforms
 from recipes.recipe import TextSettings
@@ -30,12 +31,14 @@ class DecodeStep:
 
     def __init__(self, network: Network, cache: Cache, settings: TextSettings) -> None:
         self.network = network
-        self.cache = cache
         self.settings = settings
+        self.cache = cache
         self.token = torch.zeros(1, dtype=torch.int64, device=network.device)
         """The last token, (1,)."""
         self._counters = torch.zeros(3, dtype=torch.int64, device=network.device)
-        self._position, self._tokens, self._number = self._counters.split(1)
+        self._position, self._tokens, self._number = (self._counters[index : index + 1] for index in range(3))
+        # Without its kernel, attention needs the length on the host, where it must not be waited for.
+        self._length = torch.zeros(1, dtype=torch.int64, device=network.device if KERNELS.enabled else "cpu")
         self._uniforms = torch.zeros(settings.max_new_tokens, dtype=torch.float64, device=network.device)
 
     def begin(self, token: int, seed: int) -> None:
@@ -43,15 +46,16 @@ class DecodeStep:
         at = self.cache.end
         self.token.fill_(token)
         self._counters.copy_(torch.tensor((at.position, at.tokens, 0)))
+        self._length.fill_(at.tokens + 1)
         self._uniforms.copy_(uniforms(seed, self.settings.max_new_tokens))
 
     def __call__(self) -> None:
-        at = CacheOffset(int(self._tokens), int(self._position))
-        hidden = self.network.read_text([int(self.token)], CacheView(self.cache, at, kept=True))
-        logits = self.network.logits(hidden[-1])
+        view = TokenView(self.cache, self._tokens, self._length)
+        logits = self.network.logits(self.network.read_tokens(self.token, self._position, view)[0])
         uniform = self._uniforms.index_select(0, self._number)
-        self.token.copy_(next_token(logits, self.settings, uniform.to(logits.device)))
+        self.token.copy_(next_token(logits, self.settings, uniform))
         self._counters.add_(1)
+        self._length.add_(1)
 
 
 class Graph(Protocol):
@@ -71,7 +75,9 @@ class CudaGraph:
 
     def capture(self, work: Callable[[], None]) -> None:
         # Other threads of the process may use CUDA meanwhile.
-        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        recording = torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local")
+        with torch.cuda.device(self._device), recording:
             work()
 
     def replay(self) -> None:
@@ -107,7 +113,7 @@ class Writer:
         device = network.device
         if device.type != "cuda":
             return Writer(network, make_graph=None, ahead=0)
-        graphs = cuda_graphs and is_on_one_device(network)
+        graphs = cuda_graphs and KERNELS.enabled and network.fixed
         return Writer(network, make_graph=partial(CudaGraph, device) if graphs else None, ahead=1)
 
     def forget(self) -> None:
@@ -132,10 +138,10 @@ class Writer:
                 yield token
 
     def _prepared(self, cache: Cache, settings: TextSettings) -> DecodeStep:
-        key = (settings, *cache.addresses)
-        if self._step is None or key != self._key:
+        cache.reserve(tokens=settings.max_new_tokens)
+        if self._step is None or self._graph is None or self._key != (settings, cache.addresses):
             self.forget()
-            self._key, self._step = key, DecodeStep(self._network, cache, settings)
+            self._step = DecodeStep(self._network, cache, settings)
         return self._step
 
     def _launch(self, step: DecodeStep) -> None:
@@ -145,6 +151,7 @@ class Writer:
         step()  # the first one compiles and allocates what a recording can't
         if self._make_graph is not None:
             self._graph = self._captured(step, self._make_graph())
+            self._key = step.settings, step.cache.addresses
 
     def _captured(self, step: DecodeStep, graph: Graph) -> Graph | None:
         try:
@@ -156,20 +163,12 @@ class Writer:
         return graph
 
 
-def is_on_one_device(network: Network) -> bool:
-    """Whether a step needs no more than its device: no weights elsewhere, and no hooks that move something."""
-    modules = [*network.decoder.modules(), *network.lm_head.modules()]
-    hooked = any(module._forward_pre_hooks or hasattr(module, "_hf_hook") for module in modules)
-    weights = (*network.decoder.parameters(), *network.lm_head.parameters())
-    return not hooked and len({weight.device for weight in weights}) == 1
-
-
 def _reading(token: Tensor) -> Callable[[], int]:
     """Begins to copy `token` to the host; the result waits for that copy alone, not for work launched later."""
     copied = token.to("cpu", non_blocking=True, copy=True)
     if token.device.type != "cuda":
         return lambda: int(copied)
-    event = torch.cuda.Event(blocking=True)
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch does not annotate it
     event.record(torch.cuda.current_stream(token.device))
 
     def read() -> int:

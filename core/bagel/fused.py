@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -32,14 +32,15 @@ logger = logging.getLogger(__name__)
 class Kernels:
     """Whether CUDA tensors go to the Triton kernels. It holds for the process, like the registry of custom ops."""
 
-    enabled: bool = find_spec("triton") is not None
+    wanted: bool = True
+    enabled: bool = field(default_factory=lambda: find_spec("triton") is not None)
 
-    def use(self, wanted: bool, device: torch.device) -> None:  # noqa: FBT001 - a setting passed on
-        """Use the kernels if they are `wanted` and can run on `device`; log what is missing."""
-        missing = _missing(device) if wanted and device.type == "cuda" else None
+    def choose(self, device: torch.device) -> None:
+        """Enable them if they are wanted and can run on `device`; otherwise log what is missing."""
+        missing = _missing(device) if self.wanted and device.type == "cuda" else None
         if missing:
             logger.warning("PyTorch's operations replace the fused kernels: %s", missing)
-        self.enabled = wanted and find_spec("triton") is not None and missing is None
+        self.enabled = self.wanted and device.type == "cuda" and missing is None
 
 
 KERNELS = Kernels()

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.flow import guide, holds
 from core.bagel.network import LatentConstants, Network
+from core.bagel.step_cache import StepCache
 from core.protocol import Item, Text
 from recipes.recipe import ImageSettings
 
@@ -67,6 +69,7 @@ class GuidedVelocity:
         self.network = network
         self.settings = settings
         self.constants = constants
+        self.times = times.tolist()
         wanted = (branches.full, branches.text_free, branches.image_free)
         views = list(dict.fromkeys(view for view in wanted if view is not None))
         self.places = [None if view is None else views.index(view) for view in wanted]
@@ -76,12 +79,13 @@ class GuidedVelocity:
         block = len(constants.markers) + len(constants.places)
         for view in views:
             view.cache.reserve(scratch=block)
+        self.cache = StepCache(settings)
 
     def __call__(self, x: Tensor, step: int) -> Tensor:
         """Latents of all images (I, L, C), or of one (L, C), and the number of a time -> velocities of that shape."""
         pack = self.guided if self.is_guided[step] else self.plain
-        found = self.network.velocities(x.view(-1, *x.shape[-2:]), step, self.constants, pack)
-        found = found.view(-1, *x.shape)
+        compute = partial(self.network.velocities, x.view(-1, *x.shape[-2:]), step, self.constants, pack)
+        found = self.cache.velocities(self.times[step], pack.contexts, compute).view(-1, *x.shape)
         _, text, image = self.places
         if text is None or not self.is_guided[step]:
             return found[0]

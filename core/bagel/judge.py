@@ -6,6 +6,7 @@ Axes: L tokens of an answer, V vocabulary size.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from core.bagel.tokenizer import BagelTokenizer
@@ -27,19 +28,15 @@ class YesNoTokens:
         return YesNoTokens(yes=tuple(sorted(yes - no)), no=tuple(sorted(no - yes)))
 
     def probability_of_yes(self, logits: Tensor) -> float:
-        """The probability of yes, given that the answer is yes or no, from the logits (V,) of its first token.
-
-        Summed on the CPU, where the result does not depend on scheduling.
-        """
-        scores = logits[[*self.yes, *self.no]].cpu().double()
+        """The probability of yes, given that the answer is yes or no, from the logits (V,) of its first token."""
+        scores = logits.cpu()[[*self.yes, *self.no]].double()
         return float(scores.softmax(dim=0)[: len(self.yes)].sum())
 
 
 def likelihood(logits: Tensor, ids: Sequence[int]) -> float:
     """The geometric mean of the probabilities of the tokens `ids` (L of them), from the logits (L, V) for each.
 
-    So the length of an answer does not matter by itself. Summed on the CPU, where the result does not depend on
-    scheduling.
+    So the length of an answer does not matter by itself.
     """
-    scores = logits.cpu().double().log_softmax(dim=-1)[range(len(ids)), list(ids)]
-    return float(scores.mean().exp())
+    chosen = torch.tensor(ids, device=logits.device)[:, None]
+    return float(logits.double().log_softmax(dim=-1).gather(-1, chosen).mean().exp())

@@ -94,7 +94,7 @@ class TimeEmbedder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(TIME_SINUSOIDS, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(TIME_SINUSOIDS, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, times: Tensor, dtype: torch.dtype) -> Tensor:
         """`times` (T,) float32 -> (T, D) in the `dtype` of the weights."""

@@ -14,11 +14,13 @@ from core.bagel.autoencoder import shrink, to_uint8, unpatchify
 from core.bagel.context import Cache, CacheView
 from core.bagel.decode import Writer
 from core.bagel.flow import FlowStep, cuda_mark, euler, gaussian_noise, one_ahead, schedule
+from core.bagel.fused import KERNELS
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
 from core.bagel.judge import YesNoTokens, likelihood
 from core.bagel.network import Network
 from core.bagel.placement import MemoryLimits, choose_device, load_network, smallest_gpu_bytes
+from core.bagel.quantize import check_method, quantize_experts
 from core.bagel.reader import Reader, items_of
 from core.bagel.tokenizer import BagelTokenizer, TextStream
 from core.bagel.weights import Checkpoint, Progress
@@ -33,6 +35,11 @@ PREVIEW_PX = 128
 WARM_UP_TOKENS = 16
 """The side of an image for warming up, in latent tokens: an even number of them, as in most images."""
 DTYPES = {name: getattr(torch, name) for name in VALUE_BYTES}
+
+
+def default_dtype(device: str) -> str:
+    """The dtype for a device if none is given."""
+    return "float32" if device == "cpu" else "bfloat16"
 
 
 class Bagel:
@@ -79,6 +86,7 @@ class Bagel:
         name: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        quantize: str | None = None,
         gpus: Sequence[int] | None = None,
         max_memory: MemoryLimits | None = None,
         on_progress: Progress | None = None,
@@ -92,6 +100,7 @@ class Bagel:
             name: the name of the model; None uses the folder's name.
             device: "cpu", "cuda" or "cuda:1"; None uses CUDA if available.
             dtype: "float32" or "bfloat16"; None uses bfloat16 on CUDA and float32 on the CPU.
+            quantize: "int8", "fp8" or "nf4" quantizes the experts' weights for a smaller GPU; it changes the results.
             gpus: numbers of the GPUs to use; the weights are distributed over them if there are several.
             max_memory: the most memory for weights on each GPU and in host memory ("cpu"); what does not fit on the
                 GPUs is kept in host memory, and what does not fit there is read from the files for each call.
@@ -103,13 +112,17 @@ class Bagel:
         Raises:
             ModelFolderError: the folder is not a BAGEL checkpoint, or its files are inconsistent.
             ModelTooLargeError: the model does not fit on the GPU.
-            ValueError: unknown dtype or device, or `max_batch` is less than 1.
+            ValueError: unknown dtype or device, a quantization that is not supported there, or `max_batch` is less
+                than 1.
         """
         folder = Path(folder)
         device = choose_device(device, gpus or ())
-        dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+        dtype = dtype or default_dtype(device)
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+        KERNELS.choose(torch.device(device))
+        if quantize is not None:
+            check_method(quantize, device)
         spec = read_spec(folder, name)
         checkpoint = Checkpoint(folder)
         config = checkpoint.sized(BagelConfig.read(folder))
@@ -119,13 +132,21 @@ class Bagel:
         needs = MemoryNeeds(
             config=config,
             dtype=dtype,
+            quantization=quantize,
             tokens=context_tokens,
             side_px=spec.max_side_px,
             batch=max_batch or MAX_BATCH,
         )
         if max_batch is None and device != "cpu":
             needs = needs.with_default_batch(smallest_gpu_bytes(devices), len(devices))
-        network = load_network(needs, checkpoint, devices, max_memory=max_memory, on_progress=on_progress)
+        network = load_network(
+            needs,
+            checkpoint,
+            devices,
+            max_memory=max_memory,
+            quantize=partial(quantize_experts, method=quantize) if quantize else None,
+            on_progress=on_progress,
+        )
         return Bagel(spec, network, tokenizer, max_batch=needs.batch if max_batch is None else max_batch)
 
     @property

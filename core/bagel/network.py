@@ -14,6 +14,7 @@ from core.bagel.autoencoder import LatentDecoder, LatentEmbedder, LatentEncoder,
 from core.bagel.context import Cache, CacheView, LayerKV, View
 from core.bagel.decoder import Decoder, Wanted
 from core.bagel.layers import Frequencies, Rotary
+from core.bagel.linear import Linear
 from core.bagel.vision import VisionEmbedder
 from core.geometry import BagelConfig
 
@@ -61,8 +62,8 @@ class Network(nn.Module):
         """Whether some weights are copied to their device for each call."""
         width = config.decoder.hidden_size
         self.decoder = Decoder(config.decoder)
-        self.lm_head = nn.Linear(width, config.decoder.vocab_size, bias=False)
-        self.llm2vae = nn.Linear(width, config.latent_width)
+        self.lm_head = Linear(width, config.decoder.vocab_size, bias=False)
+        self.llm2vae = Linear(width, config.latent_width)
         self.latents = LatentEmbedder(config)
         self.latent_places = LatentPlaces(config)
         self.vision = VisionEmbedder(config)

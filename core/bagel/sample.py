@@ -28,11 +28,11 @@ def next_token(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tenso
     """
     if settings.temperature == 0:
         return logits.argmax(dim=-1, keepdim=True)
-    return draw_token(logits, settings, uniform)
+    return draw_tokens(logits, settings, uniform)
 
 
-def draw_token(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tensor:
-    """The token (1,) at which the cumulative distribution exceeds `uniform`.
+def draw_tokens(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tensor:
+    """For each of the numbers `uniform` (T,), the token at which the cumulative distribution exceeds it.
 
     The distribution is softmax(logits / temperature), restricted to the top_k most likely tokens and to the smallest
     set of them with total probability top_p.
@@ -45,6 +45,11 @@ def draw_token(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tenso
     cumulative = (probabilities / UNIT).round_().long().cumsum(dim=-1)
     total = cumulative[-1:]
     if settings.top_p < 1:
-        total = cumulative[torch.searchsorted(cumulative, (total.double() * settings.top_p).ceil().long())]
-    place = torch.searchsorted(cumulative, (total * uniform).long(), right=True)
+        total = cumulative[_first(cumulative, (total.double() * settings.top_p).ceil().long() - 1)]
+    place = _first(cumulative, (total * uniform).long())
     return place if ids is None else ids[place]
+
+
+def _first(cumulative: Tensor, above: Tensor) -> Tensor:
+    """The first places of numbers greater than `above`. Always a place, also for logits that are not numbers."""
+    return torch.searchsorted(cumulative, above, right=True).clamp_(max=len(cumulative) - 1)

@@ -18,7 +18,7 @@ CHUNK = 128
 ROWS_BLOCK = 64
 MERGE_BLOCK = 32
 """Chunks that are merged at once."""
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
 """Stated because the defaults change with Triton's version."""
 LOG2_E = math.log2(math.e)
 MIN_DOT = 16
@@ -89,7 +89,7 @@ def _attend_chunk(
     top = tl.full((G_BLOCK,), float("-inf"), tl.float32)
     weight = tl.zeros((G_BLOCK,), tl.float32)
     total = tl.zeros((G_BLOCK, H_BLOCK), tl.float32)
-    for start in tl.static_range(0, CHUNK, BLOCK):
+    for start in range(0, CHUNK, BLOCK):
         row = chunk * CHUNK + start + tl.arange(0, BLOCK)[:, None]
         mask = (row < stop) & (column < H)
         k = tl.load(keys + row * k_row_stride + kv_head * k_head_stride + column, mask=mask, other=0.0)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.bagel.layers import MLP, PositionTable
+from core.bagel.linear import Linear
 from core.geometry import BagelConfig, VisionConfig
 
 
@@ -18,11 +19,11 @@ class VisionAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.q_proj, self.k_proj, self.v_proj = (
-            nn.Linear(width, width),
-            nn.Linear(width, width),
-            nn.Linear(width, width),
+            Linear(width, width),
+            Linear(width, width),
+            Linear(width, width),
         )
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.q_proj, self.k_proj, self.v_proj))
@@ -54,7 +55,7 @@ class VisionTransformer(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.patch_embedding = nn.Linear(3 * config.patch_px**2, width)
+        self.patch_embedding = Linear(3 * config.patch_px**2, width)
         self.position_embedding = nn.Embedding(config.num_positions, width)
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_layers))
         self.post_layernorm = nn.LayerNorm(width, config.norm_eps)

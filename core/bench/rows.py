@@ -1,15 +1,18 @@
 """The measurements: sequences by length, variations in one batch, trees, and one long sequence."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TypeAlias
 
+from PIL.Image import Image
+
+from core.bagel import Bagel
 from core.bench.usage import Meter, Usage, total
 from core.events import ImageReady
-from core.protocol import Context
+from core.protocol import Context, Denoising, Drawn, UnifiedModel
 from core.sequence import run_sequence
-from recipes.recipe import ImageSettings, Recipe
+from recipes.recipe import ImageSettings, Recipe, TextSettings
 
 SEGMENT_IMAGES = 5
 Samples: TypeAlias = Sequence[Usage]
@@ -23,6 +26,8 @@ class Row:
     samples: Samples
     baseline: Samples
     """What the ratios compare with."""
+    limit_s: float | None = None
+    """The least seconds that the machine needs for the counted work (see core.bench.machine)."""
 
     def values(self, field: str) -> list[float]:
         """The samples of a field of Usage."""
@@ -37,20 +42,20 @@ class Row:
         return self.median(field) / base if base else 1.0
 
 
-def readings(meter: Meter, recipe: Recipe) -> Iterator[tuple[int, Usage]]:
+def readings(meter: Meter, recipe: Recipe, model: UnifiedModel | None = None) -> Iterator[tuple[int, Usage]]:
     """Run `recipe` from an empty cache: (images so far, reading) at the start and after each image step."""
     meter.model.forget()
     images = 0
     yield images, meter.read()
-    for event in run_sequence(recipe, meter.model):
+    for event in run_sequence(recipe, model or meter.model):
         if isinstance(event, ImageReady):
             images += len(event.variations)
             yield images, meter.read()
 
 
-def run_usage(meter: Meter, recipe: Recipe) -> Usage:
-    """The usage of a run of `recipe`."""
-    (_, start), *_, (_, end) = readings(meter, recipe)
+def run_usage(meter: Meter, recipe: Recipe, model: UnifiedModel | None = None) -> Usage:
+    """The usage of a run of `recipe`, on `model` if it wraps the meter's."""
+    (_, start), *_, (_, end) = readings(meter, recipe, model)
     return end.since(start)
 
 
@@ -68,6 +73,49 @@ def sequence_rows(
     sequences = [(f"{n}", [run[-1].since(run[0]) for run in found]) for n, found in by_length]
     last_images = [(f"{n} of {n}", [run[-1].since(run[-2]) for run in found]) for n, found in by_length]
     return list(_rows(sequences)), list(_rows(last_images))
+
+
+class Rereading:
+    """A model that reads the whole context again for each output, as a script does that keeps no cache."""
+
+    def __init__(self, model: Bagel) -> None:
+        self.model = model
+        self.spec = model.spec
+        self.max_batch = model.max_batch
+
+    @property
+    def tokens_read(self) -> int:
+        return self.model.tokens_read
+
+    def warm_up(self) -> None:
+        self.model.warm_up()
+
+    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
+        self.model.forget()
+        return self.model.prefill(context, settings)
+
+    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
+        return self.model.write(context, settings, seed=seed)
+
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+        return self.model.draw(context, settings, seeds=seeds)
+
+    def judge(self, image: Image, question: str, answer: str | None = None) -> float:
+        return self.model.judge(image, question, answer)
+
+    def forget(self) -> None:
+        self.model.forget()
+
+
+def reread_rows(meter: Meter, recipe: Recipe, lengths: Sequence[int], rounds: int) -> Iterator[Row]:
+    """Sequences that read everything again for each output (the baseline), and with a context that is kept."""
+    ways: Mapping[str, UnifiedModel] = {"read again": Rereading(meter.model), "kept": meter.model}
+    samples: dict[tuple[int, str], list[Usage]] = {(images, way): [] for images in lengths for way in ways}
+    for _ in range(rounds):
+        for (images, way), found in samples.items():
+            found.append(run_usage(meter, replace(recipe, num_images=images), ways[way]))
+    for images in lengths:
+        yield from _rows([(f"{images}, {way}", samples[images, way]) for way in ways])
 
 
 def variation_rows(

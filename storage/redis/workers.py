@@ -21,7 +21,8 @@ ANNOUNCE_TTL_S: Final = 20.0
 UNHEALTHY_TTL_S: Final = 600.0
 """How long a worker that ended as unhealthy stays listed, so that an operator can read why."""
 
-WorkerState: TypeAlias = Literal["idle", "busy", "draining", "unhealthy"]
+WorkerState: TypeAlias = Literal["starting", "idle", "busy", "draining", "unhealthy"]
+"""A worker that is starting loads its model, or loads it again in a new process, and takes no run yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,8 @@ class WorkerInfo:
 
     @property
     def serves(self) -> bool:
-        """Whether it takes runs, now or after its current one."""
-        return self.state in {"idle", "busy"}
+        """Whether it takes runs, now, after its current one or once its model is loaded."""
+        return self.state in {"starting", "idle", "busy"}
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

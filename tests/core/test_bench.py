@@ -4,11 +4,16 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+import torch
+from torch import nn
 
 from core.bench.__main__ import main
-from core.bench.rows import Row, segment_rows, sequence_rows
+from core.bench.machine import Machine, least_work
+from core.bench.report import Report
+from core.bench.rows import Row, reread_rows, segment_rows, sequence_rows
 from core.bench.table import NAME_WIDTH
 from core.bench.usage import Meter, Usage, total
 from core.cost import velocity_evaluations
@@ -19,6 +24,8 @@ from tests.core.bagel.golden import load
 
 TINY = Path(__file__).parents[2] / "models" / "tiny-bagel"
 QUICK = ("--device", "cpu", "--rounds", "1", "--num_timesteps", "4", "--images", "1", "--variations", "1")
+SEQUENCES = ("--only", "sequences", "variations", "trees", "long")
+MACHINE = Machine(device="any", dtype="float32", threads=1, torch="2", commit="none", flop_per_s=1e9, bytes_per_s=1e6)
 GREEDY = Recipe(
     name="bench",
     context=(TextItem(text="A magical forest"),),
@@ -30,7 +37,7 @@ GREEDY = Recipe(
 
 def printed(capsys: pytest.CaptureFixture[str], *options: str, folder: Path = TINY) -> list[dict[str, list[str]]]:
     """The columns of each table's rows, by name; a repeated name replaces the row before it."""
-    assert main(["--model_path", str(folder), *QUICK, *options]) == 0
+    assert main(["--model_path", str(folder), *QUICK, *SEQUENCES, *options]) == 0
     _, _, *tables = capsys.readouterr().out.split("\n\n")
     rows = [[line for line in table.splitlines()[2:] if line] for table in tables]
     return [{line[:NAME_WIDTH].strip(): line[NAME_WIDTH:].split() for line in table} for table in rows]
@@ -140,3 +147,40 @@ def test_what_can_not_be_measured_is_one_line(capsys: pytest.CaptureFixture[str]
         assert error.count("\n") == 1
     assert main(["--model_path", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}")
+
+
+def test_a_context_that_is_read_again_costs_what_a_kept_one_saves() -> None:
+    recipe = replace(GREEDY, num_images=2)
+    again, kept = reread_rows(Meter(load("tiny")), recipe, (2,), rounds=1)
+    assert (again.name, kept.name) == ("2, read again", "2, kept")
+    for count in ("tokens_decoded", "velocity_evaluations"):
+        assert again.median(count) == kept.median(count), "both do the same work"
+    assert kept.ratio("tokens_read") < 0.6
+
+
+def test_phases_a_report_and_its_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report, plot = tmp_path / "bench.json", tmp_path / "bench.svg"
+    options = ("--only", "phases", "reading", "--contexts", "50", "--json", str(report), "--plot", str(plot))
+    assert main(["--model_path", str(TINY), *QUICK, *options]) == 0
+    phases, reading = (table.splitlines() for table in capsys.readouterr().out.split("\n\n")[2:])
+    read = Report.read(report)
+    assert [table.kind for table in read.tables] == ["phases", "reading"]
+    names = [row.name for row in read.tables[0].rows]
+    assert [line[:NAME_WIDTH].strip() for line in phases[2:]] == names
+    assert [line[:NAME_WIDTH].strip() for line in reading[2:]] == ["1, read again", "1, kept"]
+    assert all((row.limit_s or 0) > 0 for row in read.tables[0].rows)
+    assert read.machine.threads == torch.get_num_threads()
+    assert read.setup["model"] == "tiny-bagel"
+    texts = [element.text for element in ElementTree.parse(plot).iter() if element.tag.endswith("text")]
+    assert set(names) <= set(texts)
+    report.write_text(report.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(ValueError, match="version 2 of a benchmark; allowed: 1"):
+        Report.read(report)
+
+
+def test_the_least_work_is_that_of_the_products_and_their_weights() -> None:
+    layers = nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 16, bias=False), nn.Linear(16, 4))
+    work = least_work(layers, lambda: layers(torch.tensor([1, 2, 3])))
+    assert work.flop == 2 * 3 * (8 * 16 + 16 * 4)
+    assert work.weight_bytes == 4 * (8 * 16 + 16 * 4 + 4)
+    assert MACHINE.limit_s(work) == max(work.flop / MACHINE.flop_per_s, work.weight_bytes / MACHINE.bytes_per_s)

@@ -1,6 +1,7 @@
 """A plan's cost is known before it runs, to the token."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from core.events import TextReady
 from core.plan import Draw, Evict, Read, Write, plan
 from core.sequence import PLANNING_PROMPT, run_sequence
 from recipes.model_spec import ModelSpec, ResizeRule
-from recipes.recipe import ImageItem, ImageSettings, Recipe, Retry, TextItem, TextSettings
+from recipes.recipe import ImageItem, ImageSettings, Recipe, Retry, StepCacheSettings, TextItem, TextSettings
 
 TINY = Path(__file__).resolve().parents[2] / "models" / "tiny-bagel"
 SPEC = ModelSpec(
@@ -106,6 +107,31 @@ def test_every_guidance_is_counted_while_it_holds(
     times = schedule(9, 3.0)[:-1]
     guided = sum(1 for time in times if interval[0] < float(time) <= interval[1])
     assert velocity_evaluations(settings) == 8 + guided * (branches - 1)
+
+
+@pytest.mark.parametrize(
+    ("cache", "computed"),
+    [
+        (StepCacheSettings(interval=2), [0, 1, 3, 5, 6, 7]),
+        (StepCacheSettings(interval=3), [0, 1, 4, 6, 7]),
+        (StepCacheSettings(interval=3, warmup=1, tail=0), [0, 3, 6]),
+        (StepCacheSettings(interval=2, warmup=3, tail=1), [0, 1, 2, 4, 6, 7]),
+        (StepCacheSettings(interval=100, warmup=1, tail=0), [0]),
+        (StepCacheSettings(warmup=1000), list(range(8))),
+    ],
+    ids=str,
+)
+def test_with_a_step_cache_only_its_computed_steps_are_counted(cache: StepCacheSettings, computed: list[int]) -> None:
+    assert [step for step in range(8) if cache.computes(step, 8)] == computed
+    settings = ImageSettings(num_timesteps=9, cfg_text_scale=4.0, cfg_img_scale=1.0, cfg_interval=(0.0, 1.0))
+    assert velocity_evaluations(replace(settings, step_cache=cache)) == 2 * len(computed)
+    assert velocity_evaluations(replace(settings, cfg_text_scale=1.0, step_cache=cache)) == len(computed)
+
+
+def test_the_step_at_which_guidance_begins_is_counted() -> None:
+    cache = StepCacheSettings(interval=100, warmup=1, tail=0)
+    settings = ImageSettings(num_timesteps=9, cfg_img_scale=1.0, cfg_interval=(0.0, 0.8), step_cache=cache)
+    assert velocity_evaluations(settings) == 1 + 2
 
 
 def test_every_variation_and_every_try_is_counted() -> None:

@@ -1,7 +1,9 @@
 """A recipe that was stored keeps its identity in every later release, and is read by each as far as it knows it."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,9 @@ from recipes.canonical import LATER_FIELDS, recipe_sha256, to_document
 from recipes.defaults import fill_in
 from recipes.faults import RecipeError
 from recipes.load import load, load_resolved
-from recipes.recipe import ImageItem, JudgeSettings, Recipe, Retry, TextItem
+from recipes.recipe import ImageItem, JudgeSettings, Recipe, Retry, StepCacheSettings, TextItem
 
+ROOT = Path(__file__).parents[2]
 PIN = "0123456789abcdef" * 4
 DATA: dict[str, Any] = {"name": "test", "context": [{"text": "A fox"}], "retry": {"below": 0.5, "times": 1}}
 EDIT: dict[str, Any] = {**DATA, "context": [{"image": "s3://bucket/a.png"}, {"text": "Warmer"}]}
@@ -54,6 +57,33 @@ def test_an_absent_later_field_means_its_default(path: str, document: dict[str, 
     for name in path.split("."):
         value = value[name]
     assert value == LATER_FIELDS[path]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_shipped_recipe_has_the_document_of_0_1_0(file: Path) -> None:
+    fields = set(fields_of(to_document(load(file))))
+    assert fields <= set(IN_0_1_0.split())
+    assert fields >= set(IN_0_1_0.split()) - {"retry.below", "retry.times"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests" / "releases").glob("*/bucket/runs/*/recipe.json")), ids=str)
+def test_a_stored_recipe_has_the_same_document_and_hash_when_written_again(file: Path) -> None:
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    images = [item["sha256"] for item in stored["context"] if "image" in item]
+    again = to_document(load_resolved(stored))
+    assert again == stored
+    assert recipe_sha256(again, images) == recipe_sha256(stored, images)
+
+
+def test_a_step_cache_is_written_with_every_field_and_counts() -> None:
+    cached = load(DATA, overrides={"step_cache.interval": 3})
+    assert cached.image.step_cache == StepCacheSettings(interval=3)
+    assert to_document(cached)["image"]["step_cache"] == asdict(StepCacheSettings(interval=3))
+    assert load_resolved(to_document(cached)) == cached
+    hashes = {
+        recipe_sha256(to_document(one), []) for one in (cached, load(DATA, overrides={"step_cache": {}}), load(DATA))
+    }
+    assert len(hashes) == 3
 
 
 def test_a_later_field_is_written_and_counts_where_it_says_something() -> None:

@@ -189,3 +189,22 @@ def test_without_a_context_only_that_is_missed() -> None:
         load({"name": "test", "image": {"width": None, "height": None}})
     (fault,) = caught.value.faults
     assert fault.path == ("context",)
+
+
+def test_a_step_cache_has_known_settings_within_bounds() -> None:
+    assert faults(image={"step_cache": {}}) == []
+    assert faults(image={"step_cache": {"method": "taylor", "interval": 4, "order": 2, "warmup": 1, "tail": 0}}) == []
+    assert faults(
+        image={"step_cache": {"method": "tea", "interval": 1, "order": 3, "warmup": 0, "tail": -1, "every": 2}}
+    ) == [
+        'image.step_cache.method: "tea" is not an option; allowed: taylor',
+        "image.step_cache.interval: 1 is too small; allowed: whole numbers from 2 to 100",
+        "image.step_cache.order: 3 is too large; allowed: whole numbers from 1 to 2",
+        "image.step_cache.warmup: 0 is too small; allowed: whole numbers from 1 to 1,000",
+        "image.step_cache.tail: -1 is too small; allowed: whole numbers from 0 to 1,000",
+        "image.step_cache: unknown field 'every'; allowed: method, interval, order, warmup, tail",
+    ]
+    (line,) = faults(image={"step_cache": True})
+    assert line == (
+        "image.step_cache: true is a boolean; allowed: a mapping with method, interval, order, warmup, tail, or null"
+    )

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +40,28 @@ pytestmark = pytest.mark.services
 
 DATABASE = 5
 FAST = {"reconcile_interval_s": 0.25, "visibility_timeout_s": 5, "lease_s": 3, "model_name": "scripted"}
+IN_CHILD = """
+import os, sys, time
+if "spawn_main" in " ".join(sys.orig_argv):
+    import core.scripted
+    {code}
+"""
+"""A sitecustomize.py with code for the child process alone."""
+CANT_LOAD = 'os.environ["AUTOSEQ_MODEL"] = "/no/such/folder"'
+SLOW_TO_LOAD = """
+    def warm_up(self):
+        while not os.path.exists({flag!r}):
+            time.sleep(0.02)
+    core.scripted.ScriptedModel.warm_up = warm_up
+"""
+DEVICE_FAILS_ONCE = """
+    def draw(self, context, settings, *, seeds, draw=core.scripted.ScriptedModel.draw):
+        if not os.path.exists({flag!r}):
+            open({flag!r}, "w").close()
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return draw(self, context, settings, seeds=seeds)
+    core.scripted.ScriptedModel.draw = draw
+"""
 CANT_START = """
 import os, sys, time
 if "spawn_main" in " ".join(sys.orig_argv):
@@ -68,19 +89,25 @@ def all_ready(*workers: WorkerProcess) -> Iterator[None]:
         yield
 
 
+def with_code_in_child(env: Mapping[str, str], folder: Path, code: str) -> dict[str, str]:
+    """`env` for a worker whose child process runs `code` when it starts."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(IN_CHILD.format(code=code))
+    return {**env, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
 def test_faulty_workers_lose_and_charge_no_run_and_end_with_their_reasons(
     services: LocalServices, s3_store: S3Store, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(PROJECT / "models" / "tiny-bagel", tmp_path / "model")
     with FaultProxy(int(services.env()["AUTOSEQ_S3_ENDPOINT"].rpartition(":")[2])) as proxy:
         env = env_of(services, DATABASE, scripted_delay_s=0.005, **FAST)
         empty_database(env)
         stale_keys = WorkerProcess({**env, "AUTOSEQ_S3_ENDPOINT": proxy.endpoint}, tmp_path / "1", "-n", "stale@test")
-        no_model = WorkerProcess({**env, "AUTOSEQ_MODEL": str(folder)}, tmp_path / "2", "-n", "no-model@test")
+        without_model = with_code_in_child(env, tmp_path / "code", CANT_LOAD)
+        no_model = WorkerProcess(without_model, tmp_path / "2", "-n", "no-model@test")
         healthy = WorkerProcess(env, tmp_path / "3", "-n", "healthy@test")
         with all_ready(stale_keys, no_model, healthy), Client(healthy.config) as client:
             proxy.mode = "403"
-            shutil.rmtree(folder)
             runs = [client.submit(recipe(seed=seed)) for seed in range(10)]
             for run_id in runs:
                 assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
@@ -96,16 +123,70 @@ def test_faulty_workers_lose_and_charge_no_run_and_end_with_their_reasons(
             for seed, run_id in enumerate(runs):
                 assert objects_of(s3_store, run_id) == undisturbed(request(run_id, recipe(seed=seed)))
             given_back = [reason for run_id in runs + more for reason in reasons(client, run_id)]
-            assert len(given_back) == 6, "three for each of them"
+            assert len(given_back) == 3, "a worker without a model takes none"
             charged = [client.redis.hget(keys.run_state(run_id), "attempts") for run_id in runs + more]
             assert charged == ["1"] * len(charged), "only the attempt that succeeded"
             states = {"stale@test": "unhealthy", "no-model@test": "unhealthy", "healthy@test": "idle"}
             eventually(lambda: {one.name: one.state for one in client.workers()} == states, str(states))
             listed = {worker.name: worker for worker in client.workers()}
     assert "this worker has no access to the bucket of the runs: s3://" in listed["stale@test"].reason
-    assert "this worker's model can't be used" in listed["no-model@test"].reason
+    assert "this worker can't load its model" in listed["no-model@test"].reason
+    assert "/no/such/folder" in listed["no-model@test"].reason
+    assert "received" not in no_model.output
     for worker in (stale_keys, no_model):
         assert worker.output.count("this worker is unhealthy and ends") == 1
+
+
+def test_a_failed_device_costs_the_child_process_and_no_attempt(
+    services: LocalServices, s3_store: S3Store, tmp_path: Path
+) -> None:
+    env = env_of(services, DATABASE, **FAST)
+    empty_database(env)
+    code = DEVICE_FAILS_ONCE.format(flag=str(tmp_path / "failed"))
+    worker = WorkerProcess(with_code_in_child(env, tmp_path / "code", code), tmp_path / "log")
+    with all_ready(worker), Client(worker.config) as client:
+        (child,) = worker.children()
+        run_id = client.submit(recipe())
+        assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
+        assert worker.children() not in ([], [child])
+        assert reasons(client, run_id) == [
+            "this worker's device failed: CUDA error: an illegal memory access was encountered"
+        ]
+        assert client.redis.hget(keys.run_state(run_id), "attempts") == "1"
+        assert objects_of(s3_store, run_id) == undisturbed(request(run_id))
+        assert worker.stop() == 0
+
+
+def test_a_worker_takes_no_run_before_its_child_process_has_loaded_the_model(
+    services: LocalServices, tmp_path: Path
+) -> None:
+    env = env_of(services, DATABASE, health_file=tmp_path / "health.json", **FAST)
+    empty_database(env)
+    loaded = tmp_path / "loaded"
+    code = SLOW_TO_LOAD.format(flag=str(loaded))
+    worker = WorkerProcess(with_code_in_child(env, tmp_path / "code", code), tmp_path / "log")
+
+    def states() -> list[str]:
+        return [one.state for one in client.workers()]
+
+    with all_ready(worker), Client(worker.config) as client:
+        for is_first in (True, False):  # at the start, and after the child process was killed
+            eventually(lambda: states() == ["starting"], "a worker that loads")
+            assert problem_of(tmp_path / "health.json", ready=True) == "the worker loads its model"
+            assert problem_of(tmp_path / "health.json", ready=False) is None
+            run_id = client.submit(recipe())
+            assert client.live_workers.served_models() == {"scripted"}, "the run will be taken"
+            assert client.app.control.ping(timeout=DEADLINE_S, limit=1), "a worker that loads answers"
+            assert client.state(run_id).state == "queued"
+            assert worker.received(run_id) == 0
+            loaded.touch()
+            assert client.result(run_id, timeout_s=DEADLINE_S)["state"] == "succeeded"
+            assert client.redis.hget(keys.run_state(run_id), "attempts") == "1"
+            eventually(lambda: states() == ["idle"], "a worker that is ready")
+            if is_first:
+                loaded.unlink()
+                worker.kill_child()
+        assert worker.stop() == 0
 
 
 def test_a_worker_whose_child_process_cannot_start_ends_and_gives_its_run_back(

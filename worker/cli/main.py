@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.bench import PASS_ON, bench
 from worker.cli.boundary import Boundary
 from worker.cli.branch import branch
 from worker.cli.cancel import cancel
@@ -58,6 +59,7 @@ app = typer.Typer(cls=Boundary, no_args_is_help=True, pretty_exceptions_enable=F
 for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
+app.command("bench", rich_help_panel="Check", context_settings=PASS_ON)(bench)
 app.add_typer(recipe_app, name="recipe", rich_help_panel="Check")
 
 

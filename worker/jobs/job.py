@@ -38,6 +38,11 @@ class Job:
         """The hash that identifies the run by everything that determines its outcome."""
         return recipe_sha256(self.document, [image.sha256 for image in self.inputs])
 
+    def images_at(self, number: int) -> int:
+        """How many images step `number` draws at most; 1 for a step of another kind."""
+        step = plan(self.recipe)[max(number, 1) - 1]
+        return step.variations if isinstance(step, Draw) else 1
+
     def sizes_at(self, number: int) -> str:
         """The sizes that determine the memory use of step `number`, for an error message."""
         step = plan(self.recipe)[max(number, 1) - 1]

@@ -9,17 +9,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Final, Self
 
 from worker.errors import BAD_CONFIGURATION
 from worker.local.process import LocalServiceError, bound_to_parent, log_tail
+from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -118,11 +121,14 @@ class WorkerFleet:
 
     Args:
         env: environment of the workers.
-        gpus: CUDA device numbers.
+        gpus: their numbers; if CUDA_VISIBLE_DEVICES is set, as by SLURM, their places in it, from 0.
         options: more options for `celery worker`.
         log: file for their output; by default they write to the output of this process.
         orphan_signal: signal that the workers get when this process ends without stopping them. On SIGTERM they hand
             their run back, which needs Redis.
+
+    Raises:
+        LocalServiceError: a worker can't be pinned to its GPU. No worker is started.
     """
 
     def __init__(
@@ -138,14 +144,15 @@ class WorkerFleet:
         if log:
             log.write_bytes(b"")
         pins: Sequence[int | None] = gpus or [None]
+        environments = [environment(env, gpu) for gpu in pins]
         self._workers = [
             FleetWorker(
                 "the worker" if gpu is None else f"the worker on GPU {gpu}",
                 bound_to_parent(command(gpu, options), orphan_signal),
-                environment(env, gpu),
+                environment_of_worker,
                 log,
             )
-            for gpu in pins
+            for gpu, environment_of_worker in zip(pins, environments, strict=True)
         ]
 
     def __enter__(self) -> Self:
@@ -153,6 +160,11 @@ class WorkerFleet:
 
     def __exit__(self, *_: object) -> None:
         self.stop(STOP_TIMEOUT_S)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers."""
+        return [worker.process.pid for worker in self._workers]
 
     def send(self, number: int) -> None:
         """Send a signal to the workers that are running."""
@@ -216,9 +228,37 @@ def command(gpu: int | None, options: Sequence[str]) -> list[str]:
 
 
 def environment(env: Mapping[str, str], gpu: int | None) -> dict[str, str]:
-    """The environment of one worker."""
-    pinned = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
-    return {**env, **pinned}
+    """The environment of one worker. Raises LocalServiceError if it can't be pinned to `gpu`."""
+    return dict(env) if gpu is None else {**env, VISIBLE: _visible(env, gpu), "AUTOSEQ_DEVICE": _pinned_device()}
+
+
+def _visible(env: Mapping[str, str], gpu: int) -> str:
+    """The entry of GPU number `gpu` in VISIBLE: a number, or the UUID of a GPU or of a MIG instance."""
+    inherited = env.get(VISIBLE)
+    if inherited is None:
+        return str(gpu)
+    entries = [entry.strip() for entry in inherited.split(",")]
+    visible = list(takewhile(lambda entry: entry not in {"", "-1", "NoDevFiles"}, entries))  # as CUDA reads it
+    if gpu >= len(visible):
+        raise LocalServiceError(
+            f"there is no GPU {gpu}: {VISIBLE} is {inherited!r}, and --gpus counts its {len(visible)} entries from 0"
+        )
+    return visible[gpu]
+
+
+def _pinned_device() -> str:
+    """The device of a worker that sees one GPU. It never falls back to the CPU, as torch would without a driver."""
+    config = Settings()
+    if config.device not in {None, "cuda", "cuda:0"}:
+        raise LocalServiceError(
+            f"AUTOSEQ_DEVICE is {config.device}, and --gpus pins each worker to a GPU of its own, its cuda:0: use one"
+        )
+    if config.gpus:
+        raise LocalServiceError(
+            f"AUTOSEQ_GPUS spreads a model over the GPUs {', '.join(map(str, config.gpus))}, and --gpus pins each "
+            "worker to one: use one"
+        )
+    return "cuda"
 
 
 def serve(

@@ -22,6 +22,7 @@ from storage.keys import check_run_id
 from storage.redis.dead_letters import DeadLetters
 from storage.retry import Backoff
 from worker.connections import connect_redis
+from worker.serve import child
 from worker.settings import settings
 
 # ruff: noqa: ANN401, D101, FBT001, FBT002 - the methods have the signatures and the docs of kombu and Celery
@@ -42,13 +43,18 @@ def dead_letters() -> DeadLetters:
 
 
 class QoS(kombu_redis.QoS):
-    """Frees the place of a message even if Redis refuses its acknowledgement.
+    """Takes no message before a child process is ready, and frees its place even if Redis refuses to acknowledge it.
 
     kombu would count the message as unfinished for ever and take no other. Redis still has it among the unacknowledged
     messages, so it is delivered again, which is harmless.
     """
 
     channel: Any
+    pool: Any = None
+    """Celery's TaskPool; None without a worker."""
+
+    def can_consume(self) -> bool:
+        return (self.pool is None or child.is_ready(self.pool)) and bool(super().can_consume())
 
     def ack(self, delivery_tag: str) -> None:
         try:
@@ -138,6 +144,8 @@ class ReconnectingConsumer(Consumer):
     """Celery's consumer on the transport above: it pauses before it connects again, and loses no message silently."""
 
     controller: Any
+    pool: Any
+    task_consumer: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -185,6 +193,7 @@ class ReconnectingConsumer(Consumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Celery's handler of a message. A header that it can't use costs this message only."""
         handle = super().create_task_handler(*args, **options)
+        self.task_consumer.channel.qos.pool = self.pool
 
         def on_task_received(message: Any) -> None:
             try:

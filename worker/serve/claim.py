@@ -18,8 +18,8 @@ from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack
 from worker.serve.drain import DrainFlag
 from worker.settings import Settings
 
-CANCEL_CHECK_INTERVAL_S = 0.05
-"""Minimum time between two reads of the cancel flag: shorter than a denoising step of a large model."""
+CANCEL_CHECK_INTERVAL_S = 0.25
+"""Minimum time between two reads of the cancel flag within a step: about a denoising step of a large model."""
 RENEWALS_PER_LEASE = 4
 POLL_S = 0.25
 """Time between two checkpoints of a run that waits for the store."""

@@ -131,7 +131,7 @@ class Delivery:
                 committed=known.pop() if known else None,
             )
 
-        return self.runtime.engine.with_memory_freed_once(attempt, lambda: job.sizes_at(self.run_reporter.step))
+        return self.runtime.engine.with_smaller_batches(attempt, job, lambda: self.run_reporter.step)
 
     def _count_attempt(self) -> int | None:
         """Count this attempt. Returns the number of committed steps; None if the run was not started before.

@@ -19,6 +19,11 @@ class DrainFlag:
     def __init__(self, path: Path | None) -> None:
         self._path = path
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder that a parent shares with its children; None if there is no parent."""
+        return self._path.parent if self._path else None
+
     @staticmethod
     def create() -> "DrainFlag":
         """A new, lowered flag in a new TempFolder; child processes find it with `inherited`."""

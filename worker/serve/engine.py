@@ -1,6 +1,7 @@
 """The model of this process: loaded on first use and kept. The only module of the worker that imports torch."""
 
 import hashlib
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,16 +13,17 @@ from core.protocol import UnifiedModel
 from core.scripted import SPEC, ScriptedModel
 from recipes.model_spec import ModelSpec
 from worker.errors import RunFailed
+from worker.jobs.job import Job
+from worker.serve.device_errors import is_out_of_memory
 from worker.settings import Settings
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 SCRIPTED = "scripted"
 """The value of the setting `model` for a model without weights."""
 SCRIPTED_SHA256 = hashlib.sha256(b"scripted model 1").hexdigest()
 """The fingerprint of the scripted model; change its number when the model computes something else."""
-
-DEVICE_FAULTS = ("CUDA error", "device-side assert", "CUBLAS_STATUS_", "CUDNN_STATUS_", "No CUDA GPUs are available")
-"""Parts of the errors of a device that failed."""
 
 
 class Engine:
@@ -51,7 +53,9 @@ class Engine:
     def _fingerprint(self) -> str:
         if self._settings.model == SCRIPTED:
             return SCRIPTED_SHA256
-        return fingerprint(Path(self._settings.model), self._settings.cache_dir / "model-hashes.json")
+        stored = fingerprint(Path(self._settings.model), self._settings.cache_dir / "model-hashes.json")
+        quantize = self._settings.quantize
+        return stored if quantize is None else hashlib.sha256(f"{stored} {quantize}".encode()).hexdigest()
 
     def model(self, on_progress: Callable[[int, int], None] | None = None) -> UnifiedModel:
         """The model, loaded on the first call.
@@ -72,40 +76,70 @@ class Engine:
         if settings.model == SCRIPTED:
             return ScriptedModel(delay_s=settings.scripted_delay_s)
         from core.bagel import Bagel  # noqa: PLC0415 (only the process that computes loads torch)
+        from core.bagel.fused import KERNELS  # noqa: PLC0415
 
+        KERNELS.wanted = settings.fused
         return Bagel.load(
             Path(settings.model),
             name=settings.served_model,
             device=settings.device,
             dtype=settings.dtype,
+            quantize=settings.quantize,
             gpus=settings.gpus or None,
             on_progress=on_progress,
             max_batch=settings.max_batch,
             context_tokens=settings.context_tokens,
         )
 
-    def with_memory_freed_once(self, call: Callable[[], T], sizes: Callable[[], str]) -> T:
-        """`call()`, repeated once with empty caches if the device runs out of memory.
+    def warm_up(self, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Do before the first run what it would wait for: identify and load the model, and compute with it once.
 
-        Raises RunFailed, with the text of `sizes()`, if it runs out again. The model stays loaded for other runs.
+        Raises what `model` raises, and the error of a device that can't compute.
         """
+        self.identified_spec()
+        self.model(on_progress).warm_up()
+
+    def with_smaller_batches(self, call: Callable[[], T], job: Job, step: Callable[[], int]) -> T:
+        """`call()`, repeated with free caches and half the batch each time that the device runs out of memory.
+
+        The batch has its size again afterwards. The model stays loaded for other runs.
+
+        Args:
+            call: computes the remaining steps of the run.
+            job: the run.
+            step: the number of the step in which `call` failed.
+
+        Raises:
+            RunFailed: a step ran out of memory twice with one image at once.
+        """
+        model, failed_step = self.model(), 0
+        max_batch = model.max_batch
         try:
-            return call()
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            first = str(error)
-        self._free_memory()
-        try:
-            return call()
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            self._free_memory()
-            raise RunFailed(
-                f"out of memory on the device, twice, {sizes()}; smaller image.width and image.height, fewer "
-                f"max_context_items or fewer images at once (AUTOSEQ_MAX_BATCH) take less: {first}"
-            ) from error
+            while True:
+                try:
+                    return call()
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    reason = str(error)  # the error itself would keep the tensors of its traceback
+                self._free_memory()
+                number = step()
+                batch = min(model.max_batch, job.images_at(number))
+                if batch == 1 and number == failed_step:
+                    raise RunFailed(
+                        f"out of memory on the device, also with one image at once, {job.sizes_at(number)}; smaller "
+                        f"image.width and image.height or fewer max_context_items take less: {reason}"
+                    )
+                failed_step, model.max_batch = number, max(1, batch // 2)
+                log.warning(
+                    "run %s: out of memory on the device %s; trying the step again with %d images at once: %s",
+                    job.run_id,
+                    job.sizes_at(number),
+                    model.max_batch,
+                    reason,
+                )
+        finally:
+            model.max_batch = max_batch
 
     def _free_memory(self) -> None:
         """Free the model's cache of its last context, and the memory that torch keeps for reuse."""
@@ -115,23 +149,3 @@ class Engine:
             import torch  # noqa: PLC0415 (loaded already, by the model)
 
             torch.cuda.empty_cache()
-
-
-def is_device_fault(error: BaseException) -> bool:
-    """Whether the device failed, which makes it useless to this process: every later call fails too."""
-    if not isinstance(error, RuntimeError) or "torch" not in sys.modules or _is_out_of_memory(error):
-        return False
-    import torch  # noqa: PLC0415 (loaded already, by the model)
-
-    # torch before 2.8 raises a plain RuntimeError, and so do cuBLAS and cuDNN.
-    return isinstance(error, getattr(torch, "AcceleratorError", ())) or any(
-        words in str(error) for words in DEVICE_FAULTS
-    )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    if "torch" not in sys.modules:
-        return False
-    import torch  # noqa: PLC0415 (loaded already, by the model)
-
-    return isinstance(error, torch.OutOfMemoryError)

@@ -1,8 +1,11 @@
 """Faults of the worker itself, not of its runs: recognised, counted, and reported to the parent process."""
 
 import errno
+import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from celery.exceptions import Ignore
@@ -12,7 +15,9 @@ from core.model_folder import ModelFolderError
 from storage.errors import StoreAccessError
 from worker.errors import WorkerFaulty
 from worker.jobs.inputs import InputError
-from worker.serve.engine import is_device_fault
+from worker.serve.device_errors import is_device_fault
+
+log = logging.getLogger(__name__)
 
 MAX_IN_A_ROW: Final = 3
 """After so many faults in a row the worker ends."""
@@ -61,27 +66,49 @@ def loading_model() -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, ImportError, AssertionError, MemoryError) as error:
         what = f"this worker can't load its model: {type(error).__name__}: {error}"
-        raise WorkerFaulty(what, is_lasting=is_device_fault(error)) from error
+        raise WorkerFaulty(what, is_lasting=True) from error
 
 
 class FaultCount:
-    """The faults of this process since its last successful run."""
+    """The faults of a worker in a row, since its last successful run. Its child processes share them.
 
-    def __init__(self) -> None:
-        self._in_a_row = 0
+    Args:
+        folder: of the file with the faults, which a new child continues and the parent reads; None for a process that
+            has neither. A disk that fails costs only what other processes would read.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._path = folder / "faults.json" if folder else None
+        self._reasons = self.reasons()
+
+    def reasons(self) -> list[str]:
+        """The faults in the file, also those that another process added."""
+        try:
+            return list(json.loads(self._path.read_text())) if self._path else []
+        except (FileNotFoundError, ValueError):
+            return []
 
     def add(self, fault: WorkerFaulty) -> bool:
         """Count a fault. Returns whether the worker should end."""
-        self._in_a_row += 1
-        return fault.is_lasting or self._in_a_row >= MAX_IN_A_ROW
+        self._reasons.append(str(fault))
+        if self._path:
+            part = self._path.with_suffix(".part")
+            try:
+                part.write_text(json.dumps(self._reasons))
+                part.replace(self._path)
+            except OSError as error:
+                log.warning("the faults of this worker can't be written: %s", error)
+        return len(self._reasons) >= MAX_IN_A_ROW
 
     def clear(self) -> None:
         """Start again, after a run that succeeded."""
-        self._in_a_row = 0
+        if self._reasons and self._path:
+            self._path.unlink(missing_ok=True)
+        self._reasons = []
 
     def pause_s(self, first_s: float) -> float:
         """How long to take no run after the last fault: `first_s` after the first, then twice as long each time."""
-        return min(first_s * 2.0 ** (self._in_a_row - 1), LONGEST_PAUSE_S)
+        return min(first_s * 2.0 ** (len(self._reasons) - 1), LONGEST_PAUSE_S)
 
 
 def report_unhealthy(error: BaseException) -> None:

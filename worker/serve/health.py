@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,10 @@ from storage.redis.workers import WorkerState
 
 STALE_S: Final = 90.0
 """Age of the file at which the worker counts as dead: longer than its thread can wait for any service."""
+NOT_READY: Final[Mapping[WorkerState, str]] = {
+    "starting": "the worker loads its model",
+    "draining": "the worker shuts down",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,6 @@ def problem_of(path: Path, *, ready: bool, monotonic_s: float | None = None) -> 
         return f"the worker's last sign of life in {path} is not from the last {STALE_S:g} s"
     if health.state == "unhealthy":
         return f"the worker is unhealthy: {health.reason}"
-    if ready and health.state == "draining":
-        return "the worker shuts down"
+    if ready and health.state in NOT_READY:
+        return NOT_READY[health.state]
     return health.unavailable or None if ready else None

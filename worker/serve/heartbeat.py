@@ -35,14 +35,22 @@ class Heartbeat:
     Args:
         runtime: the services and the model.
         name: of the worker.
+        ready: whether the child process has loaded the model.
         draining: whether the worker shuts down.
         current_run: the id of the run that it serves, if any.
     """
 
     def __init__(
-        self, runtime: WorkerRuntime, name: str, *, draining: Callable[[], bool], current_run: Callable[[], str | None]
+        self,
+        runtime: WorkerRuntime,
+        name: str,
+        *,
+        ready: Callable[[], bool],
+        draining: Callable[[], bool],
+        current_run: Callable[[], str | None],
     ) -> None:
         self._runtime = runtime
+        self._ready = ready
         self._draining = draining
         self._current_run = current_run
         self._redis = connect_redis(runtime.config)  # gives up soon, so that the health file is written in an outage
@@ -108,8 +116,10 @@ class Heartbeat:
             state = "unhealthy"
         elif self._draining():
             state = "draining"
+        elif run_id:
+            state = "busy"
         else:
-            state = "busy" if run_id else "idle"
+            state = "idle" if self._ready() else "starting"
         before = self._info
         if (state, run_id) == (before.state, before.run_id) and before.since:
             return before

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from PIL import Image
 
@@ -17,13 +18,18 @@ from worker.jobs.job import Job
 
 
 class PageBuilder:
-    """The texts and thumbnails of one run, by the keys of their artifacts."""
+    """The texts and thumbnails of one run, by the keys of their artifacts.
+
+    Thumbnails of drawn images are made in the background, while the next step is generated.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._wanted = job.recipe.output.page
         self._texts: dict[str, str] = {}
         self._thumbnails: dict[str, bytes] = {}
+        self._pending: dict[str, Future[bytes]] = {}
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
         self._known: set[str] = set()
 
     def add_input(self, index: int) -> None:
@@ -41,8 +47,10 @@ class PageBuilder:
                 self._add_text(keys.step_text(step.number, role, step.path), text)
             case ImageReady(step=draw, variations=variations):
                 artifacts = expected_artifacts(draw, self._job.recipe)
-                for one in variations:
-                    self._add_image(artifacts[one.number].key, one.image)
+                for one in variations if self._wanted else ():
+                    key = artifacts[one.number].key
+                    self._pending[key] = self._background.submit(thumbnail, one.image)
+                self._known.update(artifacts[one.number].key for one in variations)
 
     def add_restored(self, commit: Commit, output: StepOutput) -> None:
         """Add the output of a committed step, which was read to continue from it."""
@@ -72,7 +80,8 @@ class PageBuilder:
 
     def render(self, manifest: Manifest) -> bytes:
         """The page, UTF-8. Nothing may be missing."""
-        return render_page(manifest, to_document(self._job.recipe), self._texts, self._thumbnails)
+        drawn = {key: pending.result() for key, pending in self._pending.items()}
+        return render_page(manifest, to_document(self._job.recipe), self._texts, {**self._thumbnails, **drawn})
 
     def _add_text(self, key: str, text: str) -> None:
         self._known.add(key)

@@ -1,6 +1,7 @@
 """The parent process of a worker: it asks the child to drain, announces the worker, and searches for lost runs."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +12,16 @@ from redis.exceptions import RedisError
 from storage.redis.reconcile import Reconciler
 from storage.redis.record import RunRecord
 from worker.errors import EXIT_UNHEALTHY
+from worker.serve import child
 from worker.serve.drain import DrainFlag
+from worker.serve.faults import MAX_IN_A_ROW, FaultCount
 from worker.serve.heartbeat import STOP_TIMEOUT_S, Heartbeat
 from worker.serve.runtime import WorkerRuntime
 
 log = logging.getLogger(__name__)
 
-MAX_CHILD_STARTS, CHILD_STARTS_S = 4, 120.0
-"""A child process that ends so often within so many seconds, without accepting a run, can't start."""
+MAX_CHILD_STARTS = 4
+"""A child process that ends so often without accepting a run can't start."""
 
 
 class Parent:
@@ -27,6 +30,7 @@ class Parent:
     def __init__(self, runtime: WorkerRuntime, publish: Callable[[RunRecord], None]) -> None:
         self.drain = DrainFlag.create()
         self._runtime = runtime
+        self._faults = FaultCount(self.drain.folder)
         reconciler = Reconciler(runtime.redis, publish, grace_s=runtime.config.lease_s)
         self.reconciler = ReconcilerThread(reconciler, interval_s=runtime.config.reconcile_interval_s)
         self._heartbeat: Heartbeat | None = None
@@ -35,9 +39,13 @@ class Parent:
     def start(self, name: str, pool: Any) -> None:  # noqa: ANN401 - Celery's TaskPool; its stubs lack the pool in it
         """Start the threads of the worker `name`. `pool` has the child process."""
         self._child_starts = pool._pool.restart_state  # billiard's count, which begins anew when a run is accepted
-        self._child_starts.maxT = CHILD_STARTS_S
+        self._child_starts.maxT = math.inf  # each start may load a model for minutes
         self._heartbeat = Heartbeat(
-            self._runtime, name, draining=lambda: self.drain.is_raised, current_run=self._current_run
+            self._runtime,
+            name,
+            ready=lambda: child.is_ready(pool),
+            draining=lambda: self.drain.is_raised,
+            current_run=self._current_run,
         )
         self._heartbeat.start()
         self.reconciler.start()
@@ -64,8 +72,10 @@ class Parent:
     def _current_run(self) -> str | None:
         from celery.worker import state  # noqa: PLC0415 - slow to import, and only a parent process needs it
 
-        starts = self._child_starts.R
-        if starts >= MAX_CHILD_STARTS:
+        faults, starts = self._faults.reasons(), self._child_starts.R
+        if len(faults) >= MAX_IN_A_ROW:
+            self.end_unhealthy(faults[-1])
+        elif starts >= MAX_CHILD_STARTS:
             self.end_unhealthy(f"its child process can't start: it was started {starts} times in a row")
         return next(iter(list(state.requests)), None)  # a dict, whose copy is safe in this thread
 

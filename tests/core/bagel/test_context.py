@@ -89,7 +89,7 @@ def test_a_token_whose_row_only_the_device_knows_is_put_and_sees_like_one_at_a_k
     queries = torch.randn(1, 6, 4, generator=generator)
     known = kv.block(8, 1, kept=True, causal=True)
     put(kv, item[8:], 8, kept=True)
-    token = TokenView(Cache([kv]), torch.tensor([8])).place(0, 1)
+    token = TokenView(Cache([kv]), torch.tensor([8]), torch.tensor([9])).place(0, 1)
     assert torch.equal(token.keys[token.row], known.keys)
     torch.testing.assert_close(token.attend(queries), known.attend(queries), rtol=1e-6, atol=1e-6)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.bagel.sample import draw_token, next_token, uniforms
+from core.bagel.sample import draw_tokens, next_token, uniforms
 from recipes.recipe import TextSettings
 
 # Probabilities 0.1, 0.4, 0.2, 0.3 at temperature 1.
@@ -18,7 +18,7 @@ def at(uniform: float) -> Tensor:
 
 def shares(settings: TextSettings, logits: Tensor = LOGITS) -> list[float]:
     """How often each token comes out, over an even grid of uniforms."""
-    drawn = [draw_token(logits, settings, at((place + 0.5) / GRID)).item() for place in range(GRID)]
+    drawn = draw_tokens(logits, settings, (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID).tolist()
     return [drawn.count(token) / GRID for token in range(len(logits))]
 
 
@@ -60,8 +60,8 @@ def test_shares_are_those_of_the_cut_distribution(settings: TextSettings, expect
 def test_the_ends_of_the_uniform_are_tokens_too(settings: TextSettings, vocabulary: int) -> None:
     logits = torch.full((vocabulary,), -torch.inf)
     logits[1:3] = 0
-    assert draw_token(logits, settings, at(0.0)).item() in {1, 2}
-    assert draw_token(logits, settings, at(1 - 2**-53)).item() in {1, 2}
+    assert draw_tokens(logits, settings, at(0.0)).item() in {1, 2}
+    assert draw_tokens(logits, settings, at(1 - 2**-53)).item() in {1, 2}
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,25 @@ def test_the_token_is_that_of_a_sum_in_float64(settings: TextSettings, dtype: to
     for scale in (0.1, 1.0, 3.0, 10.0, 30.0):
         for vocabulary in (2, 683, 20_000):
             logits = (torch.randn(vocabulary, generator=generator) * scale).to(dtype)
-            for uniform in uniforms(vocabulary, 8):
-                drawn = draw_token(logits, settings, uniform[None])
-                assert drawn.item() == draw_in_float64(logits, settings, uniform.item())
+            drawn_at = uniforms(vocabulary, 8)
+            expected = [draw_in_float64(logits, settings, uniform.item()) for uniform in drawn_at]
+            assert draw_tokens(logits, settings, drawn_at).tolist() == expected
 
 
 def test_a_drawn_token_does_not_depend_on_the_order_of_the_sum() -> None:
     logits = torch.randn(5000, generator=torch.Generator().manual_seed(1)) * 3
     weights = (torch.softmax(logits, dim=-1) * 2**52).round().long()
     for uniform in uniforms(1, 20):
-        token = draw_token(logits, TextSettings(temperature=1.0), uniform[None]).item()
-        below = weights[torch.arange(token).flip(0)].sum()  # any order: integers
-        assert below <= int(weights.sum().double() * uniform) < below + weights[token]
+        token = draw_tokens(logits, TextSettings(temperature=1.0), uniform[None]).item()
+        below = weights[torch.arange(int(token)).flip(0)].sum()  # any order: integers
+        assert below <= int(weights.sum().double() * uniform) < below + weights[int(token)]
+
+
+@pytest.mark.parametrize("settings", [TextSettings(temperature=1.0), TextSettings(temperature=0.5, top_k=3, top_p=0.5)])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_logits_that_are_not_numbers_draw_a_token_of_the_vocabulary(settings: TextSettings, wrong: float) -> None:
+    logits = torch.full((5,), wrong)
+    assert set(draw_tokens(logits, settings, uniforms(0, 50)).tolist()) <= set(range(5))
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:

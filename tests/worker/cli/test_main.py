@@ -296,3 +296,25 @@ def test_a_model_that_is_not_here_is_named(shell: Shell) -> None:
 def test_a_folder_that_can_not_be_made_is_named(shell: Shell) -> None:
     (shell.folder / "file").write_text("")
     assert "file/out: Not a directory" in one_error(shell("run", "night-sky", "--out", "file/out"), code=2)
+
+
+def test_the_benchmark_takes_the_options_of_the_engine(shell: Shell) -> None:
+    assert "usage: autoseq bench" in said(shell("bench", "--help"))
+    assert "/no/such/folder" in one_error(shell("bench", "--model_path", "/no/such/folder"), code=2)
+    tiny = str(PROJECT / "models" / "tiny-bagel")
+    measured = said(
+        shell(
+            "bench",
+            "--model_path",
+            tiny,
+            "--only",
+            "phases",
+            "--rounds",
+            "1",
+            "--num_timesteps",
+            "4",
+            "--contexts",
+            "20",
+        )
+    )
+    assert "text token, 20 before it" in measured

@@ -42,6 +42,7 @@ class Snapshots:
 
     def __init__(self, model: Bagel) -> None:
         self.model = model
+        self.max_batch = model.max_batch
         self.taken: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
     @property

@@ -13,6 +13,8 @@ import pytest
 from tests.worker.serving import DEADLINE_S, config_of, empty_database, env_of, recipe
 from tests.worker.shell import end_of, lines_until
 from worker.client import Client
+from worker.local.fleet import environment
+from worker.local.process import LocalServiceError
 from worker.local.services import LocalServices
 from worker.settings import PROJECT
 
@@ -118,3 +120,48 @@ def test_a_signal_ends_the_wait_for_a_new_start(start: Callable[[str, str], subp
     lines_until(fleet, "starts again in 600 s")
     fleet.send_signal(signal.SIGHUP)
     assert end_of(fleet)[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("inherited", "gpu", "pinned"),
+    [
+        (None, 2, "2"),
+        ("3,5", 1, "5"),
+        ("GPU-8932f937-d72c, GPU-e1d40e4e-aa11", 1, "GPU-e1d40e4e-aa11"),
+        ("MIG-GPU-8932f937/1/0", 0, "MIG-GPU-8932f937/1/0"),
+    ],
+)
+def test_a_worker_is_pinned_to_a_gpu_of_those_that_its_parent_may_use(
+    inherited: str | None, gpu: int, pinned: str
+) -> None:
+    env = {} if inherited is None else {"CUDA_VISIBLE_DEVICES": inherited}
+    assert environment(env, gpu) == {"CUDA_VISIBLE_DEVICES": pinned, "AUTOSEQ_DEVICE": "cuda"}
+    assert environment(env, None) == env
+
+
+@pytest.mark.parametrize(("inherited", "count"), [("3,5", 2), ("0,1,-1,2", 2), ("", 0), ("NoDevFiles", 0)])
+def test_a_gpu_that_the_parent_may_not_use_is_refused(inherited: str, count: int) -> None:
+    with pytest.raises(LocalServiceError, match=f"no GPU 2: .* counts its {count} entries from 0"):
+        environment({"CUDA_VISIBLE_DEVICES": inherited}, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("AUTOSEQ_DEVICE", "cuda:1", "AUTOSEQ_DEVICE is cuda:1, and --gpus pins each worker"),
+        ("AUTOSEQ_DEVICE", "cpu", "AUTOSEQ_DEVICE is cpu, and --gpus pins each worker"),
+        ("AUTOSEQ_GPUS", "[0, 1]", "AUTOSEQ_GPUS spreads a model over the GPUs 0, 1, and --gpus"),
+    ],
+)
+def test_settings_of_the_device_that_contradict_the_pinning_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(LocalServiceError, match=message):
+        environment(os.environ, 0)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_pinned_worker_may_name_its_only_gpu(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setenv("AUTOSEQ_DEVICE", device)
+    assert environment(os.environ, 1)["AUTOSEQ_DEVICE"] == "cuda"

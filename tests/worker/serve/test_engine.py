@@ -7,33 +7,53 @@ import pytest
 import torch
 
 from core.protocol import Context, Denoising, Drawn
-from core.scripted import ScriptedModel
+from core.scripted import SPEC, ScriptedModel
 from recipes.recipe import ImageSettings
 from storage.objects.s3 import S3Store
 from tests.worker.serving import config_of, env_of, objects_of, recipe, request, undisturbed
 from worker.errors import RunFailed
+from worker.jobs.inputs import Sources
+from worker.jobs.job import resolve
 from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
 from worker.serve.delivery import Delivery, Message
+from worker.serve.device_errors import is_device_fault
 from worker.serve.engine import Engine
 from worker.serve.runtime import WorkerRuntime
 
 DATABASE = 7
 
 
-class Scarce(ScriptedModel):
-    """Runs out of memory in the middle of an image, `times` times."""
+ALLOCATIONS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA driver error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: 12"),
+]
 
-    def __init__(self, times: int) -> None:
+
+class Scarce(ScriptedModel):
+    """Runs out of memory when it draws more than `room` images at once in a longer context, `times` times."""
+
+    def __init__(self, times: int = 1000, *, room: int = 0, error: RuntimeError = ALLOCATIONS[0]) -> None:
         super().__init__()
-        self.times = times
+        self.times, self.room, self.error = times, room, error
         self.forgot = 0
+        self.batches: list[int] = []
+        """The sizes of the batches that were tried in a longer context."""
 
     def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+        together = min(len(seeds), self.max_batch)
+        if is_long := len(context.items) > 3:
+            self.batches.append(together)
         for made in super().draw(context, settings, seeds=seeds):
-            if isinstance(made, Denoising) and made.done == 3 and len(context.items) > 3 and self.times:
+            if isinstance(made, Denoising) and made.done == 3 and is_long and together > self.room and self.times:
                 self.times -= 1
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                raise self.error
             yield made
 
     def forget(self) -> None:
@@ -50,12 +70,52 @@ def serve(runtime: WorkerRuntime, asked: RunRequest) -> dict[str, object]:
     return Delivery(asked, Message(), runtime).run_to_completion()
 
 
+@pytest.mark.parametrize("error", ALLOCATIONS, ids=repr)
+def test_each_failed_allocation_is_recognized(error: RuntimeError) -> None:
+    config, errors = config_of({"AUTOSEQ_MODEL": "scripted"}), [error]
+
+    def call() -> str:
+        if errors:
+            raise errors.pop()
+        return "succeeded"
+
+    job = resolve(request("some-run"), SPEC, recipes=config.recipes, sources=Sources())
+    assert Engine(config).with_smaller_batches(call, job, lambda: 1) == "succeeded"
+    assert not is_device_fault(error)
+
+
 def test_memory_is_freed_and_the_step_made_again(services: LocalServices, s3_store: S3Store, run_id: str) -> None:
     model = Scarce(times=1)
     runtime = runtime_with(services, model)
     assert serve(runtime, request(run_id))["state"] == "succeeded"
     assert objects_of(s3_store, run_id) == undisturbed(request(run_id))
     assert model.forgot == 1
+    runtime.close()
+
+
+def test_the_batch_is_halved_within_the_step_until_it_fits(
+    services: LocalServices, s3_store: S3Store, run_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Scarce(room=2)
+    runtime = runtime_with(services, model)
+    asked = request(run_id, recipe(variations_per_image=8))
+    assert serve(runtime, asked)["state"] == "succeeded"
+    assert model.batches == [8, 4, 2]
+    assert objects_of(s3_store, run_id) == undisturbed(asked)
+    assert [line.split("; ")[1].partition(":")[0] for line in caplog.messages if "out of memory" in line] == [
+        f"trying the step again with {images} images at once" for images in (4, 2)
+    ]
+    assert model.max_batch == ScriptedModel().max_batch, "the next run may be smaller"
+    runtime.close()
+
+
+def test_a_run_fails_that_is_too_large_for_one_image_at_once(services: LocalServices, run_id: str) -> None:
+    model = Scarce()
+    runtime = runtime_with(services, model)
+    with pytest.raises(RunFailed, match="with 5 context items and 64 x 64 pixels, 5 at once"):
+        serve(runtime, request(run_id, recipe(variations_per_image=5)))
+    assert model.batches == [5, 2, 1]
+    assert model.max_batch == ScriptedModel().max_batch
     runtime.close()
 
 
@@ -66,8 +126,8 @@ def test_a_run_that_is_too_large_fails_with_its_sizes_and_the_next_one_succeeds(
     with pytest.raises(RunFailed) as raised:
         serve(runtime, request(run_id))
     assert str(raised.value) == (
-        "out of memory on the device, twice, at step 6 with 5 context items and 64 x 64 pixels; smaller image.width "
-        "and image.height, fewer max_context_items or fewer images at once (AUTOSEQ_MAX_BATCH) take less: "
+        "out of memory on the device, also with one image at once, at step 6 with 5 context items and 64 x 64 pixels; "
+        "smaller image.width and image.height or fewer max_context_items take less: "
         "CUDA out of memory. Tried to allocate 2.00 GiB"
     )
     state = runtime.runs.state(run_id)
@@ -85,14 +145,10 @@ def test_dropped_items_do_not_count(services: LocalServices, run_id: str) -> Non
     runtime.close()
 
 
-def test_other_errors_are_not_taken_for_it(services: LocalServices) -> None:
-    engine = Engine(config_of(env_of(services, DATABASE)))
-    calls: list[int] = []
-
-    def broken() -> None:
-        calls.append(1)
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
+def test_other_errors_are_not_taken_for_it(services: LocalServices, run_id: str) -> None:
+    model = Scarce(error=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    runtime = runtime_with(services, model)
     with pytest.raises(RuntimeError, match="mat1"):
-        engine.with_memory_freed_once(broken, lambda: "")
-    assert len(calls) == 1
+        serve(runtime, request(run_id))
+    assert model.times == 999, "tried once"
+    runtime.close()

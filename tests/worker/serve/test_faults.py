@@ -4,6 +4,7 @@ import errno
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from worker.jobs.request import RunRequest
 from worker.local.services import LocalServices
 from worker.serve.delivery import MAX_FAULTS, Delivery, Message
 from worker.serve.engine import Engine
-from worker.serve.faults import MAX_IN_A_ROW, FaultCount, fault_of
+from worker.serve.faults import MAX_IN_A_ROW, FaultCount, fault_of, loading_model
 from worker.serve.runtime import WorkerRuntime
 from worker.settings import PROJECT
 
@@ -29,11 +30,24 @@ DATABASE = 10
 STEPS = 6
 """Of `recipe`."""
 ASSERT = "CUDA error: device-side assert triggered"
-OF_WORKER = [
-    *(OSError(number, "no") for number in (errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EIO)),
+DEVICE_FAILED = [
     torch.AcceleratorError(ASSERT),
     RuntimeError(ASSERT),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"),
+    torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device"),
+    torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"),
+    RuntimeError("CUDA driver error: unknown error"),
+    RuntimeError("No CUDA GPUs are available"),
+    RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."),
+    RuntimeError("Found no NVIDIA driver on your system."),
+    RuntimeError("NVML_SUCCESS == DriverAPI::get()->nvmlInit_v2_() INTERNAL ASSERT FAILED"),
+    RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+    AssertionError("Torch not compiled with CUDA enabled"),
+]
+OF_WORKER = [
+    *(OSError(number, "no") for number in (errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EIO)),
+    *DEVICE_FAILED[:3],
     RuntimeError("can't start new thread"),
     StoreAccessError("s3://autosequence/…: AccessDenied (HTTP 403)"),
 ]
@@ -79,7 +93,7 @@ def test_a_fault_of_the_worker_charges_the_run_nothing(
     broken = replace(runtime, engine=Engine(runtime.config, Broken(error)))
     with pytest.raises(WorkerFaulty) as fault:
         serve(broken, request(run_id))
-    assert fault.value.is_lasting == ("CU" in str(error)), "a process can't use a device again that failed"
+    assert fault.value.is_lasting == (error in DEVICE_FAILED), "a process can't use a device again that failed"
     assert state_of(runtime, run_id) == "queued"
     assert runtime.redis.hget(keys.run_state(run_id), "attempts") == "0"
     assert runtime.redis.zscore(keys.LEASES, run_id) == 0, "it is queued again at once"
@@ -148,11 +162,41 @@ def test_a_run_that_outlasts_its_lease_each_time_fails_in_the_end(runtime: Worke
     assert str(ends[-1]).startswith(f"giving up after {runtime.config.max_attempts} attempts without progress")
 
 
-def test_a_worker_is_unhealthy_after_several_faults_in_a_row_or_a_lasting_one() -> None:
-    count, fault = FaultCount(), WorkerFaulty("the disk is full")
+OF_LOADING = [*DEVICE_FAILED, torch.OutOfMemoryError("CUDA out of memory."), MemoryError(), OSError(errno.EIO, "no")]
+
+
+@pytest.mark.parametrize("error", DEVICE_FAILED, ids=repr)
+def test_each_error_of_a_failed_device_is_recognized(error: Exception) -> None:
+    fault = fault_of(error)
+    assert fault is not None
+    assert fault.is_lasting
+    assert str(error) in str(fault)
+
+
+@pytest.mark.parametrize("error", OF_LOADING, ids=repr)
+def test_any_error_of_loading_is_a_fault_that_needs_a_new_process(error: Exception) -> None:
+    with pytest.raises(WorkerFaulty, match="this worker can't load its model") as fault, loading_model():
+        raise error
+    assert fault.value.is_lasting
+
+
+def test_a_worker_is_unhealthy_after_several_faults_in_a_row(tmp_path: Path) -> None:
+    count, fault = FaultCount(tmp_path), WorkerFaulty("the disk is full")
     assert [count.add(fault) for _ in range(MAX_IN_A_ROW - 1)] == [False] * (MAX_IN_A_ROW - 1)
     assert count.pause_s(1.0) == 2.0 ** (MAX_IN_A_ROW - 2)
     count.clear()
     assert not count.add(fault)
     assert count.pause_s(1.0) == 1.0
-    assert count.add(WorkerFaulty("the device failed", is_lasting=True))
+
+
+def test_a_new_child_process_continues_the_count_of_faults(tmp_path: Path) -> None:
+    ends = [FaultCount(tmp_path).add(WorkerFaulty(f"number {number}")) for number in range(MAX_IN_A_ROW)]
+    assert ends == [False] * (MAX_IN_A_ROW - 1) + [True]
+    assert FaultCount(tmp_path).reasons() == [f"number {number}" for number in range(MAX_IN_A_ROW)]
+    FaultCount(tmp_path).clear()
+    assert FaultCount(tmp_path).reasons() == []
+
+
+def test_faults_are_counted_on_a_disk_that_is_full(tmp_path: Path) -> None:
+    count = FaultCount(tmp_path / "missing")
+    assert [count.add(WorkerFaulty("no space left")) for _ in range(MAX_IN_A_ROW)][-1]

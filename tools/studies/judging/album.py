@@ -18,6 +18,7 @@ class Album:
 
     def __init__(self, model: UnifiedModel) -> None:
         self.model = model
+        self.max_batch = model.max_batch
         self.images: dict[int, Image] = {}
         self._scores: dict[tuple[int, str, str | None], float] = {}
 

@@ -24,7 +24,7 @@ from worker.cli.views.console import (
     table,
 )
 
-WORKER_STYLES = {"idle": "green", "busy": "cyan", "draining": "yellow", "unhealthy": "red"}
+WORKER_STYLES = {"starting": "yellow", "idle": "green", "busy": "cyan", "draining": "yellow", "unhealthy": "red"}
 DAY_S = 24 * HOUR_S
 MIB = 2**20
 SHOWN_CHARS = 48

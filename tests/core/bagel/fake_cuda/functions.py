@@ -1,7 +1,10 @@
 """What PyTorch decides above its operators when it runs on CUDA, for a build without CUDA."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -23,6 +26,18 @@ KERNELS = {
 }
 
 
+@contextmanager
+def biases_in_modes() -> Iterator[None]:
+    """PyTorch's CausalBias can't be made while a dispatch mode sees the tensor that it is made of."""
+
+    def new(cls: type[CausalBias], *_: object) -> CausalBias:
+        bias: CausalBias = Tensor._make_subclass(cls, torch.empty(0))
+        return bias
+
+    with patch.object(CausalBias, "__new__", new):
+        yield
+
+
 class CudaFunctions(TorchFunctionMode):
     """Chooses the kernels of attention and norms as on CUDA, and takes new tensors' numbers through the host."""
 
@@ -33,12 +48,13 @@ class CudaFunctions(TorchFunctionMode):
         self.of_any: dict[Any, Any] = {
             torch.tensor: partial(self._through_the_host, torch.tensor),
             torch.as_tensor: partial(self._through_the_host, torch.as_tensor),
-            Tensor.pin_memory: lambda tensor: self._pinned(tensor.clone()),
+            Tensor.pin_memory: lambda tensor: recorder.pin(tensor.clone()),
             Tensor.is_pinned: recorder.is_pinned,
         }
         self.of_fakes: dict[Any, Any] = {
             Tensor.data_ptr: address,
             Tensor.__getitem__: indexed,
+            functional.linear: linear,
             functional.rms_norm: fused_rms_norm,
             torch.rms_norm: fused_rms_norm,
             SCALED_DOT_PRODUCT_ATTENTION: self._attend,
@@ -49,7 +65,7 @@ class CudaFunctions(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if kwargs.pop("pin_memory", False):
-            return self._pinned(func(*args, **kwargs))
+            return self.recorder.pin(func(*args, **kwargs))
         fake = bool(args) and isinstance(args[0], FakeTensor)
         replacement = self.of_any.get(func) or (self.of_fakes.get(func) if fake else None)
         return (replacement or func)(*args, **kwargs)
@@ -58,10 +74,6 @@ class CudaFunctions(TorchFunctionMode):
         """A new tensor from numbers of the host is made there, and then copied."""
         made: Tensor = func(data, **kwargs)
         return made if device is None else made.to(device)
-
-    def _pinned(self, tensor: Tensor) -> Tensor:
-        self.recorder.pinned.add(tensor.untyped_storage()._cdata)
-        return tensor
 
     def _attend(
         self,
@@ -102,6 +114,13 @@ def fused_rms_norm(x: Tensor, shape: list[int], weight: Tensor | None = None, ep
     """One kernel on CUDA, which a build without CUDA would take apart."""
     normed: Tensor = aten._fused_rms_norm(x, list(shape), weight, eps)[0]
     return normed
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """One product, as PyTorch does it; here without the many steps in which it decides so."""
+    rows = x.reshape(-1, x.shape[-1])
+    out = torch.mm(rows, weight.t()) if bias is None else torch.addmm(bias, rows, weight.t())
+    return out.view(*x.shape[:-1], -1)
 
 
 def indexed(tensor: Tensor, index: Any) -> Tensor:

@@ -16,7 +16,7 @@ from core.bagel.model import Bagel
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings, TextSettings
 from tests.core.bagel.fake_cuda.device import pretended_cuda
-from tests.core.bagel.fake_cuda.functions import CudaFunctions
+from tests.core.bagel.fake_cuda.functions import CudaFunctions, biases_in_modes
 from tests.core.bagel.fake_cuda.model import Keep, load
 from tests.core.bagel.fake_cuda.recorder import Recorder
 
@@ -36,7 +36,7 @@ def pretending(*, capability: int = 90, fused: bool = True) -> Iterator[Recorder
     """A recorder of what happens on two pretended GPUs of this compute capability, with or without Triton."""
     recorder = Recorder()
     functions = CudaFunctions(recorder, capability)
-    with patch.object(KERNELS, "enabled", fused), pretended_cuda(recorder), recorder, functions:
+    with patch.object(KERNELS, "enabled", fused), biases_in_modes(), pretended_cuda(recorder), recorder, functions:
         yield recorder
 
 
@@ -120,15 +120,14 @@ def run(parts: Sequence[str] = PARTS, *, side: int = 1024, capability: int = 90,
 
 
 def sequence(keep: Keep) -> Recorder:
-    """What a sequence of texts and images does, with the decoder layers placed by `keep`."""
+    """A text, the first step of an image and a judgement, with the decoder layers placed by `keep`."""
     with pretending() as recorder:
         story = Story(recorder, load(recorder, keep))
         with recorder.phase("read a text"):
             story.bagel.reader.sync(story.bagel._context, (PROMPT,))
-        story.write("context 100")
-        steps = story.draw("generation", Context(items=(PROMPT,)), GENERATION)
-        next(steps)
-        next(steps)
+        with recorder.phase("first token of a text"):
+            next(story.bagel.write_ids(SAMPLED, seed=1))
+        next(story.draw("generation", Context(items=(PROMPT,)), GENERATION))
         with recorder.phase("judge: likelihood of an answer"):
             story.bagel.judge(story.picture.image, "Is it a forest?", "A forest at dawn.")
     return recorder

@@ -28,6 +28,8 @@ WHOLE = PRODUCTS | {"_fused_rms_norm", "upsample_nearest2d", "native_group_norm"
 FREE = {"empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "detach", "lift_fresh", "alias"}
 FREE |= {"record_stream"}
 SHAPED_BY_DATA = {"nonzero", "masked_select", "unique", "_unique2"}
+GATHERS = {"embedding", "index", "index_select"}
+SCATTERS = {"index_copy_", "index_put_"}
 BLOCK_BYTES = 512
 """The allocator rounds up to this."""
 ANY_TOKEN, ANY_NUMBER = 100, 0.5
@@ -90,7 +92,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now = Phase()
         self.faults: Counter[str] = Counter()
         self.live = 0
-        self.pinned: set[int] = set()
+        self._pinned: set[int] = set()
         self._capturing = False
         self._held: dict[int, tuple[int, Any]] = {}
 
@@ -176,16 +178,21 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.faults[f"{type(error).__name__} in {name} at {self.place()}: {str(error).splitlines()[-1]}"] += 1
             raise
 
+    def pin(self, tensor: Tensor) -> Tensor:
+        """Say that a tensor of the host lies in pinned memory."""
+        storage = tensor.untyped_storage()
+        self._pinned.add(storage._cdata)
+        weakref.finalize(storage, self._pinned.discard, storage._cdata)
+        return tensor
+
     def is_pinned(self, tensor: Tensor) -> bool:
-        return tensor.untyped_storage()._cdata in self.pinned
+        return tensor.untyped_storage()._cdata in self._pinned
 
     def host_tensor(self, like: Tensor, *, pinned: bool) -> Tensor:
         """A tensor in host memory, without memory."""
         with self.fake:
             tensor = torch.empty(like.shape, dtype=like.dtype, device="cpu")
-        if pinned:
-            self.pinned.add(tensor.untyped_storage()._cdata)
-        return tensor
+        return self.pin(tensor) if pinned else tensor
 
     def _to_fake(self, value: Any) -> Any:
         if isinstance(value, Tensor) and not isinstance(value, FakeTensor):
@@ -243,7 +250,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func._overloadpacket in flop_registry:
             flops = flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
         written = sum(map(footprint, fresh)) + sum(changed.values())
-        read = written if name in ("embedding", "index", "index_select") else sum(map(footprint, ins))
+        read = written if name in GATHERS else sum(map(footprint, ins))
+        if name in SCATTERS:  # the rows, and not all of what they are written to
+            read = written = footprint(ins[-1])
         if func.namespace == "autosequence" or name == "copy_":  # what it changes it does not read
             read -= sum(footprint(tensor) for tensor in ins if id(tensor) in changed)
         float32 = bool(fresh) and fresh[0].dtype == torch.float32
