@@ -26,8 +26,8 @@ SLOTS = 2
 """Offloaded layers on the device at a time: one computes while the next one is copied."""
 BRANCHES = 3
 """The contexts in which an image is computed with guidance by text and images."""
-LAYER_PEAK = 4
-"""Tensors of a layer at its peak: as wide as the inner size of the MLP (gate and up, the gated gate, the product) …"""
+LAYER_PEAK = 3
+"""Tensors of a layer at its peak: as wide as the inner size of the MLP (gate and up as one, and their product) …"""
 LAYER_PEAK_HIDDEN = 10
 """… and as wide as the hidden size."""
 PIXEL_PEAK = 7
@@ -108,8 +108,12 @@ class MemoryNeeds:
 
     @property
     def context(self) -> int:
-        """Keys and values of the longest context, and of an image that is being drawn."""
-        return VALUE_BYTES[self.dtype] * self.config.kv_values_per_token * (self.tokens + self._block)
+        """Keys and values of the longest context, and of an image that is being drawn.
+
+        With guidance by images, the image is also drawn in a cache of the texts only.
+        """
+        blocks = 2 if self.branches == BRANCHES else 1
+        return VALUE_BYTES[self.dtype] * self.config.kv_values_per_token * (self.tokens + blocks * self._block)
 
     @property
     def activations(self) -> int:

@@ -91,7 +91,7 @@ def test_quantized_layers_are_not_read_from_the_files(published: Network) -> Non
 
 
 def test_a_gpu_without_room_for_what_can_not_be_offloaded_is_refused(published: Network) -> None:
-    with pytest.raises(ModelTooLargeError, match=r"needs 10\.0 GB on the GPU .* but 8\.9 GB are free"):
+    with pytest.raises(ModelTooLargeError, match=r"needs 9\.8 GB on the GPU .* but 8\.6 GB are free"):
         place_on_gpus(published, PUBLISHED, {GPUS[0]: 4 * GB}, 100 * GB)
 
 
@@ -188,17 +188,14 @@ def test_the_estimate_covers_what_a_batch_allocates_and_not_much_more(wide: Bage
     side = SIDE_PX // wide.spec.stride_px
     noise = torch.zeros(BATCH, side**2, wide.network.config.latent_width)
     settings = ImageSettings(width=SIDE_PX, height=SIDE_PX, num_timesteps=2, cfg_interval=(0.0, 1.0))
+    context = Context(items=(Text("A magical forest"),))
+    list(wide.denoise(context, settings, noise, side))  # reads the context
     with Peak() as peak:
-        list(wide.denoise(Context(items=(Text("A magical forest"),)), settings, noise, side))
-    needs = MemoryNeeds(
-        config=replace(wide.network.config, autoencoder=replace(wide.network.config.autoencoder, channels=1)),
-        dtype="float32",
-        tokens=wide.reader.tokens_read,
-        side_px=SIDE_PX,
-        branches=2,
-        batch=BATCH,
-    )
-    assert peak.bytes <= 1.05 * needs.beside <= 1.6 * peak.bytes
+        list(wide.denoise(context, settings, noise, side))
+    autoencoder = replace(wide.network.config.autoencoder, channels=1)
+    config = replace(wide.network.config, autoencoder=autoencoder)
+    needs = MemoryNeeds(config=config, dtype="float32", side_px=SIDE_PX, branches=2, batch=BATCH)
+    assert peak.bytes <= 1.05 * needs.activations <= 1.6 * peak.bytes
 
 
 def test_the_estimate_covers_what_the_autoencoder_allocates_and_not_much_more(wide: Bagel) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from core.bagel import placement
 from core.bagel.model import Bagel
 from core.bagel.network import Network
+from core.bagel.offload import Source
 from core.bagel.placement import Place
 from core.bagel.tokenizer import BagelTokenizer
 from core.geometry import (
@@ -82,10 +83,10 @@ class FakeWeights:
             value = torch.empty(parameter.shape, dtype=self.network.dtype, device=device)
             setattr(module.get_submodule(owner), attribute, nn.Parameter(value, requires_grad=False))
 
-    def skip(self, module_name: str) -> Callable[[], Sequence[Tensor]]:
+    def skip(self, module_name: str) -> Source:
         """In a file, and so in memory that is not pinned."""
         tensors = list(self.network.get_submodule(module_name).parameters())
-        return lambda: [self.recorder.host_tensor(tensor, pinned=False) for tensor in tensors]
+        return lambda part: [self.recorder.host_tensor(tensor, pinned=False) for tensor in tensors[part]]
 
 
 class FakeHostCopy:
@@ -94,8 +95,8 @@ class FakeHostCopy:
     def __init__(self, recorder: Recorder, module: nn.Module) -> None:
         self.tensors = [recorder.host_tensor(tensor, pinned=True) for tensor in module.parameters()]
 
-    def __call__(self) -> Sequence[Tensor]:
-        return self.tensors
+    def __call__(self, part: slice) -> Sequence[Tensor]:
+        return self.tensors[part]
 
 
 Keep = Callable[[int], Place]
