@@ -189,6 +189,7 @@ def warm_up(**_: object) -> None:
         if not faults().add(fault):  # else the parent process ends this worker
             here.drain.wait(faults().pause_s(_requeue_time_s()))
         raise SystemExit(1) from fault
+    log.info("the model is loaded; this worker can take runs")
 
 
 @signals.worker_ready.connect(weak=False)

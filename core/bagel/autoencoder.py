@@ -163,21 +163,31 @@ class LatentDecoder(nn.Module):
         return pixels
 
 
+class LatentPlaces(nn.Module):
+    """What latent tokens are embedded with, which stays the same while their numbers change."""
+
+    def __init__(self, config: BagelConfig) -> None:
+        super().__init__()
+        width = config.decoder.hidden_size
+        self.time_embedder = TimeEmbedder(width)
+        self.latent_pos_embed = PositionTable(config.latent_side**2, width)
+
+    def forward(self, positions: Tensor, times: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Positions in the table (L,) and times (T,) float32 -> (L, D) and (T, D), in the `dtype` of the weights."""
+        return self.latent_pos_embed(positions), self.time_embedder(times, dtype)
+
+
 class LatentEmbedder(nn.Module):
     """Embeds latent tokens for the language model."""
 
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
-        width = config.decoder.hidden_size
-        self.vae2llm = Linear(config.latent_width, width)
-        self.time_embedder = TimeEmbedder(width)
-        self.latent_pos_embed = PositionTable(config.latent_side**2, width)
+        self.vae2llm = Linear(config.latent_width, config.decoder.hidden_size)
 
-    def forward(self, latents: Tensor, time: Tensor, positions: Tensor) -> Tensor:
-        """Latent tokens (L, latent width) at `time` (1,) and `positions` (L,) -> (L, D)."""
-        placed = self.vae2llm(latents) + self.latent_pos_embed(positions)
-        timed: Tensor = placed + self.time_embedder(time, placed.dtype)
-        return timed
+    def forward(self, latents: Tensor, place: Tensor, time: Tensor) -> Tensor:
+        """Latent tokens (..., L, latent width), their places (L, D) and their time (D,) -> (..., L, D)."""
+        embedded: Tensor = self.vae2llm(latents) + place + time
+        return embedded
 
 
 def patchify(latents: Tensor, patch: int) -> Tensor:

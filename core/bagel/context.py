@@ -1,14 +1,54 @@
-"""The persistent KV cache: keys and values of the items read so far, and the offset after each item."""
+"""The persistent KV cache: keys and values of the items read so far, and the offset after each item.
+
+Axes: L tokens of a block, N query heads, M key-value heads, H head dim.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from core.bagel.attention import attend
+from core.bagel.fused import decode_attention
 from core.protocol import Item
 
-GROWTH = 1.5
+ROWS = 64
+"""Buffers have a multiple of this number of rows for items, and longer ones a multiple of an eighth of their size."""
+
+
+class Block(NamedTuple):
+    """The rows of a block in the buffers of a layer, and those that it attends to."""
+
+    keys: Tensor
+    """(L, M, H), to be written."""
+    values: Tensor
+    seen_keys: Tensor
+    seen_values: Tensor
+    causal: bool
+    row: Tensor | None = None
+
+    def attend(self, queries: Tensor) -> Tensor:
+        """The output of attention (L, N * H) for `queries` (L, N, H), once keys and values are written."""
+        return attend(queries, self.seen_keys, self.seen_values, causal=self.causal)
+
+
+class Token(NamedTuple):
+    """Like Block, for a single token whose row the device knows."""
+
+    keys: Tensor
+    """The whole buffer, (rows, M, H)."""
+    values: Tensor
+    row: Tensor
+    first: int
+    length: Tensor
+
+    def attend(self, queries: Tensor) -> Tensor:
+        if queries.is_cuda and self.length.is_cpu:
+            seen = slice(self.first, self.first + int(self.length))
+            return attend(queries, self.keys[seen], self.values[seen], causal=True)
+        return decode_attention(queries[0], self.keys, self.values, self.first, self.length).view(1, -1)
 
 
 class LayerKV:
@@ -27,51 +67,44 @@ class LayerKV:
         the next item, of 3 tokens, goes to rows 9..11 and attends to rows 4..11
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.scratch = 0
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
-
-    def put(self, keys: Tensor, values: Tensor, length: int, *, kept: bool) -> tuple[Tensor, Tensor]:
-        """Write a block (L, M, H) after the first `length` tokens (`kept`) or into the scratch area.
-
-        Returns:
-            The keys and values that the block attends to: those of the first `length` tokens and its own.
-        """
-        size = keys.shape[0]
-        all_keys, all_values = self.reserve(keys, 0 if kept else size, length + size if kept else length)
-        first = self.scratch + length if kept else self.scratch - size
-        all_keys[first : first + size] = keys
-        all_values[first : first + size] = values
-        start = self.scratch if kept else first
-        stop = self.scratch + length + (size if kept else 0)
-        return all_keys[start:stop], all_values[start:stop]
+        self.keys, self.values = (torch.empty((0, *shape), dtype=dtype, device=device) for _ in range(2))
 
     @property
     def num_bytes(self) -> int:
         """The memory used, including the scratch area and spare capacity."""
-        return 0 if self.keys is None or self.values is None else self.keys.nbytes + self.values.nbytes
+        return self.keys.nbytes + self.values.nbytes
+
+    def reserve(self, scratch: int, tokens: int) -> None:
+        """Have a scratch area of `scratch` rows, and rows for `tokens` tokens; the buffers never shrink."""
+        room = self.keys.shape[0] - self.scratch
+        if scratch > self.scratch or tokens > room:
+            scratch, room = max(scratch, self.scratch), max(_rounded(tokens), room)
+            self.keys, self.values = (_moved(old[self.scratch :], scratch, room) for old in (self.keys, self.values))
+            self.scratch = scratch
+
+    def block(self, length: int, size: int, *, kept: bool, causal: bool) -> Block:
+        """The place of a block of `size` tokens after the first `length` tokens (`kept`) or in the scratch area.
+
+        It attends to the first `length` tokens and to itself.
+        """
+        self.reserve(0 if kept else size, length + size if kept else length)
+        first = self.scratch + length if kept else self.scratch - size
+        own = slice(first, first + size)
+        seen = slice(self.scratch if kept else first, self.scratch + length + (size if kept else 0))
+        return Block(self.keys[own], self.values[own], self.keys[seen], self.values[seen], causal)
 
     def items(self, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the first `length` tokens."""
-        if self.keys is None or self.values is None:
-            raise LookupError("the cache is empty")
-        return self.keys[self.scratch : self.scratch + length], self.values[self.scratch : self.scratch + length]
+        rows = slice(self.scratch, self.scratch + length)
+        return self.keys[rows], self.values[rows]
 
-    def reserve(self, like: Tensor, scratch: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Buffers for `scratch` rows and `tokens`; they grow geometrically, on the device of `like`."""
-        if self.keys is None or self.values is None:
-            self.scratch = scratch
-            shape = (scratch + tokens, *like.shape[1:])
-            self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
-        elif scratch > self.scratch or self.scratch + tokens > self.keys.shape[0]:
-            held = self.keys.shape[0] - self.scratch
-            room = held if tokens <= held else max(tokens, int(held * GROWTH))
-            wider = max(scratch, self.scratch)
-            self.keys = _moved(self.keys[self.scratch :], wider, room)
-            self.values = _moved(self.values[self.scratch :], wider, room)
-            self.scratch = wider
-        return self.keys, self.values
+
+def _rounded(tokens: int) -> int:
+    """Few sizes, so that buffers are seldom moved and their memory can be used again."""
+    step = max(ROWS, 1 << max(tokens.bit_length() - 4, 0))
+    return -(-tokens // step) * step
 
 
 def _moved(items: Tensor, scratch: int, room: int) -> Tensor:
@@ -102,10 +135,10 @@ class CachedItem:
 class Cache:
     """Keys and values of all layers for a list of items. An item is added after it has been read completely."""
 
-    def __init__(self, num_layers: int, *, latents: bool = True) -> None:
+    def __init__(self, layers: Sequence[LayerKV], *, latents: bool = True) -> None:
         self.latents = latents
         """Whether images are also read as latents, which drawing requires, or only as ViT patches."""
-        self.layers = [LayerKV() for _ in range(num_layers)]
+        self.layers = layers
         self.entries: list[CachedItem] = []
 
     @property
@@ -120,19 +153,16 @@ class Cache:
     @property
     def addresses(self) -> tuple[tuple[int, ...], ...]:
         """The place of each buffer in memory: equal as long as no buffer has been moved or has grown."""
-        buffers = [buffer for layer in self.layers for buffer in (layer.keys, layer.values) if buffer is not None]
+        buffers = [buffer for layer in self.layers for buffer in (layer.keys, layer.values)]
         return tuple((buffer.data_ptr(), *buffer.shape) for buffer in buffers)
 
-    @property
-    def first_row(self) -> int:
-        """The row of the first item in the buffers of each layer."""
-        return self.layers[0].scratch
+    def reserve(self, *, scratch: int = 0, tokens: int = 0) -> None:
+        """Reserve the memory of a phase: `scratch` rows for its noised blocks, and `tokens` after the cached items.
 
-    def reserve(self, tokens: int) -> None:
-        """Make room for `tokens` in the buffers that exist, so that they stay in place until there are more."""
+        The buffers stay at their addresses until more is needed.
+        """
         for layer in self.layers:
-            if layer.keys is not None:
-                layer.reserve(layer.keys, 0, tokens)
+            layer.reserve(scratch, self.end.tokens + tokens)
 
     def offset_after(self, count: int) -> CacheOffset:
         """The offset after the first `count` items."""
@@ -150,41 +180,50 @@ class Cache:
 
     def stacked(self, length: int) -> tuple[Tensor, Tensor]:
         """A copy of the keys and values of the first `length` tokens, (layers, length, M, H), on the CPU."""
+        if not self.num_bytes:
+            raise LookupError("the cache is empty")
         pairs = [layer.items(length) for layer in self.layers]
         return torch.stack([keys.cpu() for keys, _ in pairs]), torch.stack([values.cpu() for _, values in pairs])
 
 
+class View(Protocol):
+    """The part of a cache that one block of a pack attends to, and where its own keys and values are written."""
+
+    def place(self, layer: int, size: int, /) -> Block | Token:
+        """The place of the block, of `size` tokens, in the buffers of `layer`."""
+
+
 @dataclass(frozen=True)
 class CacheView:
-    """The part of a cache that one block of a pack attends to, and where its own keys and values are written."""
+    """A view at an offset."""
 
     cache: Cache
     at: CacheOffset
     kept: bool
     """Whether the block becomes part of the context; a noised block does not."""
+    causal: bool = False
+    """Whether each token of the block sees only those before it and itself, as in a text."""
 
-    def put(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and values that the block attends to in `layer`, including its own (see LayerKV)."""
-        return self.cache.layers[layer].put(keys, values, self.at.tokens, kept=self.kept)
+    def place(self, layer: int, size: int) -> Block:
+        return self.cache.layers[layer].block(self.at.tokens, size, kept=self.kept, causal=self.causal)
 
 
-@dataclass(frozen=True)
 class TokenView:
-    """The place of a single token that the device alone knows: of the next token of a text that is being written."""
+    """A view for one more token, in buffers that have been reserved.
 
-    cache: Cache
-    capacity: int
-    """The most tokens that the cache will hold."""
-    row: Tensor
-    """Its row in the buffers, int64 (1,)."""
-    length: Tensor
-    """The tokens that it attends to, itself included, int64 (1,); on the host if attention needs it there."""
+    Args:
+        cache: the cache.
+        tokens: the number of tokens before it, an int64 (1,) on the device.
+        length: one more; on the host if the device has no kernel that reads it.
+    """
 
-    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The row and the length, for a layer on `device`."""
-        return self.row.to(device), self.length if self.length.is_cpu else self.length.to(device)
+    def __init__(self, cache: Cache, tokens: Tensor, length: Tensor) -> None:
+        self.cache = cache
+        self.first = cache.layers[0].scratch
+        self.row, self.length = tokens + self.first, length
 
-    def buffers(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor, int]:
-        """The whole buffers of `layer`, for keys like `like` (L, M, H), and the row of the first item."""
-        kv = self.cache.layers[layer]
-        return *kv.reserve(like, 0, self.capacity), kv.scratch
+    def place(self, layer: int, _size: int) -> Token:
+        buffers = self.cache.layers[layer]
+        device = buffers.keys.device
+        length = self.length if self.length.is_cpu else self.length.to(device)
+        return Token(buffers.keys, buffers.values, self.row.to(device), self.first, length)

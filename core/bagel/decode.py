@@ -36,24 +36,24 @@ class DecodeStep:
         self.token = torch.zeros(1, dtype=torch.int64, device=network.device)
         """The last token, (1,)."""
         self._counters = torch.zeros(3, dtype=torch.int64, device=network.device)
-        self._position, row, self._number = (self._counters[index : index + 1] for index in range(3))
+        self._position, self._tokens, self._number = (self._counters[index : index + 1] for index in range(3))
         # Without its kernel, attention needs the length on the host, where it must not be waited for.
         self._length = torch.zeros(1, dtype=torch.int64, device=network.device if KERNELS.enabled else "cpu")
-        self._view = TokenView(cache, cache.end.tokens + settings.max_new_tokens, row, self._length)
         self._uniforms = torch.zeros(settings.max_new_tokens, dtype=torch.float64, device=network.device)
 
     def begin(self, token: int, seed: int) -> None:
         """Begin a text with the start token `token` at the end of the cache."""
         at = self.cache.end
         self.token.fill_(token)
-        self._counters.copy_(torch.tensor((at.position, self.cache.first_row + at.tokens, 0)))
+        self._counters.copy_(torch.tensor((at.position, at.tokens, 0)))
         self._length.fill_(at.tokens + 1)
         self._uniforms.copy_(uniforms(seed, self.settings.max_new_tokens))
 
     def __call__(self) -> None:
-        logits = self.network.logits(self.network.read_token(self.token, self._position, self._view))
+        view = TokenView(self.cache, self._tokens, self._length)
+        logits = self.network.logits(self.network.read_tokens(self.token, self._position, view)[0])
         uniform = self._uniforms.index_select(0, self._number)
-        self.token.copy_(next_token(logits, self.settings, uniform.to(logits.device)))
+        self.token.copy_(next_token(logits, self.settings, uniform))
         self._counters.add_(1)
         self._length.add_(1)
 
@@ -113,7 +113,7 @@ class Writer:
         device = network.device
         if device.type != "cuda":
             return Writer(network, make_graph=None, ahead=0)
-        graphs = cuda_graphs and KERNELS.enabled and is_on_one_device(network)
+        graphs = cuda_graphs and KERNELS.enabled and network.fixed
         return Writer(network, make_graph=partial(CudaGraph, device) if graphs else None, ahead=1)
 
     def forget(self) -> None:
@@ -138,7 +138,7 @@ class Writer:
                 yield token
 
     def _prepared(self, cache: Cache, settings: TextSettings) -> DecodeStep:
-        cache.reserve(cache.end.tokens + settings.max_new_tokens)
+        cache.reserve(tokens=settings.max_new_tokens)
         if self._step is None or self._graph is None or self._key != (settings, cache.addresses):
             self.forget()
             self._step = DecodeStep(self._network, cache, settings)
@@ -161,14 +161,6 @@ class Writer:
             self._make_graph = None
             return None
         return graph
-
-
-def is_on_one_device(network: Network) -> bool:
-    """Whether a step needs no more than its device: no weights elsewhere, and no hooks that move something."""
-    modules = [*network.decoder.modules(), *network.lm_head.modules()]
-    hooked = any(module._forward_pre_hooks or hasattr(module, "_hf_hook") for module in modules)
-    weights = (*network.decoder.parameters(), *network.lm_head.parameters())
-    return not hooked and len({weight.device for weight in weights}) == 1
 
 
 def _reading(token: Tensor) -> Callable[[], int]:

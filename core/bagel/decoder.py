@@ -5,15 +5,29 @@ the same shape, one per context. Linear layers process the whole pack, attention
 """
 
 from collections.abc import Sequence
+from enum import Enum, auto
 
 import torch
 from torch import Tensor, nn
 
-from core.bagel.context import CacheView, TokenView
-from core.bagel.fused import decode_attention, norm_rotate_put
-from core.bagel.layers import GatedMLP, JointLinear, RMSNorm, Rotary, attend, rotate
+from core.bagel.context import Block, Token, View
+from core.bagel.fused import norm_rotate_put
+from core.bagel.layers import GatedMLP, JointLinear, RMSNorm, Rotary, add_product
 from core.bagel.linear import Linear
 from core.geometry import DecoderConfig
+
+
+class Wanted(Enum):
+    """What a pack is computed for; the last layer leaves out the rest."""
+
+    CONTEXT = auto()
+    """Keys and values in the cache."""
+    TEXT = auto()
+    """The hidden states of text tokens."""
+    LATENTS = auto()
+    """The hidden states of latents."""
+    LAYERS = auto()
+    """All hidden states, for the next layer."""
 
 
 class Expert(nn.Module):
@@ -23,7 +37,6 @@ class Expert(nn.Module):
         super().__init__()
         width, heads, kv_heads, head_dim = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
         widths = {"q_proj": heads * head_dim, "k_proj": kv_heads * head_dim, "v_proj": kv_heads * head_dim}
-        self.head_dim = head_dim
         self.input_layernorm = RMSNorm(width, config.norm_eps)
         self.qkv_proj = JointLinear(width, widths, bias=True)
         self.q_norm = RMSNorm(head_dim, config.norm_eps)
@@ -32,16 +45,23 @@ class Expert(nn.Module):
         self.post_attention_layernorm = RMSNorm(width, config.norm_eps)
         self.mlp = GatedMLP(width, config.intermediate_size)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden states (B, L, D) -> queries (B, L, N, H), keys and values (B, L, M, H), before rotation."""
-        parts = self.qkv_proj(self.input_layernorm(x)).split(list(self.qkv_proj.parts.values()), dim=-1)
-        queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)) for part in parts)
-        return self.q_norm(queries), self.k_norm(keys), values
+    def project(self, x: Tensor) -> Tensor:
+        """Hidden states (B, L, D) -> queries, keys and values, (B, L, (N + 2M) * H)."""
+        projected: Tensor = self.qkv_proj(self.input_layernorm(x))
+        return projected
+
+    def put(self, projected: Tensor, by: Rotary, queries: Tensor, place: Block | Token, rows: slice | None) -> None:
+        """Write the queries, keys and values of a block, or of the `rows` of an image block that are this expert's."""
+        parts = queries, place.keys, place.values
+        if rows is not None:
+            parts = queries[rows], place.keys[rows], place.values[rows]
+        norms = self.q_norm.weight, self.k_norm.weight, self.q_norm.eps
+        norm_rotate_put(projected, *norms, by.cos, by.sin, *parts, place.row)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer, from hidden states (B, L, D) and the output of attention (B, L, N * H)."""
-        x = x + self.o_proj(attended)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        x = add_product(x, self.o_proj, attended)
+        out: Tensor = self.mlp(self.post_attention_layernorm(x), residual=x)
         return out
 
 
@@ -51,60 +71,46 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: DecoderConfig, index: int) -> None:
         super().__init__()
         self.index = index
+        self.heads = config.num_heads, config.head_dim
         self.understanding = Expert(config)
         self.generation = Expert(config)
 
     def forward(
-        self,
-        und: Tensor,
-        gen: Tensor | None,
-        by: Rotary,
-        views: Sequence[CacheView] | TokenView,
-        mask: Tensor | None,
+        self, und: Tensor, gen: Tensor | None, by: Sequence[Rotary], views: Sequence[View], wanted: Wanted
     ) -> tuple[Tensor, Tensor | None]:
         """One layer over a pack of blocks.
 
         Args:
             und: understanding tokens (B, L, D); in an image block, the two markers around the latents.
             gen: latents (B, L, D), or None.
-            by: rotation for the positions of the pack.
-            views: the context of each of the B blocks, or that of a single token (B = L = 1).
-            mask: bool (L, keys) for a single text block, else None.
+            by: rotations for the positions of the B blocks.
+            views: their contexts.
+            wanted: hidden states that are not wanted are returned as they came.
         """
-        if isinstance(views, TokenView):
-            return self._next_token(und, by, views), None
-        queries, keys, values = self.understanding.project(und)
-        if gen is not None:
-            projected = self.generation.project(gen)
-            queries, keys, values = (_inside(*pair) for pair in zip((queries, keys, values), projected, strict=True))
-        queries, keys = rotate(queries, by), rotate(keys, by)
-        attended = [
-            attend(q, *view.put(self.index, k, v), mask)
-            for q, k, v, view in zip(queries, keys, values, views, strict=True)
-        ]
-        if gen is None:
-            return self.understanding.finish(und, torch.stack(attended)), None
-        markers = torch.stack([block[:: len(block) - 1] for block in attended])
-        latents = torch.stack([block[1:-1] for block in attended])
-        return self.understanding.finish(und, markers), self.generation.finish(gen, latents)
-
-    def _next_token(self, x: Tensor, by: Rotary, view: TokenView) -> Tensor:
-        """The layer for one token (1, 1, D): nothing that the host does depends on the token's place."""
-        expert = self.understanding
-        qkv = expert.qkv_proj(expert.input_layernorm(x))[0]
-        heads, kv_heads = (expert.qkv_proj.parts[name] // expert.head_dim for name in ("q_proj", "k_proj"))
-        queries = qkv.new_empty(1, heads, expert.head_dim)
-        keys, values, first = view.buffers(self.index, queries[:, :kv_heads])
-        norms = expert.q_norm.weight, expert.k_norm.weight, expert.q_norm.eps
-        row, length = view.on(x.device)
-        norm_rotate_put(qkv, *norms, by.cos[0, :, 0], by.sin[0, :, 0], queries, keys, values, row)
-        attended = decode_attention(queries[0], keys, values, first, length)
-        return expert.finish(x, attended.view(1, 1, -1))
+        und_parts = self.understanding.project(und)
+        gen_parts = [None] * len(views) if gen is None else self.generation.project(gen)
+        attended = []
+        for text, latents, rotation, view in zip(und_parts, gen_parts, by, views, strict=True):
+            size = len(text) if latents is None else len(text) + len(latents)
+            place, queries = view.place(self.index, size), text.new_empty(size, *self.heads)
+            if latents is None:
+                self.understanding.put(text, rotation, queries, place, None)
+            else:
+                self.understanding.put(text, rotation, queries, place, slice(None, None, size - 1))
+                self.generation.put(latents, rotation, queries, place, slice(1, -1))
+            if wanted is not Wanted.CONTEXT:
+                attended.append(place.attend(queries))
+        if wanted in {Wanted.TEXT, Wanted.LAYERS}:
+            seen = attended if gen is None else [block[:: len(block) - 1] for block in attended]
+            und = self.understanding.finish(und, _stacked(seen))
+        if gen is not None and wanted in {Wanted.LATENTS, Wanted.LAYERS}:
+            gen = self.generation.finish(gen, _stacked([block[1:-1] for block in attended]))
+        return und, gen
 
 
-def _inside(markers: Tensor, latents: Tensor) -> Tensor:
-    """Latents between their start and end markers, along the token axis."""
-    return torch.cat((markers[:, :1], latents, markers[:, 1:]), dim=1)
+def _stacked(blocks: Sequence[Tensor]) -> Tensor:
+    """Blocks (L, D) as (B, L, D); a single one is not copied."""
+    return blocks[0][None] if len(blocks) == 1 else torch.stack(list(blocks))
 
 
 class Decoder(nn.Module):
@@ -118,14 +124,11 @@ class Decoder(nn.Module):
         self.norm_moe_gen = RMSNorm(config.hidden_size, config.norm_eps)
 
     def forward(
-        self,
-        und: Tensor,
-        gen: Tensor | None,
-        by: Rotary,
-        views: Sequence[CacheView] | TokenView,
-        mask: Tensor | None = None,
+        self, und: Tensor, gen: Tensor | None, by: Sequence[Rotary], views: Sequence[View], wanted: Wanted
     ) -> tuple[Tensor, Tensor | None]:
         """All layers over a pack of blocks (see DecoderLayer); the hidden states are not normalized yet."""
-        for layer in self.layers:
-            und, gen = layer(und, gen, by, views, mask)
+        *layers, last = self.layers
+        for layer in layers:
+            und, gen = layer(und, gen, by, views, Wanted.LAYERS)
+        und, gen = last(und, gen, by, views, wanted)
         return und, gen

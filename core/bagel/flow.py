@@ -3,9 +3,9 @@
 Axes: I images, L latent tokens, C numbers in one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from recipes.recipe import ImageSettings
 
 NORM_EPS = 1e-8
+
+Mark: TypeAlias = Callable[[], Callable[[], object]]
+"""Marks the end of the work launched so far; the result waits until the device has done it."""
 
 
 def gaussian_noise(tokens: int, width: int, seed: int) -> Tensor:
@@ -33,24 +36,56 @@ class FlowStep:
     done: int
     total: int
     x: Tensor
-    """(I, L, C), at the time the step reached."""
-    clean: Tensor
-    """(I, L, C), the images that this step predicts at time 0."""
+    """(I, L, C), at `time`."""
+    time: float
+    """The time that the step reached."""
+    velocity: Tensor
+    """Like x."""
+
+    @property
+    def clean(self) -> Tensor:
+        """(I, L, C), the images that this step predicts at time 0."""
+        return torch.sub(self.x, self.velocity, alpha=self.time)
 
 
-def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor) -> Iterator[FlowStep]:
+def euler(velocity: Callable[[Tensor, int], Tensor], x: Tensor, times: Tensor) -> Iterator[FlowStep]:
     """Follow `velocity` from `x`, (I, L, C) or of any other shape, at times[0] to times[-1].
 
     Args:
-        velocity: (x, time) -> dx/dtime, float32 and of the shape of x; time is an element of `times`.
+        velocity: (x, number of a time) -> dx/dtime, float32 and of the shape of x.
         x: the state at times[0].
         times: decreasing, on the CPU.
     """
-    for done, (time, following) in enumerate(pairwise(times), start=1):
-        v = velocity(x, time)
-        clean = x - v * time.item()
-        x = x - v * (time - following).item()
-        yield FlowStep(done=done, total=len(times) - 1, x=x, clean=clean)
+    lengths = (times[:-1] - times[1:]).tolist()
+    for number, (length, reached) in enumerate(zip(lengths, times[1:].tolist(), strict=True)):
+        v = velocity(x, number)
+        x = torch.sub(x, v, alpha=length)
+        yield FlowStep(done=number + 1, total=len(lengths), x=x, time=reached, velocity=v)
+
+
+def one_ahead(steps: Iterable[FlowStep], mark: Mark | None) -> Iterator[FlowStep]:
+    """Yield each step when the device has done the one before.
+
+    So the device need not wait for the host, and a host that goes on shows that the device works.
+
+    Args:
+        steps: launches one step after the other.
+        mark: None where a step is done once it is launched.
+    """
+    done: Callable[[], object] | None = None
+    for step in steps:
+        if mark is not None:
+            before, done = done, mark()
+            if before is not None:
+                before()
+        yield step
+
+
+def cuda_mark(device: torch.device) -> Callable[[], object]:
+    """A mark in the current stream of `device`."""
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch does not annotate it
+    event.record(torch.cuda.current_stream(device))
+    return event.synchronize
 
 
 def holds(interval: tuple[float, float], time: Tensor) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.bagel.context import Cache, CacheOffset, CacheView
 from core.bagel.flow import guide, holds
-from core.bagel.network import Network
+from core.bagel.network import LatentConstants, Network
 from core.bagel.step_cache import StepCache
 from core.protocol import Item, Text
 from recipes.recipe import ImageSettings
@@ -62,30 +62,31 @@ class GuidedVelocity:
         network: Network,
         branches: Branches,
         settings: ImageSettings,
-        grid: Tensor,
-        markers: Sequence[int],
+        times: Tensor,
+        constants: LatentConstants,
         images: int,
     ) -> None:
         self.network = network
         self.settings = settings
-        self.grid = grid
-        self.markers = markers
+        self.constants = constants
+        self.times = times.tolist()
         wanted = (branches.full, branches.text_free, branches.image_free)
         views = list(dict.fromkeys(view for view in wanted if view is not None))
         self.places = [None if view is None else views.index(view) for view in wanted]
         self.plain = network.pack([branches.full], images)
         self.guided = network.pack(views, images)
+        self.is_guided = [branches.text_free is not None and holds(settings.cfg_interval, time) for time in times]
+        block = len(constants.markers) + len(constants.places)
+        for view in views:
+            view.cache.reserve(scratch=block)
         self.cache = StepCache(settings)
 
-    def __call__(self, x: Tensor, time: Tensor) -> Tensor:
-        """Latents of all images (I, L, C), or of one (L, C), and a time -> velocities of the same shape."""
+    def __call__(self, x: Tensor, step: int) -> Tensor:
+        """Latents of all images (I, L, C), or of one (L, C), and the number of a time -> velocities of that shape."""
+        pack = self.guided if self.is_guided[step] else self.plain
+        compute = partial(self.network.velocities, x.view(-1, *x.shape[-2:]), step, self.constants, pack)
+        found = self.cache.velocities(self.times[step], pack.contexts, compute).view(-1, *x.shape)
         _, text, image = self.places
-        guided = text is not None and holds(self.settings.cfg_interval, time)
-        pack = self.guided if guided else self.plain
-        compute = partial(
-            self.network.velocities, x.view(-1, *x.shape[-2:]), time.item(), self.grid, self.markers, pack
-        )
-        found = self.cache.velocities(time.item(), pack.contexts, compute).view(-1, *x.shape)
-        if text is None or not guided:
+        if text is None or not self.is_guided[step]:
             return found[0]
         return guide(found[0], found[text], None if image is None else found[image], self.settings)

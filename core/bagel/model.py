@@ -13,7 +13,7 @@ from torch import Tensor
 from core.bagel.autoencoder import shrink, to_uint8, unpatchify
 from core.bagel.context import Cache, CacheView
 from core.bagel.decode import Writer
-from core.bagel.flow import FlowStep, euler, gaussian_noise, schedule
+from core.bagel.flow import FlowStep, cuda_mark, euler, gaussian_noise, one_ahead, schedule
 from core.bagel.fused import KERNELS
 from core.bagel.guidance import Branches, GuidedVelocity, image_free, text_free
 from core.bagel.images import side_by_side, to_image
@@ -35,6 +35,11 @@ PREVIEW_PX = 128
 WARM_UP_TOKENS = 16
 """The side of an image for warming up, in latent tokens: an even number of them, as in most images."""
 DTYPES = {name: getattr(torch, name) for name in VALUE_BYTES}
+
+
+def default_dtype(device: str) -> str:
+    """The dtype for a device if none is given."""
+    return "float32" if device == "cpu" else "bfloat16"
 
 
 class Bagel:
@@ -112,7 +117,7 @@ class Bagel:
         """
         folder = Path(folder)
         device = choose_device(device, gpus or ())
-        dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+        dtype = dtype or default_dtype(device)
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         KERNELS.choose(torch.device(device))
@@ -161,9 +166,8 @@ class Bagel:
 
     def forget(self) -> None:
         """Release both caches and their memory; the next call reads its context again."""
-        layers = self.network.config.decoder.num_layers
         self._writer.forget()
-        self._context, self._texts = Cache(layers), Cache(layers)
+        self._context, self._texts = self.network.empty_cache(), self.network.empty_cache()
 
     def warm_up(self) -> None:
         """Write, draw and judge once: compiles kernels, records graphs, and imports what is imported on first use."""
@@ -242,7 +246,7 @@ class Bagel:
             x = noise = torch.stack([gaussian_noise(*shape, seed) for seed in batch])
             for step in self.denoise(context, settings, noise, rows):
                 x = step.x
-                preview = partial(self._preview, step.clean, rows)
+                preview = partial(self._preview, step, rows)
                 yield Denoising(done=done * step.total + step.done, total=len(batches) * step.total, preview=preview)
             images += [self.picture(tokens, rows) for tokens in x]
         yield Drawn(images=tuple(images))
@@ -253,13 +257,16 @@ class Bagel:
 
         For one image, `noise` and the steps may omit the first axis.
         """
-        network = self.network
+        network, device = self.network, self.network.device
         tokens, width = noise.shape[-2:]
         grid = self.reader.grid(rows, tokens // rows, network.config.latent_side)
+        times = schedule(settings.num_timesteps, settings.timestep_shift)
         branches = self.branches(context, settings)
+        constants = network.latent_constants(grid, times[:-1], self.reader.markers)
         images = noise.numel() // (tokens * width)
-        velocity = GuidedVelocity(network, branches, settings, grid, self.reader.markers, images)
-        yield from euler(velocity, noise.to(network.device), schedule(settings.num_timesteps, settings.timestep_shift))
+        velocity = GuidedVelocity(network, branches, settings, times[:-1], constants, images)
+        mark = partial(cuda_mark, device) if device.type == "cuda" else None
+        yield from one_ahead(euler(velocity, noise.to(device), times), mark)
 
     @torch.inference_mode()
     def judge(self, image: Image, question: str, answer: str | None = None) -> float:
@@ -267,7 +274,7 @@ class Bagel:
 
         Uses a separate, temporary cache without latents.
         """
-        cache = Cache(self.network.config.decoder.num_layers, latents=False)
+        cache = self.network.empty_cache(latents=False)
         self.reader.sync(cache, (Picture(image), Text(question)))
         ids = [self._tokenizer.text_start] if answer is None else self._tokenizer.frame(answer)
         seen = ids[: max(1, len(ids) - 1)]
@@ -318,9 +325,9 @@ class Bagel:
         pixels: Tensor = self.network.latent_decoder(latents.to(self.network.dtype))
         return to_image(to_uint8(pixels))
 
-    def _preview(self, x: Tensor, rows: int) -> Image:
-        longest = max(rows, x.shape[1] // rows) * self.spec.stride_px
-        return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in x])
+    def _preview(self, step: FlowStep, rows: int) -> Image:
+        longest = max(rows, step.x.shape[1] // rows) * self.spec.stride_px
+        return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in step.clean])
 
 
 def _check_sizes(folder: Path, config: BagelConfig, spec: ModelSpec) -> None:

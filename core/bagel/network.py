@@ -4,15 +4,16 @@ Axes: B packed branches, L tokens, D hidden size, C numbers in a latent token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from core.bagel.autoencoder import LatentDecoder, LatentEmbedder, LatentEncoder
-from core.bagel.context import CacheView, TokenView
-from core.bagel.decoder import Decoder
-from core.bagel.layers import Rotary, causal_mask, rotary
+from core.bagel.autoencoder import LatentDecoder, LatentEmbedder, LatentEncoder, LatentPlaces
+from core.bagel.context import Cache, CacheView, LayerKV, View
+from core.bagel.decoder import Decoder, Wanted
+from core.bagel.layers import Frequencies, Rotary
 from core.bagel.linear import Linear
 from core.bagel.vision import VisionEmbedder
 from core.geometry import BagelConfig
@@ -26,9 +27,21 @@ class Pack:
     that its keys and values are stored once: one block after the other is written to the scratch area and attends.
     """
 
-    views: tuple[CacheView, ...]
-    by: Rotary
+    views: tuple[View, ...]
+    by: tuple[Rotary, ...]
     contexts: int
+
+
+@dataclass(frozen=True)
+class LatentConstants:
+    """What the blocks of latents with the same size embed beside their numbers, at each of T times."""
+
+    markers: Tensor
+    """(2, D)"""
+    places: Tensor
+    """(L, D)"""
+    times: Tensor
+    """(T, D)"""
 
 
 class Network(nn.Module):
@@ -52,6 +65,7 @@ class Network(nn.Module):
         self.lm_head = Linear(width, config.decoder.vocab_size, bias=False)
         self.llm2vae = Linear(width, config.latent_width)
         self.latents = LatentEmbedder(config)
+        self.latent_places = LatentPlaces(config)
         self.vision = VisionEmbedder(config)
         self.latent_encoder = LatentEncoder(config.autoencoder)
         self.latent_decoder = LatentDecoder(config.autoencoder)
@@ -66,76 +80,75 @@ class Network(nn.Module):
         """Whether all weights stay at one address on one device, as a CUDA graph requires."""
         return not (self.elsewhere or self.offloaded)
 
-    def read_text(self, ids: Sequence[int], view: CacheView) -> Tensor:
-        """Read a text block and return the hidden states of its tokens (L, D)."""
-        embedded = self.embed(ids)
-        first = view.at.position
-        by = self.rotation([list(range(first, first + len(ids)))])
-        mask = causal_mask(len(ids), view.at.tokens, self.device) if len(ids) > 1 else None
-        hidden, _ = self.decoder(embedded[None], None, by, (view,), mask)
+    def empty_cache(self, *, latents: bool = True) -> Cache:
+        """A cache for this network (see Cache)."""
+        shape = self.config.decoder.num_kv_heads, self.config.decoder.head_dim
+        return Cache([LayerKV(shape, self.dtype, device) for device in self.layer_devices], latents=latents)
+
+    def read_text(self, ids: Sequence[int], view: CacheView, wanted: Wanted = Wanted.TEXT) -> Tensor:
+        """Read a text block; the hidden states of its tokens (L, D), if they are wanted."""
+        positions = torch.arange(view.at.position, view.at.position + len(ids), device=self.device)
+        return self.read_tokens(self.ids(ids), positions, replace(view, causal=True), wanted)
+
+    def read_tokens(self, ids: Tensor, positions: Tensor, view: View, wanted: Wanted = Wanted.TEXT) -> Tensor:
+        """Read text tokens `ids` at `positions`, both (L,) on the device: nothing here depends on their numbers."""
+        embedded, by = self.decoder.embed_tokens(ids), self._frequencies.at(positions)
+        hidden, _ = self.decoder(embedded[None], None, (by,), (view,), wanted)
         states: Tensor = hidden[0]
         return states
 
-    def read_token(self, token: Tensor, position: Tensor, view: TokenView) -> Tensor:
-        """Read the token id `token` (1,) at `position` (1,) and return its hidden state (D,)."""
-        config = self.config.decoder
-        embedded = self.decoder.embed_tokens(token)
-        by = rotary(position[None], config.head_dim, config.rope_theta)
-        hidden, _ = self.decoder(embedded[None], None, by, view)
-        state: Tensor = hidden[0, 0]
-        return state
-
     def read_latents(self, tokens: Tensor, grid: Tensor, markers: Sequence[int], view: CacheView) -> None:
         """Read the latent tokens (L, C) of an image, at the table positions `grid` (L,)."""
-        embedded = self.latents(tokens.to(self.dtype), self._time(0.0), grid)
-        by = self.rotation([[view.at.position]])
-        self.decoder(self.embed(markers)[None], embedded[None], by, (view,))
+        constants = self.latent_constants(grid, torch.zeros(1), markers)
+        embedded = self.latents(tokens.to(self.dtype), constants.places, constants.times[0])
+        pack = self.pack([view], images=1)
+        self.decoder(constants.markers[None], embedded[None], pack.by, pack.views, Wanted.CONTEXT)
 
     def read_patches(self, patches: Tensor, grid: Tensor, markers: Sequence[int], view: CacheView) -> None:
         """Read the ViT patches (L, 3 * patch²) of an image, at the table positions `grid` (L,)."""
-        embedded = self.vision(patches.to(self.dtype), grid).to(self.device)
-        start, end = self.embed(markers)[:, None]
-        by = self.rotation([[view.at.position]])
-        self.decoder(torch.cat((start, embedded, end))[None], None, by, (view,))
+        embedded = self.vision(patches.to(self.dtype), grid)
+        start, end = self.decoder.embed_tokens(self.ids(markers))[:, None]
+        pack = self.pack([view], images=1)
+        self.decoder(torch.cat((start, embedded, end))[None], None, pack.by, pack.views, Wanted.CONTEXT)
+
+    def latent_constants(self, grid: Tensor, times: Tensor, markers: Sequence[int]) -> LatentConstants:
+        """The constants of latents at the table positions `grid` (L,) and at `times` (T,), on the CPU."""
+        embedded = self.decoder.embed_tokens(self.ids(markers))
+        return LatentConstants(embedded, *self.latent_places(grid, times.to(self.device), self.dtype))
 
     def pack(self, contexts: Sequence[CacheView], images: int) -> Pack:
-        """Prepare to compute the noised blocks of `images` images in each of the contexts."""
+        """Prepare to compute the blocks of `images` images in each of the contexts."""
+        by = [self._frequencies.at(torch.full((1,), view.at.position, device=self.device)) for view in contexts]
         views = tuple(view for view in contexts for _ in range(images))
-        return Pack(views, self.rotation([[view.at.position] for view in views]), len(contexts))
+        return Pack(views, tuple(rotation for rotation in by for _ in range(images)), len(contexts))
 
-    def velocities(self, x: Tensor, time: float, grid: Tensor, markers: Sequence[int], pack: Pack) -> Tensor:
-        """The velocities of noised latents at `time` in each of the pack's W contexts.
+    def velocities(self, x: Tensor, step: int, constants: LatentConstants, pack: Pack) -> Tensor:
+        """The velocities of noised latents at a time in each of the pack's W contexts.
 
         Args:
             x: the latents of I images, (I, L, C).
-            time: 1 (noise) to 0 (image).
-            grid: table positions of the latents, (L,).
-            markers: the tokens around an image.
+            step: number of the time, 1 (noise) to 0 (image), among those of `constants`.
+            constants: for latents of this size.
             pack: a pack for the same number of images.
 
         Returns:
             (W, I, L, C) float32
         """
-        und = self.embed(markers).repeat(len(pack.views), 1, 1)
-        gen = self.latents(x.to(self.dtype), self._time(time), grid).repeat(pack.contexts, 1, 1)
-        _, hidden = self.decoder(und, gen, pack.by, pack.views)
+        und = constants.markers.expand(len(pack.views), -1, -1)
+        gen = self.latents(x.to(self.dtype), constants.places, constants.times[step])
+        _, hidden = self.decoder(und, gen.repeat(pack.contexts, 1, 1), pack.by, pack.views, Wanted.LATENTS)
         velocities: Tensor = self.llm2vae(self.decoder.norm_moe_gen(hidden))
-        return velocities.to(x.device, torch.float32).view(pack.contexts, *x.shape)
+        return velocities.float().view(pack.contexts, *x.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of the next token (..., V) after the token with this `hidden` state (..., D)."""
         out: Tensor = self.lm_head(self.decoder.norm(hidden))
         return out
 
-    def embed(self, ids: Sequence[int]) -> Tensor:
-        """Token ids -> (L, D)."""
-        embedded: Tensor = self.decoder.embed_tokens(torch.tensor(ids, device=self.device))
-        return embedded
+    def ids(self, ids: Sequence[int]) -> Tensor:
+        """Token ids (L,) on the device."""
+        return torch.tensor(ids, device=self.device)
 
-    def rotation(self, positions: Sequence[Sequence[int]]) -> Rotary:
-        """The rotation for the positions of a pack (B, L or 1)."""
-        config = self.config.decoder
-        return rotary(torch.tensor(positions, device=self.device), config.head_dim, config.rope_theta)
-
-    def _time(self, time: float) -> Tensor:
-        return torch.tensor([time], dtype=torch.float32, device=self.device)
+    @cached_property
+    def _frequencies(self) -> Frequencies:
+        return Frequencies.of(self.config.decoder.head_dim, self.config.decoder.rope_theta, self.device)

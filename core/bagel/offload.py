@@ -3,6 +3,7 @@
 import mmap
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, chain
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 
 from core.memory import SLOTS
 
-Source: TypeAlias = Callable[[], Sequence[Tensor]]
-"""Returns the tensors of a module, in the order of Weights, in host memory or as they are read from files."""
+Source: TypeAlias = Callable[[slice], Sequence[Tensor]]
+"""Returns a slice of a module's tensors, in the order of Weights, in host memory or as they are read from files."""
+Needed: TypeAlias = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], int]
+"""Returns how many of a module's tensors, from the first one, a call with these arguments needs."""
+ALL = slice(None)
 ALIGNMENT = 256
 
 
@@ -26,9 +30,12 @@ class Weights:
         self._absent = [_like(tensor, torch.empty_like(tensor, device="meta")) for _, _, tensor in _tensors(module)]
         self.clear()
 
+    def __len__(self) -> int:
+        return len(self._places)
+
     def put(self, tensors: Sequence[Tensor]) -> None:
-        """Give the module `tensors`."""
-        for (owner, name), absent, tensor in zip(self._places, self._absent, tensors, strict=True):
+        """Give the module `tensors`, all of its own or the first ones."""
+        for (owner, name), absent, tensor in zip(self._places, self._absent, tensors, strict=False):
             setattr(owner, name, _like(absent, tensor))
 
     def clear(self) -> None:
@@ -45,6 +52,11 @@ def _tensors(module: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
     ]
 
 
+def count_tensors(module: nn.Module) -> int:
+    """The number of parameters and buffers of `module`."""
+    return len(_tensors(module))
+
+
 def _like(old: Tensor, new: Tensor) -> Tensor:
     """`new` as a parameter if `old` is one."""
     return nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
@@ -53,7 +65,7 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
 def load_for_each_call(module: nn.Module, source: Source) -> None:
     """Have `module` take its tensors from `source` for each call, and only for it."""
     weights = Weights(module, source)
-    module.register_forward_pre_hook(lambda *_: weights.put(weights.source()))
+    module.register_forward_pre_hook(lambda *_: weights.put(weights.source(ALL)))
     module.register_forward_hook(lambda *_: weights.clear(), always_call=True)
 
 
@@ -69,47 +81,59 @@ class LayerStream:
     Args:
         device: the device of the layers.
         layers: the layers, and where their weights are.
+        needed: how many tensors of a layer are copied for a call; None copies all.
         api: torch's module for the type of the device, which has its streams and events.
     """
 
     def __init__(
-        self, device: torch.device, layers: Sequence[tuple[nn.Module, Source]], api: ModuleType | None = None
+        self,
+        device: torch.device,
+        layers: Sequence[tuple[nn.Module, Source]],
+        needed: Needed | None = None,
+        api: ModuleType | None = None,
     ) -> None:
         self.device = device
         self.api: Any = api or torch.get_device_module(device)
         self.copies = self.api.Stream(device)
         self.weights = [Weights(layer, source) for layer, source in layers]
-        self.slots = [[tensor.to(device, copy=True) for tensor in source()] for _, source in layers[:SLOTS]]
-        self.holds: list[int | None] = list(range(len(self.slots)))
+        self.slots = [[tensor.to(device, copy=True) for tensor in source(ALL)] for _, source in layers[:SLOTS]]
+        self.holds = [(slot, len(weights)) for slot, weights in enumerate(self.weights[:SLOTS])]
+        """The layer in each slot, and how many of its tensors."""
+        self.needed = needed or (lambda *_: len(self.weights[0]))
+        self.count = len(self.weights[0])
+        """How many tensors of a layer the current pass needs."""
         self.copied, self.used = ([self.api.Event() for _ in self.slots] for _ in range(2))
         for index, (layer, _) in enumerate(layers):
-            layer.register_forward_pre_hook(lambda *_, index=index: self._before(index))
-            layer.register_forward_hook(lambda *_, index=index: self._after(index), always_call=True)
+            layer.register_forward_pre_hook(partial(self._before, index), with_kwargs=True)
+            layer.register_forward_hook(partial(self._after, index), always_call=True)
 
-    def _before(self, index: int) -> None:
+    def _before(self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.count = self.needed(layer, args, kwargs)
         self._copy(index)
         slot = index % SLOTS
         self.api.current_stream(self.device).wait_event(self.copied[slot])
-        self.weights[index].put(self.slots[slot])
+        self.weights[index].put(self.slots[slot][: self.count])
 
-    def _after(self, index: int) -> None:
+    def _after(self, index: int, *_: object) -> None:
         """The layer is launched: when it has been computed its slot is free. The next copy starts before that."""
         self.weights[index].clear()
         self.used[index % SLOTS].record(self.api.current_stream(self.device))
         self._copy((index + 1) % len(self.weights))
 
     def _copy(self, index: int) -> None:
-        """Copy a layer into its slot, unless that holds it, as soon as the layer in it has been computed."""
+        """Copy what the slot of a layer lacks of it, as soon as the layer in that slot has been computed."""
         slot = index % SLOTS
-        if self.holds[slot] == index:
+        held, count = self.holds[slot]
+        part = slice(count if held == index else 0, self.count)
+        if part.start >= part.stop:
             return
-        self.holds[slot] = None
+        self.holds[slot] = (index, 0)
         with self.api.stream(self.copies):
             self.copies.wait_event(self.used[slot])
-            for target, tensor in zip(self.slots[slot], self.weights[index].source(), strict=True):
+            for target, tensor in zip(self.slots[slot][part], self.weights[index].source(part), strict=True):
                 target.copy_(tensor, non_blocking=True)
             self.copied[slot].record(self.copies)
-        self.holds[slot] = index
+        self.holds[slot] = (index, self.count)
 
 
 class HostCopy:
@@ -127,8 +151,8 @@ class HostCopy:
             for offset, tensor in zip(offsets, tensors, strict=False)
         ]
 
-    def __call__(self) -> Sequence[Tensor]:
-        return self.tensors
+    def __call__(self, part: slice) -> Sequence[Tensor]:
+        return self.tensors[part]
 
     def _pin(self) -> None:
         """Lock the block in memory until it is freed. PyTorch's own allocator would round it up to a power of two."""

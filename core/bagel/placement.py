@@ -1,5 +1,6 @@
 """Placement of the weights: on one device if they fit, otherwise over several GPUs, host memory and the files."""
 
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -7,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
 
 from core.bagel.network import Network
-from core.bagel.offload import HostCopy, LayerStream, Source, compute_on, load_for_each_call, return_to
+from core.bagel.offload import HostCopy, LayerStream, Source, compute_on, count_tensors, load_for_each_call, return_to
 from core.bagel.weights import Checkpoint, Progress, WeightReader
 from core.memory import Kept, MemoryNeeds, ModelTooLargeError, gigabytes, layer_places, usable
 
@@ -205,9 +206,15 @@ def fill(network: Network, weights: WeightReader, placement: Placement, quantize
         elif source is not None:
             load_for_each_call(module, source)
     for device, layers in streams.items():
-        LayerStream(device, layers)
+        LayerStream(device, layers, _tensors_needed)
     network.offloaded = any(place.kept != "device" for place in placement.values())
     _move_activations(network, placement)
+
+
+def _tensors_needed(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """The tensors of a decoder layer for a call: without latents only those of the understanding expert, the first."""
+    has_latents = inspect.signature(layer.forward).bind(*args, **kwargs).arguments.get("gen") is not None
+    return count_tensors(layer if has_latents else layer.get_submodule("understanding"))
 
 
 def _load(

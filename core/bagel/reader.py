@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.bagel.autoencoder import patchify
 from core.bagel.context import Cache, CachedItem, CacheOffset, CacheView
+from core.bagel.decoder import Wanted
 from core.bagel.images import opaque, resized, to_pixels
 from core.bagel.network import Network
 from core.bagel.tokenizer import BagelTokenizer
@@ -55,7 +56,7 @@ class Reader:
 
     def _read_text(self, text: str, view: CacheView) -> CacheOffset:
         ids = self.tokenizer.frame(text)
-        self.network.read_text(ids, view)
+        self.network.read_text(ids, view, Wanted.CONTEXT)
         return self._after(view.at, tokens=len(ids), positions=len(ids))
 
     def _read_image(self, image: Image, cache: Cache) -> CacheOffset:

@@ -45,6 +45,11 @@ def draw_tokens(logits: Tensor, settings: TextSettings, uniform: Tensor) -> Tens
     cumulative = (probabilities / UNIT).round_().long().cumsum(dim=-1)
     total = cumulative[-1:]
     if settings.top_p < 1:
-        total = cumulative[torch.searchsorted(cumulative, (total.double() * settings.top_p).ceil().long())]
-    place = torch.searchsorted(cumulative, (total * uniform).long(), right=True)
+        total = cumulative[_first(cumulative, (total.double() * settings.top_p).ceil().long() - 1)]
+    place = _first(cumulative, (total * uniform).long())
     return place if ids is None else ids[place]
+
+
+def _first(cumulative: Tensor, above: Tensor) -> Tensor:
+    """The first places of numbers greater than `above`. Always a place, also for logits that are not numbers."""
+    return torch.searchsorted(cumulative, above, right=True).clamp_(max=len(cumulative) - 1)

@@ -30,6 +30,7 @@ _PREFIXES = (
     ("decoder.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
     ("latents.", ""),
+    ("latent_places.", ""),
     ("vision.vit.layers.", "vit_model.vision_model.encoder.layers."),
     ("vision.vit.post_layernorm.", "vit_model.vision_model.post_layernorm."),
     ("vision.vit.", "vit_model.vision_model.embeddings."),
@@ -185,12 +186,12 @@ class WeightReader:
             self._advance(name)
         self._files.clear()  # unmaps what has been read, so that the process does not seem to hold the whole file
 
-    def skip(self, module_name: str) -> Callable[[], Sequence[Tensor]]:
-        """Leave a module's parameters in the files; returns a function that reads them, in order, on the CPU."""
+    def skip(self, module_name: str) -> Callable[[slice], Sequence[Tensor]]:
+        """Leave a module's parameters in the files; returns a function that reads a slice of them, on the CPU."""
         names = self._names(module_name)
         for name in names:
             self._advance(name)
-        return lambda: [self._read(name, torch.device("cpu")) for name in names]
+        return lambda part: [self._read(name, torch.device("cpu")) for name in names[part]]
 
     def _names(self, module_name: str) -> list[str]:
         return [name for name, _ in self.network.get_submodule(module_name).named_parameters(prefix=module_name)]

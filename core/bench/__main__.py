@@ -7,12 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from core.bagel import Bagel
+from core.bagel.model import DTYPES, default_dtype
+from core.bagel.placement import choose_device
+from core.bagel.quantize import METHODS, check_method, quantize_experts
 from core.bench.machine import measure_machine
 from core.bench.phases import phase_rows, phases_of
 from core.bench.plot import write_plot
+from core.bench.random_weights import SIZES, random_model
 from core.bench.report import Report, Setup
 from core.bench.rows import reread_rows, run_usage, segment_rows, sequence_rows, tree_rows, variation_rows
 from core.bench.table import LEGEND
@@ -36,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m core.
     """Measure and print. Exit 2 when an argument is invalid or the model can't be used."""
     options = _parser(prog).parse_args(arguments)
     try:
-        model = Bagel.load(options.model_path, device=options.device, dtype=options.dtype, max_batch=options.max_batch)
+        model = _load(options)
         recipe = _recipe(options, model.spec)
         long = replace(recipe, num_images=options.long or 1, max_context_items=options.max_context_items)
         check(long, model.spec)
@@ -55,6 +60,22 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m core.
     if options.plot:
         write_plot(report, options.plot)
     return 0
+
+
+def _load(options: argparse.Namespace) -> Bagel:
+    """Raises ValueError."""
+    device, dtype, quantize = choose_device(options.device, ()), options.dtype, options.quantize
+    if options.random_weights is None:
+        if options.model_path is None:
+            raise ValueError("no model: give --model_path or --random-weights")
+        folder, batch = options.model_path, options.max_batch
+        return Bagel.load(folder, device=device, dtype=dtype, quantize=quantize, max_batch=batch)
+    model = random_model(options.random_weights, torch.device(device), DTYPES[dtype or default_dtype(device)])
+    if quantize is not None:
+        check_method(quantize, device)
+        for layer in model.network.decoder.layers:
+            quantize_experts(layer, quantize)
+    return model
 
 
 def _measure(report: Report, meter: Meter, recipe: Recipe, options: argparse.Namespace) -> None:
@@ -104,7 +125,8 @@ def _recipe(options: argparse.Namespace, spec: ModelSpec) -> Recipe:
 def _setup(options: argparse.Namespace, recipe: Recipe) -> Setup:
     image = recipe.image
     return {
-        "model": options.model_path.name,
+        "model": f"{options.random_weights}, random weights" if options.random_weights else options.model_path.name,
+        "quantization": options.quantize or "none",
         "width": image.width or 0,
         "height": image.height or 0,
         "denoising steps": image.num_timesteps - 1,
@@ -142,9 +164,12 @@ def _width_by_depth(given: str) -> tuple[int, int]:
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     count = _at_least(1)
-    usage = f"{prog} --model_path MODEL_PATH [options]"
+    usage = f"{prog} (--model_path MODEL_PATH | --random-weights SIZE) [options]"
     parser = argparse.ArgumentParser(prog=prog, usage=usage, description="Benchmark the engine on one model.")
-    parser.add_argument("--model_path", type=Path, required=True, help="model folder in the official BAGEL layout")
+    parser.add_argument("--model_path", type=Path, help="model folder in the official BAGEL layout")
+    help_ = "a model of this size with random weights, made on the device, instead of a folder"
+    parser.add_argument("--random-weights", "--random_weights", choices=SIZES, help=help_)
+    parser.add_argument("--quantize", choices=METHODS, help="quantize the experts' weights")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="measure only these tables")
     parser.add_argument("--contexts", type=count, nargs="+", default=CONTEXTS, help="tokens before a text token")
     parser.add_argument("--images", type=count, nargs="+", default=LENGTHS, help="sequence lengths")
@@ -157,7 +182,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--num_timesteps", type=_at_least(2), help="for each image (default: the model's)")
     parser.add_argument("--max_batch", type=count, default=max(VARIATIONS), help="most images computed at once")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: CUDA if available)")
-    parser.add_argument("--dtype", help="float32 or bfloat16 (default: bfloat16 on CUDA, else float32)")
+    parser.add_argument("--dtype", choices=DTYPES, help="float32 or bfloat16 (default: bfloat16 on CUDA, else float32)")
     parser.add_argument("--json", type=Path, help="write all samples to this file")
     parser.add_argument("--plot", type=Path, help="write a plot of phases and sequences to this file (SVG)")
     parser.add_argument("--seed", type=_at_least(0), default=3, help="default: %(default)s")

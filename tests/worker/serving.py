@@ -219,6 +219,12 @@ class WorkerProcess:
         eventually(lambda: " ready." in self.output or self.has_ended, "a worker that is ready")
         assert not self.has_ended, self.output
 
+    def wait_until_loaded(self) -> None:
+        """As `wait_until_ready`, until it can also take a run."""
+        self.wait_until_ready()
+        eventually(lambda: "the model is loaded" in self.output or self.has_ended, "a worker that can take a run")
+        assert not self.has_ended, self.output
+
     def received(self, run_id: str) -> int:
         """How many messages of the run it has taken."""
         return self.output.count(f"Task worker.run[{run_id}] received")
@@ -255,9 +261,9 @@ class WorkerProcess:
 
 @contextlib.contextmanager
 def ready_worker(env: Mapping[str, str], log: Path, *options: str) -> Iterator[WorkerProcess]:
-    """A worker that is ready. At the end of the block it has to end with exit code 0."""
+    """A worker that can take a run. At the end of the block it has to end with exit code 0."""
     with WorkerProcess(env, log, *options) as worker:
-        worker.wait_until_ready()
+        worker.wait_until_loaded()
         yield worker
         assert worker.stop() == 0, worker.output
 

@@ -171,7 +171,7 @@ def test_control_shutdown_and_sighup_drain_one_worker_and_none_with_the_same_pro
 ) -> None:
     one, other = (start("--hostname", f"{name}@x", inside=namespace()) for name in ("one", "other"))
     for started in (one, other):
-        started.wait_until_ready()
+        started.wait_until_loaded()
     runs = [start_long_run(own) for _ in range(3)]
     eventually(lambda: all(own.state(run_id).step == 3 for run_id in runs), "an image under way in each")
     of_one, of_other, elsewhere = (

@@ -60,6 +60,7 @@ def _exit_codes() -> dict[type[Exception], ExitCode]:
     from pydantic import ValidationError
     from redis.exceptions import RedisError
 
+    from core.memory import ModelTooLargeError
     from core.model_folder import ModelFolderError
     from recipes.faults import RecipeError
     from storage.errors import (
@@ -80,6 +81,7 @@ def _exit_codes() -> dict[type[Exception], ExitCode]:
         RecipeError,
         InputError,
         ModelFolderError,
+        ModelTooLargeError,
         InvalidNameError,
         RunNotFoundError,
         PlaceError,

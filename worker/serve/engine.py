@@ -65,6 +65,7 @@ class Engine:
 
         Raises:
             ModelFolderError: the folder is missing, or its files don't fit the architecture.
+            ModelTooLargeError: the model does not fit on the GPU.
         """
         if self._model is None:
             self._model = self._load(on_progress)

@@ -8,7 +8,6 @@ from PIL import Image
 from torch import Tensor
 
 from core.bagel import Bagel
-from core.bagel.context import LayerKV
 from core.bagel.flow import gaussian_noise
 from core.protocol import Context, Denoising, Drawn, Picture, Text
 from recipes.recipe import ImageSettings
@@ -47,8 +46,8 @@ def latents(model: Bagel, settings: ImageSettings, *seeds: int) -> Tensor:
 
 def buffers(model: Bagel) -> list[tuple[Tensor, Tensor]]:
     """Keys and values of the whole context, every layer with all the memory it has."""
-    held: list[LayerKV] = model.branches(edit(), SETTINGS).full.cache.layers
-    return [(layer.keys, layer.values) for layer in held if layer.keys is not None and layer.values is not None]
+    held = model.branches(edit(), SETTINGS).full.cache.layers
+    return [(layer.keys, layer.values) for layer in held]
 
 
 @pytest.mark.parametrize("kind", ["global", "channel", "text_channel"])

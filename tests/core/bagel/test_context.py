@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.bagel import Bagel
-from core.bagel.context import Cache, CacheView, LayerKV
+from core.bagel.context import Cache, CacheView, LayerKV, TokenView
 from core.bagel.flow import gaussian_noise
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings, TextSettings
@@ -25,40 +25,78 @@ def numbers(keys: Tensor) -> list[int]:
     return [int(number) for number in keys[:, 0, 0]]
 
 
-def test_a_block_lies_in_the_rows_that_the_worked_example_names() -> None:
-    layer = LayerKV()
-    layer.put(block(0, 0, 0, 0), block(0, 0, 0, 0), 0, kept=False)  # reserves a scratch area of 4 rows
-    layer.put(block(10, 11), block(10, 11), 0, kept=True)
-    layer.put(block(20, 21, 22), block(20, 21, 22), 2, kept=True)
+def layer() -> LayerKV:
+    return LayerKV((2, 4), torch.float32, torch.device("cpu"))
 
-    noised = block(91, 92, 93)
-    full, _ = layer.put(noised, noised, 5, kept=False)
-    assert layer.scratch == 4
+
+def put(into: LayerKV, block: Tensor, length: int, *, kept: bool) -> Tensor:
+    """Write `block` after `length` tokens; the keys that it attends to."""
+    place = into.block(length, len(block), kept=kept, causal=False)
+    place.keys.copy_(block)
+    place.values.copy_(-block)
+    assert torch.equal(place.seen_values, -place.seen_keys)
+    return place.seen_keys
+
+
+def test_a_block_lies_in_the_rows_that_the_worked_example_names() -> None:
+    kv = layer()
+    put(kv, block(0, 0, 0, 0), 0, kept=False)  # reserves a scratch area of 4 rows
+    put(kv, block(10, 11), 0, kept=True)
+    put(kv, block(20, 21, 22), 2, kept=True)
+
+    full = put(kv, block(91, 92, 93), 5, kept=False)
+    assert kv.scratch == 4
     assert numbers(full) == [91, 92, 93, 10, 11, 20, 21, 22]
     assert full.storage_offset() == 1 * full.stride(0)
 
-    prefix, _ = layer.put(noised, noised, 2, kept=False)
+    prefix = put(kv, block(91, 92, 93), 2, kept=False)
     assert numbers(prefix) == [91, 92, 93, 10, 11]
     assert prefix.storage_offset() == 1 * prefix.stride(0)
 
-    following, _ = layer.put(block(30, 31, 32), block(30, 31, 32), 5, kept=True)
+    following = put(kv, block(30, 31, 32), 5, kept=True)
     assert numbers(following) == [10, 11, 20, 21, 22, 30, 31, 32]
     assert following.storage_offset() == 4 * following.stride(0)
 
 
 def test_a_cache_that_grows_keeps_what_it_holds() -> None:
-    layer = LayerKV()
+    kv = layer()
     for token in range(100):
-        seen, _ = layer.put(block(token), block(token), token, kept=True)
-        layer.put(block(*[-1] * token), block(*[-1] * token), token, kept=False)
+        seen = put(kv, block(token), token, kept=True)
+        put(kv, block(*[-1] * token), token, kept=False)
     assert numbers(seen) == list(range(100))
-    assert layer.keys is not None
-    assert layer.keys.shape[0] <= layer.scratch + 150
+    assert kv.keys.shape[0] <= kv.scratch + 150
+
+
+def test_buffers_that_were_reserved_stay_where_they_are() -> None:
+    cache = Cache([layer(), layer()])
+    cache.reserve(scratch=7, tokens=500)
+    places, size = cache.addresses, cache.num_bytes
+    for kv in cache.layers:
+        put(kv, block(*range(200)), 0, kept=True)
+        put(kv, block(*range(7)), 200, kept=False)
+        put(kv, block(*range(300)), 200, kept=True)
+    cache.reserve(scratch=3, tokens=499)
+    assert (cache.addresses, cache.num_bytes) == (places, size)
+    cache.reserve(tokens=1000)
+    assert cache.addresses != places
+
+
+def test_a_token_whose_row_only_the_device_knows_is_put_and_sees_like_one_at_a_known_offset() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kv, item = layer(), torch.randn(9, 2, 4, generator=generator)
+    kv.reserve(3, 20)
+    put(kv, item[:8], 0, kept=True)
+    queries = torch.randn(1, 6, 4, generator=generator)
+    known = kv.block(8, 1, kept=True, causal=True)
+    put(kv, item[8:], 8, kept=True)
+    token = TokenView(Cache([kv]), torch.tensor([8]), torch.tensor([9])).place(0, 1)
+    assert torch.equal(token.keys[token.row], known.keys)
+    torch.testing.assert_close(token.attend(queries), known.attend(queries), rtol=1e-6, atol=1e-6)
 
 
 def test_a_cache_that_has_read_nothing_has_nothing_to_show() -> None:
     with pytest.raises(LookupError, match="the cache is empty"):
-        Cache(1).stacked(0)
+        Cache([layer()]).stacked(0)
 
 
 def a_long_context() -> Context:
@@ -158,7 +196,8 @@ def test_packed_branches_equal_one_by_one() -> None:
 
     def velocities(*packed: CacheView) -> Tensor:
         with torch.inference_mode():
-            return network.velocities(noise[None], 0.7, grid, reader.markers, network.pack(packed, images=1))[:, 0]
+            constants = network.latent_constants(grid, torch.tensor([0.7]), reader.markers)
+            return network.velocities(noise[None], 0, constants, network.pack(packed, images=1))[:, 0]
 
     packed = velocities(*views)
     for view, found in zip(views, packed, strict=True):

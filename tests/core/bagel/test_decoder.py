@@ -1,6 +1,7 @@
 """The decoder with two equal experts is a plain Qwen2 or Qwen3, as another implementation computes it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from core.bagel.context import Cache, CacheOffset, CacheView
-from core.bagel.decoder import Decoder, DecoderLayer
-from core.bagel.layers import Rotary, attend, causal_mask, rotary
+from core.bagel.attention import attend
+from core.bagel.context import Block, Cache, CacheOffset, CacheView, LayerKV, Token
+from core.bagel.decoder import Decoder, DecoderLayer, Expert, Wanted
+from core.bagel.layers import Frequencies, Rotary
 from core.geometry import DecoderConfig
 
 CONFIG = DecoderConfig(
@@ -66,16 +68,35 @@ def twin(reference: PreTrainedModel) -> Decoder:
         for expert in (layer.understanding, layer.generation):
             if isinstance(reference, Qwen2ForCausalLM):
                 expert.q_norm = expert.k_norm = nn.Identity()  # type: ignore[assignment]  # Qwen2 has none
+                expert.put = partial(put_without_norms, expert)  # type: ignore[method-assign]
             for name, parameter in expert.named_parameters():
-                part = name if name.startswith("mlp") or "layernorm" in name else f"self_attn.{name}"
-                parameter.data = theirs[f"model.layers.{layer.index}.{part}"]
+                parent, _, kind = name.rpartition(".")
+                module = expert.get_submodule(parent)
+                names = [f"{parent.rpartition('.')[0]}.{part}".strip(".") for part in getattr(module, "parts", ())]
+                parts = [
+                    part if part.startswith("mlp") or "layernorm" in part else f"self_attn.{part}"
+                    for part in names or [parent]
+                ]
+                parameter.data = torch.cat([theirs[f"model.layers.{layer.index}.{part}.{kind}"] for part in parts])
     for norm in (decoder.norm, decoder.norm_moe_gen):
         norm.weight.data = theirs["model.norm.weight"]
     return decoder.requires_grad_(requires_grad=False)
 
 
-def rotation(positions: list[int]) -> Rotary:
-    return rotary(torch.tensor([positions]), CONFIG.head_dim, CONFIG.rope_theta)
+def put_without_norms(
+    expert: Expert, projected: Tensor, by: Rotary, queries: Tensor, place: Block | Token, rows: slice | None
+) -> None:
+    """Expert.put for a model that has no norms on queries and keys."""
+    q, k, v = (part.unflatten(-1, (-1, 8)) for part in projected.split(list(expert.qkv_proj.parts.values()), dim=-1))
+    cos, sin = by.cos[:, None], by.sin[:, None]
+    for into, part in ((queries, q), (place.keys, k)):
+        into[rows or slice(None)] = part * cos + part.roll(4, dims=-1) * sin
+    place.values[rows or slice(None)] = v
+
+
+def rotation(positions: list[int]) -> list[Rotary]:
+    frequencies = Frequencies.of(CONFIG.head_dim, CONFIG.rope_theta, torch.device("cpu"))
+    return [frequencies.at(torch.tensor(positions))]
 
 
 @pytest.mark.parametrize("make", [qwen2, qwen3])
@@ -83,14 +104,17 @@ def test_equal_experts_compute_a_text_an_image_block_and_a_text_as_the_reference
     make: Callable[[], PreTrainedModel],
 ) -> None:
     reference = randomised(make())
-    decoder, cache = twin(reference), Cache(CONFIG.num_layers)
+    decoder = twin(reference)
+    cache = Cache([LayerKV((2, 8), torch.float32, torch.device("cpu")) for _ in range(CONFIG.num_layers)])
     ids = torch.arange(12) * 3 % 50
     embedded = decoder.embed_tokens(ids)[None]
 
     # A text of 4 tokens, an image block of 5 at one position, a text of 3.
-    first, _ = decoder(embedded[:, :4], None, rotation([0, 1, 2, 3]), [at(cache, 0)], causal_mask(4, 0, ids.device))
-    markers, latents = decoder(embedded[:, [4, 8]], embedded[:, 5:8], rotation([4]), [at(cache, 4)])
-    last, _ = decoder(embedded[:, 9:], None, rotation([5, 6, 7]), [at(cache, 9)], causal_mask(3, 9, ids.device))
+    everything = Wanted.LAYERS
+    first, _ = decoder(embedded[:, :4], None, rotation([0, 1, 2, 3]), [at(cache, 0)], everything)
+    image = [at(cache, 4, causal=False)]
+    markers, latents = decoder(embedded[:, [4, 8]], embedded[:, 5:8], rotation([4]), image, everything)
+    last, _ = decoder(embedded[:, 9:], None, rotation([5, 6, 7]), [at(cache, 9)], everything)
 
     visible = torch.ones(12, 12, dtype=torch.bool).tril()
     visible[4:9, 4:9] = True
@@ -102,21 +126,21 @@ def test_equal_experts_compute_a_text_an_image_block_and_a_text_as_the_reference
     torch.testing.assert_close(decoder.norm(found), expected.last_hidden_state, rtol=1e-4, atol=1e-4)
 
 
-def at(cache: Cache, tokens: int) -> CacheView:
-    return CacheView(cache, CacheOffset(tokens, tokens), kept=True)
+def at(cache: Cache, tokens: int, *, causal: bool = True) -> CacheView:
+    return CacheView(cache, CacheOffset(tokens, tokens), kept=True, causal=causal)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention_of_grouped_heads_equals_repeated_keys(*, masked: bool) -> None:
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_grouped_heads_equals_repeated_keys(*, causal: bool) -> None:
     generator = torch.Generator().manual_seed(1)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
     queries, keys, values = random(4, 6, 8), random(10, 2, 8), random(10, 2, 8)
-    mask = causal_mask(4, 6, queries.device) if masked else None
     scores = torch.einsum("lnh,snh->nls", queries, keys.repeat_interleave(3, dim=1)) / 8**0.5
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+    if causal:
+        scores = scores.masked_fill(~torch.ones(4, 10, dtype=torch.bool).tril(6), -torch.inf)
     expected = torch.einsum("nls,snh->lnh", scores.softmax(-1), values.repeat_interleave(3, dim=1))
-    torch.testing.assert_close(attend(queries, keys, values, mask), expected.reshape(4, 48), rtol=1e-5, atol=1e-5)
+    found = attend(queries, keys, values, causal=causal)
+    torch.testing.assert_close(found, expected.reshape(4, 48), rtol=1e-5, atol=1e-5)

@@ -1,10 +1,12 @@
 """The solver follows a velocity; guidance and its renormalisations are the published formulas."""
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
 from torch import Tensor
 
-from core.bagel.flow import euler, gaussian_noise, guide, holds, schedule
+from core.bagel.flow import FlowStep, euler, gaussian_noise, guide, holds, one_ahead, schedule
 from recipes.recipe import ImageSettings
 
 
@@ -27,6 +29,26 @@ def test_steps_land_on_the_product_of_their_factors() -> None:
     times = schedule(6, shift=2.0)
     *_, last = euler(lambda x, _t: x, torch.ones(1, 1), times)
     assert last.x.item() == pytest.approx(torch.prod(1 - (times[:-1] - times[1:])).item(), rel=1e-5)
+
+
+def test_a_step_is_told_when_the_one_before_is_done_and_the_next_is_not_launched() -> None:
+    told: list[str] = []
+
+    def velocity(x: Tensor, number: int) -> Tensor:
+        told.append(f"launch {number}")
+        return x
+
+    def mark() -> Callable[[], None]:
+        name = told[-1].removeprefix("launch ")
+        return lambda: told.append(f"done {name}")
+
+    steps: Iterator[FlowStep] = one_ahead(euler(velocity, torch.ones(1, 1), schedule(4, shift=1.0)), mark)
+    told.extend(f"tell {step.done - 1}" for step in steps)
+    assert told == [
+        *("launch 0", "tell 0"),
+        *("launch 1", "done 0", "tell 1"),
+        *("launch 2", "done 1", "tell 2"),
+    ]
 
 
 def test_the_schedule_is_shifted_towards_noise() -> None:

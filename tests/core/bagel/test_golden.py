@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.bagel.context import Cache
 from core.bagel.images import opaque, resized
 from core.bagel.reader import items_of
 from core.protocol import Context, Picture, Text
@@ -64,7 +63,7 @@ def compare_drawing(
 @pytest.mark.parametrize("scenario", PREFILLS)
 def test_reading_gives_the_same_keys_and_values(golden: GoldenSet, largest: dict[str, float], scenario: str) -> None:
     said, model = golden.scenarios[scenario], golden.model
-    cache = Cache(model.network.config.decoder.num_layers, latents=said.get("image_encoders") != "vit")
+    cache = model.network.empty_cache(latents=said.get("image_encoders") != "vit")
 
     model.reader.sync(cache, items_of(golden.context(scenario)))
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from core.bagel import Bagel
-from core.bagel.context import Cache, CacheOffset, CacheView, LayerKV
+from core.bagel.context import CacheOffset, CacheView, LayerKV
 from core.bagel.judge import YesNoTokens
 from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings
@@ -44,7 +44,7 @@ def test_no_token_begins_both_a_yes_and_a_no() -> None:
 
 
 def test_it_is_the_probability_of_yes_in_the_distribution_of_the_next_token(model: Bagel) -> None:
-    cache = Cache(model.network.config.decoder.num_layers, latents=False)
+    cache = model.network.empty_cache(latents=False)
     model.reader.sync(cache, (Picture(photo()), Text(QUESTION)))
     tokens = YesNoTokens.of(model.reader.tokenizer)
     with torch.inference_mode():
@@ -88,7 +88,7 @@ def test_it_leaves_the_context_and_no_memory_behind(model: Bagel) -> None:
 
 def test_the_likelihood_of_an_answer_is_that_of_writing_it_token_by_token(model: Bagel) -> None:
     answer = model.reader.tokenizer.frame("a red circle")
-    cache = Cache(model.network.config.decoder.num_layers, latents=False)
+    cache = model.network.empty_cache(latents=False)
     model.reader.sync(cache, (Picture(photo()), Text("What is it?")))
     at, product = cache.end, 1.0
     with torch.inference_mode():

@@ -1,6 +1,6 @@
 """Offloaded modules compute what they compute on their device, and their weights arrive in time and in order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.bagel import Bagel
 from core.bagel.network import Network
-from core.bagel.offload import HostCopy, LayerStream, compute_on, load_for_each_call, moved, return_to
+from core.bagel.offload import HostCopy, LayerStream, Source, compute_on, load_for_each_call, moved, return_to
 from core.bagel.placement import LAYERS, Place, Placement, Quantizer, fill, parts
 from core.bagel.weights import Checkpoint, WeightReader
 from core.protocol import Context, Drawn, Text
@@ -52,6 +52,46 @@ def test_streamed_layers_compute_the_same_after_a_call_that_failed() -> None:
         layers[1](torch.randn(2, 7))
     assert devices(layers) == {"meta"}
     assert torch.equal(layers(x), expected)
+
+
+class TwoLinear(nn.Module):
+    """A layer whose second half only some calls need, as those of the decoder are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = linear_layers(2)
+
+    def forward(self, x: Tensor, both: bool) -> Tensor:  # noqa: FBT001
+        x = self.first(x)
+        return self.second(x) if both else x
+
+
+def test_a_call_copies_what_it_needs_and_a_later_one_the_rest() -> None:
+    layers, x, copied = [TwoLinear() for _ in range(3)], torch.randn(2, 8), []
+
+    def watched(source: Source, index: int) -> Source:
+        def read(part: slice) -> Sequence[Tensor]:
+            copied.append((index, len(source(part))))
+            return source(part)
+
+        return read
+
+    passes = (False, False, True, True, False)
+    expected = [layer(x, both) for both in passes for layer in layers]
+    sources = [(layer, watched(HostCopy(layer), index)) for index, layer in enumerate(layers)]
+    LayerStream(CPU, sources, lambda _layer, args, _kwargs: 4 if args[1] else 2)
+    found: list[Tensor] = []
+    for both in passes:
+        copied.append((-1, int(both)))
+        found += [layer(x, both) for layer in layers]
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+    assert copied[2:] == [
+        *((-1, 0), (2, 2), (0, 2)),  # the first two layers are in the slots at the start, and whole
+        *((-1, 0), (2, 2), (0, 2)),
+        *((-1, 1), (0, 2), (2, 4), (0, 4)),  # the second half of layer 0 is copied when it is needed
+        *((-1, 1), (2, 4), (0, 4)),
+        *((-1, 0), (2, 2), (0, 2)),
+    ]
 
 
 class Streams:
@@ -101,9 +141,9 @@ def test_a_module_that_is_loaded_for_each_call_reads_its_weights_then_only() -> 
     (layer,), x, reads = linear_layers(1), torch.randn(2, 8), []
     expected, tensors = layer(x), [tensor.clone() for tensor in layer.parameters()]
 
-    def read() -> list[Tensor]:
+    def read(part: slice) -> list[Tensor]:
         reads.append(1)
-        return tensors
+        return tensors[part]
 
     load_for_each_call(layer, read)
     assert (devices(layer), len(reads)) == ({"meta"}, 0)
@@ -115,7 +155,7 @@ def test_a_copy_in_host_memory_keeps_dtypes_shapes_and_buffers() -> None:
     module = nn.Linear(5, 3).requires_grad_(requires_grad=False).to(torch.bfloat16)
     module.register_buffer("scales", torch.arange(7, dtype=torch.int8).view(7, 1))
     expected = [*module.parameters(), *module.buffers()]
-    for copy, tensor in zip(HostCopy(module)(), expected, strict=True):
+    for copy, tensor in zip(HostCopy(module)(slice(None)), expected, strict=True):
         assert copy.dtype == tensor.dtype
         assert copy.data_ptr() != tensor.data_ptr()
         assert torch.equal(copy, tensor)

@@ -97,6 +97,13 @@ def test_a_drawn_token_does_not_depend_on_the_order_of_the_sum() -> None:
         assert below <= int(weights.sum().double() * uniform) < below + weights[int(token)]
 
 
+@pytest.mark.parametrize("settings", [TextSettings(temperature=1.0), TextSettings(temperature=0.5, top_k=3, top_p=0.5)])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_logits_that_are_not_numbers_draw_a_token_of_the_vocabulary(settings: TextSettings, wrong: float) -> None:
+    logits = torch.full((5,), wrong)
+    assert set(draw_tokens(logits, settings, uniforms(0, 50)).tolist()) <= set(range(5))
+
+
 def test_temperature_zero_takes_the_likeliest() -> None:
     assert next_token(LOGITS, TextSettings(temperature=0.0), at(0.9)).tolist() == [1]
     assert next_token(torch.tensor([0.0, 2.0, 2.0]), TextSettings(temperature=0.0), at(0.9)).tolist() == [1]

@@ -70,9 +70,6 @@ class Snapshots:
     def judge(self, *_: Any) -> float:
         pytest.fail("nothing is judged here")
 
-    def warm_up(self) -> None:
-        self.model.warm_up()
-
     def forget(self) -> None:
         self.model.forget()
 

@@ -53,8 +53,5 @@ class Album:
             self._scores[asked] = self.model.judge(image, question, answer)
         return self._scores[asked]
 
-    def warm_up(self) -> None:
-        self.model.warm_up()
-
     def forget(self) -> None:
         self.model.forget()
