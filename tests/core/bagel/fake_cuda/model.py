@@ -84,10 +84,10 @@ class FakeWeights:
             value = torch.empty(parameter.shape, dtype=self.network.dtype, device=device)
             setattr(module.get_submodule(owner), attribute, nn.Parameter(value, requires_grad=False))
 
-    def skip(self, module_name: str) -> Callable[[], Sequence[Tensor]]:
+    def skip(self, module_name: str) -> Callable[[slice], Sequence[Tensor]]:
         """In a file, and so in memory that is not pinned."""
         tensors = list(self.network.get_submodule(module_name).parameters())
-        return lambda: [self.recorder.host_tensor(tensor, pinned=False) for tensor in tensors]
+        return lambda part: [self.recorder.host_tensor(tensor, pinned=False) for tensor in tensors[part]]
 
 
 class FakeHostCopy:
@@ -96,8 +96,8 @@ class FakeHostCopy:
     def __init__(self, recorder: Recorder, module: nn.Module) -> None:
         self.tensors = [recorder.host_tensor(tensor, pinned=True) for tensor in module.parameters()]
 
-    def __call__(self) -> Sequence[Tensor]:
-        return self.tensors
+    def __call__(self, part: slice) -> Sequence[Tensor]:
+        return self.tensors[part]
 
 
 Keep = Callable[[int], Place]
