@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from core.bagel.context import Cache, TokenView
+from core.bagel.flow import cuda_mark
 from core.bagel.fused import KERNELS
 from core.bagel.network import Network
 from core.bagel.sample import next_token, uniforms
@@ -168,11 +169,10 @@ def _reading(token: Tensor) -> Callable[[], int]:
     copied = token.to("cpu", non_blocking=True, copy=True)
     if token.device.type != "cuda":
         return lambda: int(copied)
-    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch does not annotate it
-    event.record(torch.cuda.current_stream(token.device))
+    wait = cuda_mark(token.device)
 
     def read() -> int:
-        event.synchronize()
+        wait()
         return int(copied)
 
     return read

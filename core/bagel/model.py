@@ -208,7 +208,7 @@ class Bagel:
     def _read(self, cache: Cache, items: Sequence[Item]) -> Iterator[None]:
         for _ in self.reader.read(cache, items):
             if self.network.device.type == "cuda":
-                torch.cuda.current_stream(self.network.device).synchronize()
+                cuda_mark(self.network.device)()
             yield
 
     @torch.inference_mode()

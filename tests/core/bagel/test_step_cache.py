@@ -137,8 +137,9 @@ def test_guidance_and_renormalization_are_those_of_each_branchs_forecast(
 ) -> None:
     ends = torch.randn(2, 3, 1, 64, model.network.config.latent_width, generator=torch.Generator().manual_seed(2))
 
-    def straight(x: Tensor, time: float, *others: object) -> Tensor:
+    def straight(x: Tensor, at: float, *others: object) -> Tensor:
         """The velocities of each branch are a line in time, so forecasts of order 1 are those velocities."""
+        time = TIMES[at] if isinstance(at, int) else at
         *_, pack = others
         assert isinstance(pack, Pack)
         start, end = ends
