@@ -7,11 +7,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from core.bagel.quantize import METHODS
 from tests.core.bagel.fake_cuda.attention import CAPABILITIES
 from tests.core.bagel.fake_cuda.estimate import Card
-from tests.core.bagel.fake_cuda.phases import EDITING, GENERATION, PARTS, run
+from tests.core.bagel.fake_cuda.model import offloaded, on_one_gpu, on_two_gpus
+from tests.core.bagel.fake_cuda.phases import ALL, EDITING, GENERATION, run
 from tests.core.bagel.fake_cuda.recorder import Phase
 
+PLACES = {"one": on_one_gpu, "two": on_two_gpus, "offloaded": offloaded}
 GB, TERA, MS = 1e9, 1e12, 1e3
 
 
@@ -19,7 +22,12 @@ def main() -> int:
     options = _parser().parse_args()
     card = Card(options.bandwidth * TERA, options.tflops * TERA, launch_s=options.launch * 1e-6)
     recorder = run(
-        tuple(options.only.split(",")), side=options.side, capability=options.capability, fused=options.fused
+        options.only.split(","),
+        keep=PLACES[options.layers],
+        quantize=options.quantize,
+        side=options.side,
+        capability=options.capability,
+        fused=options.fused,
     )
     faults = [f"{count} x {fault}" for fault, count in recorder.faults.items()]
     lines = ["Estimates from bytes and FLOPs, not measurements.", "", "faults:", *(faults or ["none"])]
@@ -91,7 +99,11 @@ def _details(phase: Phase, card: Card, count: int) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=",".join(PARTS), help="parts: %(default)s")
+    parser.add_argument("--only", default=",".join(ALL), help="parts: %(default)s")
+    parser.add_argument(
+        "--layers", choices=PLACES, default="one", help="the decoder layers: on one or two GPUs, or some in host memory"
+    )
+    parser.add_argument("--quantize", choices=METHODS, help="the method of the experts' weights")
     parser.add_argument("--side", type=int, default=1024, help="of the images, in pixels")
     parser.add_argument("--capability", type=int, choices=CAPABILITIES, default=90, help="of the GPU")
     parser.add_argument("--fused", action=argparse.BooleanOptionalAction, default=True, help="with the Triton kernels")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -13,6 +14,7 @@ from core.bagel.model import Bagel
 from core.bagel.network import Network
 from core.bagel.offload import Source
 from core.bagel.placement import Place
+from core.bagel.quantize import quantize_experts
 from core.bagel.tokenizer import BagelTokenizer
 from core.geometry import (
     OFFICIAL_LATENT_SIDE,
@@ -116,8 +118,8 @@ def offloaded(layer: int) -> Place:
     return Place(torch.device("cuda:0"), "device" if layer < LAYERS // 4 else "host")
 
 
-def load(recorder: Recorder, keep: Keep = on_one_gpu) -> Bagel:
-    """The engine, with its decoder layers where `keep` tells."""
+def load(recorder: Recorder, keep: Keep = on_one_gpu, quantize: str | None = None) -> Bagel:
+    """The engine, with its decoder layers where `keep` tells, their weights quantized by the method `quantize`."""
     config = config_7b()
     with torch.device("meta"):
         network = Network(config)
@@ -125,5 +127,6 @@ def load(recorder: Recorder, keep: Keep = on_one_gpu) -> Bagel:
     places = {name: on_one_gpu(0) for name in placement.parts(network)}
     places |= {f"{placement.LAYERS}.{index}": keep(index) for index in range(LAYERS)}
     with patch.object(placement, "HostCopy", partial(FakeHostCopy, recorder)):
-        placement.fill(network, FakeWeights(recorder, network), places)  # type: ignore[arg-type]
+        weights: Any = FakeWeights(recorder, network)
+        placement.fill(network, weights, places, quantize and partial(quantize_experts, method=quantize))
     return Bagel(SPEC, network.eval(), BagelTokenizer.read(TOKENIZER, config.decoder.vocab_size))

@@ -17,7 +17,7 @@ from core.protocol import Context, Picture, Text
 from recipes.recipe import ImageSettings, TextSettings
 from tests.core.bagel.fake_cuda.device import pretended_cuda
 from tests.core.bagel.fake_cuda.functions import CudaFunctions, biases_in_modes
-from tests.core.bagel.fake_cuda.model import Keep, load
+from tests.core.bagel.fake_cuda.model import Keep, load, on_one_gpu
 from tests.core.bagel.fake_cuda.recorder import Recorder
 
 PROMPT = Text("A magical forest with a castle of glass. " * 4)
@@ -103,33 +103,35 @@ class Story:
         self.write("context 9000")
 
     def judge(self) -> None:
-        with self.recorder.phase("judge: yes or no"):
-            self.bagel.judge(self.picture.image, "Is it a forest?")
+        with self.recorder.phase("judge"):
+            self.bagel.judge(self.picture.image, "Is it a forest?", "A forest at dawn.")
+
+    def begin(self) -> None:
+        """The shortest text and image."""
+        with self.recorder.phase("read a text"):
+            self.bagel.reader.sync(self.bagel._context, (PROMPT,))
+        with self.recorder.phase("first token of a text"):
+            next(self.bagel.write_ids(SAMPLED, seed=1))
+        next(self.draw("generation", Context(items=(PROMPT,)), GENERATION))
 
 
-PARTS = ("text", "generate", "edit", "judge", "batch")
+ALL = ("text", "generate", "edit", "judge", "batch")
 
 
-def run(parts: Sequence[str] = PARTS, *, side: int = 1024, capability: int = 90, fused: bool = True) -> Recorder:
-    """Everything that one GPU does."""
+def run(
+    parts: Sequence[str] = ALL,
+    *,
+    keep: Keep = on_one_gpu,
+    quantize: str | None = None,
+    side: int = 1024,
+    capability: int = 90,
+    fused: bool = True,
+) -> Recorder:
+    """Some parts of a story, with the decoder layers placed by `keep`."""
     with pretending(capability=capability, fused=fused) as recorder:
-        story = Story(recorder, load(recorder), side)
+        story = Story(recorder, load(recorder, keep, quantize), side)
         for part in parts:
             getattr(story, part)()
-    return recorder
-
-
-def sequence(keep: Keep) -> Recorder:
-    """A text, the first step of an image and a judgement, with the decoder layers placed by `keep`."""
-    with pretending() as recorder:
-        story = Story(recorder, load(recorder, keep))
-        with recorder.phase("read a text"):
-            story.bagel.reader.sync(story.bagel._context, (PROMPT,))
-        with recorder.phase("first token of a text"):
-            next(story.bagel.write_ids(SAMPLED, seed=1))
-        next(story.draw("generation", Context(items=(PROMPT,)), GENERATION))
-        with recorder.phase("judge: likelihood of an answer"):
-            story.bagel.judge(story.picture.image, "Is it a forest?", "A forest at dawn.")
     return recorder
 
 
