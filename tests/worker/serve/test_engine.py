@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from torch import Tensor
 
-from core.protocol import Context, Denoising, Drawn
+from core.bagel import Bagel
+from core.bagel.flow import FlowStep
+from core.protocol import Context, Denoising, Drawn, Text
 from core.scripted import SPEC, ScriptedModel
 from recipes.recipe import ImageSettings
 from storage.objects.s3 import S3Store
+from tests.core.bagel.golden import MODELS, load
 from tests.worker.serving import config_of, env_of, objects_of, recipe, request, undisturbed
 from worker.cores import available_cores
 from worker.errors import RunFailed
@@ -109,6 +114,38 @@ def test_the_batch_is_halved_within_the_step_until_it_fits(
     ]
     assert model.max_batch == ScriptedModel().max_batch, "the next run may be smaller"
     runtime.close()
+
+
+class ScarceBagel(Bagel):
+    """Runs out of memory when it denoises more than two images at once."""
+
+    tried: list[int]
+
+    def denoise(self, context: Context, settings: ImageSettings, noise: Tensor, rows: int) -> Iterator[FlowStep]:
+        self.tried.append(noise.shape[0])
+        if noise.shape[0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().denoise(context, settings, noise, rows)
+
+
+def drawn_by(model: Bagel) -> Tensor:
+    """The levels of four images."""
+    context, settings = Context(items=(Text("A cat"),)), ImageSettings(width=64, height=48, num_timesteps=4)
+    *_, drawn = model.draw(context, settings, seeds=(3, 1, 4, 5))
+    assert isinstance(drawn, Drawn)
+    return torch.tensor([list(one.tobytes()) for one in drawn.images])
+
+
+def test_a_halved_batch_draws_the_same_images_within_rounding() -> None:
+    whole = load("random")
+    scarce = ScarceBagel(whole.spec, whole.network, whole.reader.tokenizer)
+    scarce.tried = []
+    config = config_of({"AUTOSEQ_MODEL": str(MODELS["random"])})
+    asked = request("some-run", recipe(variations_per_image=4, think=False, num_images=1))
+    job = resolve(asked, SPEC, recipes=config.recipes, sources=Sources())
+    halved = Engine(config, scarce).with_smaller_batches(partial(drawn_by, scarce), job, lambda: 2)
+    assert scarce.tried == [4, 2, 2]
+    assert (halved - drawn_by(whole)).abs().max() <= 1
 
 
 def test_a_run_fails_that_is_too_large_for_one_image_at_once(services: LocalServices, run_id: str) -> None:
