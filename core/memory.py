@@ -4,6 +4,7 @@ The formulas follow the engine's largest tensors. They are used for `autoseq pla
 on a device, to refuse a model at the start, and for the default of the maximum batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -122,9 +123,12 @@ class MemoryNeeds:
         A decoder layer computes all branches of a batch at once. The autoencoder then processes one image at a time.
         """
         decoder, pixels = self.config.decoder, self.side_px**2
-        layer = LAYER_PEAK * decoder.intermediate_size + LAYER_PEAK_HIDDEN * decoder.hidden_size
+        inner = LAYER_PEAK + (self.quantization == "int8")  # whose products are scaled in a copy
+        layer = inner * decoder.intermediate_size + LAYER_PEAK_HIDDEN * decoder.hidden_size
+        restored = max(math.prod(shape) for shape in layer_matrices(decoder)) if self.quantization else 0
         autoencoder = PIXEL_PEAK * self.config.autoencoder.channels * pixels
-        return VALUE_BYTES[self.dtype] * int(max(self.batch * self.branches * self._block * layer, autoencoder))
+        values = max(self.batch * self.branches * self._block * layer + restored, autoencoder)
+        return VALUE_BYTES[self.dtype] * int(values)
 
     @property
     def beside(self) -> int:

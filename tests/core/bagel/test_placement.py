@@ -1,5 +1,6 @@
 """Where the weights go on given GPUs, what is refused, and the memory estimate against what the engine allocates."""
 
+import copy
 import weakref
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from core.bagel.placement import (
     place_on_gpus,
     smallest_gpu_bytes,
 )
+from core.bagel.quantize import quantize_experts
 from core.geometry import BagelConfig
 from core.memory import MemoryNeeds, ModelSize, ModelTooLargeError
 from core.parameters import layer_matrices, layer_vectors, other_parameters
@@ -56,6 +58,14 @@ def test_the_counted_parameters_are_those_of_the_network(name: str, published: N
     assert layers == config.decoder.num_layers * 2 * (matrices + layer_vectors(config.decoder))
     assert sum(parameter.numel() for parameter in network.parameters()) - layers == other_parameters(config)
     assert ModelSize.of(config, "float32").whole == 4 * (layers + other_parameters(config))
+
+
+@pytest.mark.parametrize("method", ["int8", "fp8"])
+def test_the_counted_bytes_are_those_of_a_quantized_layer(method: str) -> None:
+    layer = copy.deepcopy(load("random").network.decoder.layers[0])
+    quantize_experts(layer, method)
+    config = load("random").network.config
+    assert sum(parameter.nbytes for parameter in layer.parameters()) == ModelSize.of(config, "float32", method).layer
 
 
 def kept(placement: Placement) -> tuple[dict[str, str], list[str]]:
