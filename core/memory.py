@@ -4,6 +4,7 @@ The formulas follow the engine's largest tensors. They are used for `autoseq pla
 on a device, to refuse a model at the start, and for the default of the maximum batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -26,8 +27,8 @@ SLOTS = 2
 """Offloaded layers on the device at a time: one computes while the next one is copied."""
 BRANCHES = 3
 """The contexts in which an image is computed with guidance by text and images."""
-LAYER_PEAK = 4
-"""Tensors of a layer at its peak: as wide as the inner size of the MLP (gate and up, the gated gate, the product) …"""
+LAYER_PEAK = 3
+"""Tensors of a layer at its peak: as wide as the inner size of the MLP (gate and up as one, and their product) …"""
 LAYER_PEAK_HIDDEN = 10
 """… and as wide as the hidden size."""
 PIXEL_PEAK = 7
@@ -108,8 +109,12 @@ class MemoryNeeds:
 
     @property
     def context(self) -> int:
-        """Keys and values of the longest context, and of an image that is being drawn."""
-        return VALUE_BYTES[self.dtype] * self.config.kv_values_per_token * (self.tokens + self._block)
+        """Keys and values of the longest context, and of an image that is being drawn.
+
+        With guidance by images, the image is also drawn in a cache of the texts only.
+        """
+        blocks = 2 if self.branches == BRANCHES else 1
+        return VALUE_BYTES[self.dtype] * self.config.kv_values_per_token * (self.tokens + blocks * self._block)
 
     @property
     def activations(self) -> int:
@@ -118,9 +123,12 @@ class MemoryNeeds:
         A decoder layer computes all branches of a batch at once. The autoencoder then processes one image at a time.
         """
         decoder, pixels = self.config.decoder, self.side_px**2
-        layer = LAYER_PEAK * decoder.intermediate_size + LAYER_PEAK_HIDDEN * decoder.hidden_size
+        inner = LAYER_PEAK + (self.quantization == "int8")  # whose products are scaled in a copy
+        layer = inner * decoder.intermediate_size + LAYER_PEAK_HIDDEN * decoder.hidden_size
+        restored = max(math.prod(shape) for shape in layer_matrices(decoder)) if self.quantization else 0
         autoencoder = PIXEL_PEAK * self.config.autoencoder.channels * pixels
-        return VALUE_BYTES[self.dtype] * int(max(self.batch * self.branches * self._block * layer, autoencoder))
+        values = max(self.batch * self.branches * self._block * layer + restored, autoencoder)
+        return VALUE_BYTES[self.dtype] * int(values)
 
     @property
     def beside(self) -> int:

@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     Default: 8, or fewer on a GPU whose total memory is too small for them."""
     context_tokens: Annotated[int, Ge(0)] = 32_768
     """Length of the context for which memory is reserved on a GPU, in tokens, when weights are placed."""
+    threads: Annotated[int, Ge(1)] | None = None
+    """CPU threads that a worker computes with. Default: torch's, within the cores and the CPU quota that the worker
+    shares with the others of its `autoseq worker`. Another number may round differently."""
     cache_dir: Path = Field(default_factory=_cache_dir)
     """Folder that keeps the hashes of the model's files, so that a start does not read all weights to hash them.
     Default: autosequence in $XDG_CACHE_HOME or ~/.cache."""

@@ -3,9 +3,11 @@
 Axes: L tokens, S rows, N query heads, M key-value heads, H head dim.
 """
 
+from functools import lru_cache
+
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention.bias import causal_lower_right
+from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool) -> Tensor:
@@ -24,7 +26,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool) -> Te
         (L, N * H)
     """
     # On CUDA this bias is computed by flash attention, without a mask, also for a single token.
-    bias = causal_lower_right(len(queries), len(keys)) if causal and (len(queries) > 1 or queries.is_cuda) else None
+    bias = _causal_bias(len(queries), len(keys)) if causal and (len(queries) > 1 or queries.is_cuda) else None
     q, k, v = (part.transpose(0, 1)[None] for part in (queries, keys, values))
     out = functional.scaled_dot_product_attention(q, k, v, bias, enable_gqa=True)
     return out[0].transpose(0, 1).flatten(1)
+
+
+@lru_cache(maxsize=64)
+def _causal_bias(tokens: int, rows: int) -> CausalBias:
+    """One for all layers; it has no numbers, so that its device does not matter."""
+    return causal_lower_right(tokens, rows)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.bagel.layers import PositionTable, TimeEmbedder
-from core.bagel.linear import Linear
+from core.bagel.linear import Linear, linear
 from core.geometry import AutoencoderConfig, BagelConfig
 
 NORM_GROUPS = 32
@@ -46,11 +46,16 @@ class SpatialAttention(nn.Module):
         self.v, self.proj_out = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm(x)
-        q, k, v = (project(normed).flatten(2).transpose(1, 2)[:, None] for project in (self.q, self.k, self.v))
-        seen = functional.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
-        out: Tensor = x + self.proj_out(seen)
-        return out
+        # Projected as rows of positions, not as images: the fused attention needs the channels of a row side by side.
+        rows = self.norm(x).flatten(2).transpose(1, 2).contiguous()
+        q, k, v = (_project(rows, conv)[:, None] for conv in (self.q, self.k, self.v))
+        seen = functional.scaled_dot_product_attention(q, k, v)[:, 0]
+        return x + _project(seen, self.proj_out).transpose(1, 2).reshape(x.shape)
+
+
+def _project(rows: Tensor, conv: nn.Conv2d) -> Tensor:
+    """The 1x1 convolution `conv` of positions (1, h * w, C)."""
+    return linear(rows, conv.weight.flatten(1), conv.bias)
 
 
 class Middle(nn.Module):
@@ -131,7 +136,7 @@ class LatentEncoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.conv_in(pixels[None])
+        x = self.conv_in(_batch(pixels))
         for level in self.down:
             x = level(x)
         moments: Tensor = self.conv_out(functional.silu(self.norm_out(self.mid(x))))
@@ -156,7 +161,7 @@ class LatentDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         x = latents / self.config.scale + self.config.shift
-        x = self.mid(self.conv_in(x[None]))
+        x = self.mid(self.conv_in(_batch(x)))
         for level in reversed(self.up):
             x = level(x)
         pixels: Tensor = self.conv_out(functional.silu(self.norm_out(x)))[0]
@@ -175,6 +180,14 @@ class LatentPlaces(nn.Module):
     def forward(self, positions: Tensor, times: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Positions in the table (L,) and times (T,) float32 -> (L, D) and (T, D), in the `dtype` of the weights."""
         return self.latent_pos_embed(positions), self.time_embedder(times, dtype)
+
+
+def _batch(x: Tensor) -> Tensor:
+    """A batch of the one image `x`, on the CPU with the channels of a position side by side.
+
+    The layers keep that order, in which the CPU's convolutions are faster. A GPU's group norm does not keep it.
+    """
+    return x[None].contiguous(memory_format=torch.channels_last) if x.is_cpu else x[None]
 
 
 class LatentEmbedder(nn.Module):

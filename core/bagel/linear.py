@@ -11,7 +11,7 @@ from torch.nn import functional
 ONEDNN_ROWS = 12
 """The number of rows from which oneDNN multiplies. Fixed, so that a block of the same size gives the same numbers."""
 
-_ONEDNN_BESIDE_MKL = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+_ONEDNN_BESIDE_MKL = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

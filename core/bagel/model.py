@@ -42,6 +42,13 @@ def default_dtype(device: str) -> str:
     return "float32" if device == "cpu" else "bfloat16"
 
 
+def torch_dtype(name: str) -> torch.dtype:
+    """Raises ValueError."""
+    if name not in DTYPES:
+        raise ValueError(f"dtype {name!r} is not one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
 class Bagel:
     """The model and its two persistent caches: one of the whole context, one of its texts only, for image guidance.
 
@@ -118,8 +125,7 @@ class Bagel:
         folder = Path(folder)
         device = choose_device(device, gpus or ())
         dtype = dtype or default_dtype(device)
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+        torch_dtype(dtype)
         KERNELS.choose(torch.device(device))
         if quantize is not None:
             check_method(quantize, device)

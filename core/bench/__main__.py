@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from core.bagel import Bagel
-from core.bagel.model import DTYPES, default_dtype
+from core.bagel.model import default_dtype, torch_dtype
 from core.bagel.placement import choose_device
 from core.bagel.quantize import METHODS, check_method, quantize_experts
 from core.bench.machine import measure_machine
@@ -70,7 +70,7 @@ def _load(options: argparse.Namespace) -> Bagel:
             raise ValueError("no model: give --model_path or --random-weights")
         folder, batch = options.model_path, options.max_batch
         return Bagel.load(folder, device=device, dtype=dtype, quantize=quantize, max_batch=batch)
-    model = random_model(options.random_weights, torch.device(device), DTYPES[dtype or default_dtype(device)])
+    model = random_model(options.random_weights, torch.device(device), torch_dtype(dtype or default_dtype(device)))
     if quantize is not None:
         check_method(quantize, device)
         for layer in model.network.decoder.layers:
@@ -182,7 +182,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--num_timesteps", type=_at_least(2), help="for each image (default: the model's)")
     parser.add_argument("--max_batch", type=count, default=max(VARIATIONS), help="most images computed at once")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: CUDA if available)")
-    parser.add_argument("--dtype", choices=DTYPES, help="float32 or bfloat16 (default: bfloat16 on CUDA, else float32)")
+    parser.add_argument("--dtype", help="float32 or bfloat16 (default: bfloat16 on CUDA, else float32)")
     parser.add_argument("--json", type=Path, help="write all samples to this file")
     parser.add_argument("--plot", type=Path, help="write a plot of phases and sequences to this file (SVG)")
     parser.add_argument("--seed", type=_at_least(0), default=3, help="default: %(default)s")

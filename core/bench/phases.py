@@ -88,6 +88,7 @@ def _limit_s(model: Bagel, phase: Phase, machine: Machine) -> float:
         nonlocal units
         units = prepared()
 
+    phase.prepare()()  # torch can't make the bias of attention while operations are counted; now it is kept
     prepared = phase.prepare()
     work = least_work(model.network, run)
     # The weights are counted once, but each unit reads them again.

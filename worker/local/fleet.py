@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Self
 
+from worker.cores import available_cores
 from worker.errors import BAD_CONFIGURATION
 from worker.local.process import LocalServiceError, bound_to_parent, log_tail
 from worker.settings import Settings
@@ -144,7 +145,8 @@ class WorkerFleet:
         if log:
             log.write_bytes(b"")
         pins: Sequence[int | None] = gpus or [None]
-        environments = [environment(env, gpu) for gpu in pins]
+        shared = with_thread_share(env, len(pins))
+        environments = [environment(shared, gpu) for gpu in pins]
         self._workers = [
             FleetWorker(
                 "the worker" if gpu is None else f"the worker on GPU {gpu}",
@@ -259,6 +261,13 @@ def _pinned_device() -> str:
             "worker to one: use one"
         )
     return "cuda"
+
+
+def with_thread_share(env: Mapping[str, str], workers: int) -> Mapping[str, str]:
+    """The environment of each of several workers, which share the cores; a number of threads that is set holds."""
+    if workers == 1 or Settings().threads or any(name in env for name in ("AUTOSEQ_THREADS", "OMP_NUM_THREADS")):
+        return env
+    return {**env, "AUTOSEQ_THREADS": str(max(1, available_cores() // workers))}
 
 
 def serve(

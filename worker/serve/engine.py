@@ -12,6 +12,7 @@ from core.model_folder import fingerprint, read_spec
 from core.protocol import UnifiedModel
 from core.scripted import SPEC, ScriptedModel
 from recipes.model_spec import ModelSpec
+from worker.cores import available_cores
 from worker.errors import RunFailed
 from worker.jobs.job import Job
 from worker.serve.device_errors import is_out_of_memory
@@ -75,10 +76,13 @@ class Engine:
         settings = self._settings
         if settings.model == SCRIPTED:
             return ScriptedModel(delay_s=settings.scripted_delay_s)
-        from core.bagel import Bagel  # noqa: PLC0415 (only the process that computes loads torch)
+        import torch  # noqa: PLC0415 (only the process that computes loads torch)
+
+        from core.bagel import Bagel  # noqa: PLC0415
         from core.bagel.fused import KERNELS  # noqa: PLC0415
 
         KERNELS.wanted = settings.fused
+        torch.set_num_threads(settings.threads or min(torch.get_num_threads(), available_cores()))
         return Bagel.load(
             Path(settings.model),
             name=settings.served_model,

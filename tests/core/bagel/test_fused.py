@@ -63,14 +63,14 @@ def put_call(
     heads, kv_heads, head_dim = geometry
     qkv = normal(tokens, (heads + 2 * kv_heads) * head_dim, dtype=dtype)
     weights = 1 + normal(2, head_dim, dtype=dtype, seed=1)
-    by = Frequencies.of(head_dim, 1e6, torch.device("cpu")).at(torch.arange(7, 7 + (tokens if spread else 1)))
+    positions = torch.arange(7, 7 + (tokens if spread else 1))
+    by = Frequencies.of(head_dim, 1e6, torch.device("cpu")).at(positions)
     joint = torch.zeros(20, 2 * kv_heads, head_dim, dtype=dtype)
     queries = torch.zeros(2 * tokens, heads, head_dim, dtype=dtype)[::2]
     rows = slice(None) if row else slice(FIRST, FIRST + tokens)
     keys, values = joint[rows, :kv_heads], joint[rows, kv_heads:]
     at = torch.tensor([11]) if row else None
-    factors = by.cos.reshape(-1, head_dim), by.sin.reshape(-1, head_dim)
-    return "norm_rotate_put", (qkv, *weights, EPS, *factors, queries, keys, values, at)
+    return "norm_rotate_put", (qkv, *weights, EPS, *by, queries, keys, values, at)
 
 
 def attention_call(geometry: Geometry, dtype: torch.dtype, length: int, spare: int = 9) -> Call:

@@ -35,8 +35,8 @@ def test_the_published_model_is_planned_without_its_folder(shell: Shell) -> None
 
 def test_a_batch_is_as_large_as_the_gpu_allows(shell: Shell) -> None:
     plan = planned(shell, "magical-forest", "--set", "variations_per_image=8")
-    assert cards(plan, None, "batch") == [8, 5, 1, 1, 1]
-    assert cards(plan, "nf4", "batch") == [8, 8, 3, 1, 1]
+    assert cards(plan, None, "batch") == [8, 6, 1, 1, 1]
+    assert cards(plan, "nf4", "batch") == [8, 8, 4, 1, 1]
 
 
 def test_smaller_images_and_fewer_branches_need_less(shell: Shell) -> None:

@@ -2,15 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from torch import Tensor
 
-from core.protocol import Context, Denoising, Drawn
+from core.bagel import Bagel
+from core.bagel.flow import FlowStep
+from core.protocol import Context, Denoising, Drawn, Text
 from core.scripted import SPEC, ScriptedModel
 from recipes.recipe import ImageSettings
 from storage.objects.s3 import S3Store
+from tests.core.bagel.golden import MODELS, load
 from tests.worker.serving import config_of, env_of, objects_of, recipe, request, undisturbed
+from worker.cores import available_cores
 from worker.errors import RunFailed
 from worker.jobs.inputs import Sources
 from worker.jobs.job import resolve
@@ -20,6 +26,7 @@ from worker.serve.delivery import Delivery, Message
 from worker.serve.device_errors import is_device_fault
 from worker.serve.engine import Engine
 from worker.serve.runtime import WorkerRuntime
+from worker.settings import Settings
 
 DATABASE = 7
 
@@ -109,6 +116,38 @@ def test_the_batch_is_halved_within_the_step_until_it_fits(
     runtime.close()
 
 
+class ScarceBagel(Bagel):
+    """Runs out of memory when it denoises more than two images at once."""
+
+    tried: list[int]
+
+    def denoise(self, context: Context, settings: ImageSettings, noise: Tensor, rows: int) -> Iterator[FlowStep]:
+        self.tried.append(noise.shape[0])
+        if noise.shape[0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().denoise(context, settings, noise, rows)
+
+
+def drawn_by(model: Bagel) -> Tensor:
+    """The levels of four images."""
+    context, settings = Context(items=(Text("A cat"),)), ImageSettings(width=64, height=48, num_timesteps=4)
+    *_, drawn = model.draw(context, settings, seeds=(3, 1, 4, 5))
+    assert isinstance(drawn, Drawn)
+    return torch.tensor([list(one.tobytes()) for one in drawn.images])
+
+
+def test_a_halved_batch_draws_the_same_images_within_rounding() -> None:
+    whole = load("random")
+    scarce = ScarceBagel(whole.spec, whole.network, whole.reader.tokenizer)
+    scarce.tried = []
+    config = config_of({"AUTOSEQ_MODEL": str(MODELS["random"])})
+    asked = request("some-run", recipe(variations_per_image=4, think=False, num_images=1))
+    job = resolve(asked, SPEC, recipes=config.recipes, sources=Sources())
+    halved = Engine(config, scarce).with_smaller_batches(partial(drawn_by, scarce), job, lambda: 2)
+    assert scarce.tried == [4, 2, 2]
+    assert (halved - drawn_by(whole)).abs().max() <= 1
+
+
 def test_a_run_fails_that_is_too_large_for_one_image_at_once(services: LocalServices, run_id: str) -> None:
     model = Scarce()
     runtime = runtime_with(services, model)
@@ -152,3 +191,16 @@ def test_other_errors_are_not_taken_for_it(services: LocalServices, run_id: str)
         serve(runtime, request(run_id))
     assert model.times == 999, "tried once"
     runtime.close()
+
+
+@pytest.mark.model
+def test_the_model_computes_with_the_threads_of_the_settings() -> None:
+    before = torch.get_num_threads()
+    try:
+        Engine(Settings(threads=before + 1)).model()
+        assert torch.get_num_threads() == before + 1
+        torch.set_num_threads(available_cores() + 1)
+        Engine(Settings()).model()
+        assert torch.get_num_threads() == available_cores()
+    finally:
+        torch.set_num_threads(before)

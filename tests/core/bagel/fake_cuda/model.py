@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from core.bagel import placement
 from core.bagel.model import Bagel
 from core.bagel.network import Network
+from core.bagel.offload import Source
 from core.bagel.placement import Place
 from core.bagel.quantize import quantize_experts
 from core.bagel.tokenizer import BagelTokenizer
@@ -84,7 +85,7 @@ class FakeWeights:
             value = torch.empty(parameter.shape, dtype=self.network.dtype, device=device)
             setattr(module.get_submodule(owner), attribute, nn.Parameter(value, requires_grad=False))
 
-    def skip(self, module_name: str) -> Callable[[slice], Sequence[Tensor]]:
+    def skip(self, module_name: str) -> Source:
         """In a file, and so in memory that is not pinned."""
         tensors = list(self.network.get_submodule(module_name).parameters())
         return lambda part: [self.recorder.host_tensor(tensor, pinned=False) for tensor in tensors[part]]
