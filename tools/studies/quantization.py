@@ -6,10 +6,9 @@ Run `python -m tools.studies.quantization` in the repository; docs/measured.md h
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,13 +23,13 @@ from core.geometry import BagelConfig
 from core.protocol import Context, Picture, Text
 from core.sequence import run_sequence
 from recipes.recipe import ImageSettings
+from tools.measured import StudyTable, Tables, markdown
 from tools.studies.judging.figures import gain
 from tools.studies.judging.tasks import FIRST, MATCH, Kind, Task, recipe, tasks
 
 TINY = Path(__file__).parents[2] / "models" / "tiny-bagel"
 KINDS: tuple[Kind, ...] = ("drawing", "editing")
 LAYERS, WEIGHT_STD = 3, 0.02
-Table: TypeAlias = Mapping[str, Sequence[Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,16 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timesteps", type=int, default=24, help="points of the denoising schedule")
     parser.add_argument("--json", type=Path, default=Path("out/quantization.json"))
     options = parser.parse_args(arguments)
-    tables = {"images": images(options.tasks, options.timesteps), "layers": layers()}
+    tables: Tables = {"images": images(options.tasks, options.timesteps), "layers": layers()}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(tables, indent=1) + "\n")
-    for table in tables.values():
-        for row in (table["columns"], *table["rows"]):
-            sys.stdout.write(" | ".join(row) + "\n")
+    for name, table in tables.items():
+        sys.stdout.write(f"{name}\n\n{markdown(table)}\n")
     return 0
 
 
-def images(count: int, timesteps: int) -> Table:
+def images(count: int, timesteps: int) -> StudyTable:
     """Images that are right, and their mean distance from those of the exact model, in grey levels."""
     todo = [task for kind in KINDS for task in tasks(kind, count, 0)]
     exact = [_drawn(task, model, timesteps) for model in [Bagel.load(TINY, device="cpu")] for task in todo]
@@ -86,7 +84,7 @@ def _shares(todo: Sequence[Task], ours: Sequence[Image.Image], exact: Sequence[I
         yield share
 
 
-def layers() -> Table:
+def layers() -> StudyTable:
     """The relative error of the hidden states after each decoder layer, with random weights, against float32."""
     exact = _states(torch.float32, None)
     rows = [_errors("bfloat16", _states(torch.bfloat16, None), exact)]
