@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from core.bagel import Bagel, fused
 from core.bagel.fused import C_COMPILERS, KERNELS
-from core.bench.machine import Machine, seconds, synchronize
+from core.bench.machine import Machine, peak_bytes, seconds, synchronize
 from core.bench.phases import phase_rows, phases_of
 from core.bench.repeat import image_settings
 from core.bench.usage import Meter
@@ -138,8 +138,8 @@ def phases(model: Bagel, machine: Machine, contexts: Sequence[int], rounds: int)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         (row,) = phase_rows(meter, (phase,), machine, rounds)
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        yield {"phase": phase.name, "seconds": row.values("wall_s"), "limit_s": row.limit_s, "peak_bytes": peak}
+        found = {"seconds": row.values("wall_s"), "limit_s": row.limit_s, "peak_bytes": peak_bytes(device)}
+        yield {"phase": phase.name, **found}
 
 
 def host_syncs(model: Bagel) -> Iterator[Line]:
