@@ -24,6 +24,7 @@ from core.bagel.model import DTYPES
 from core.bagel.placement import MemoryLimits
 from core.bench import events, faults, final, golden, repeat, truths, variants, weights
 from core.bench.machine import Machine, measure_machine, peak_bytes
+from core.bench.phases import Phase, phases_of
 from core.bench.random_weights import SIZES, random_model
 from core.bench.sample import Sample, sample
 
@@ -91,6 +92,13 @@ class Bench:
         return (100,) if self.device.type == "cpu" else (100, 9_000, 18_000)
 
     @property
+    def phases(self) -> Iterator[Phase]:
+        """The phases whose names contain one of `options.phases`."""
+        parts = self.options.phases
+        found = phases_of(self.model, repeat.image_settings(self.model), self.contexts)
+        return (phase for phase in found if any(part in phase.name for part in parts))
+
+    @property
     def arguments(self) -> Sequence[str]:
         """The options for the same model on the same device."""
         size, path = self.options.random_weights, self.options.model_path
@@ -126,9 +134,9 @@ STAGES: Mapping[str, Callable[[Bench], Iterator[Line]]] = {
     "text attention": lambda bench: truths.text_attention(bench.device, bench.dtype),
     "new key lengths": lambda bench: truths.new_key_lengths(bench.device, bench.dtype),
     "decode attention": lambda bench: truths.decode_attention(bench.device, bench.dtype, bench.contexts),
-    "kernels": lambda bench: truths.kernels(bench.model, bench.contexts),
+    "kernels": lambda bench: truths.kernels(bench.phases, bench.device),
     "golden": lambda bench: golden.golden(bench.options.golden, bench.options.model_path, bench.device),
-    "phases": lambda bench: truths.phases(bench.model, bench.machine, bench.contexts, bench.options.rounds),
+    "phases": lambda bench: truths.phase_times(bench.model, bench.phases, bench.machine, bench.options.rounds),
     "host syncs": lambda bench: truths.host_syncs(bench.model),
     "events": lambda bench: events.event_times(bench.model),
     "fused": lambda bench: variants.turns(bench.model, variants.FUSED, bench.options.rounds),
@@ -214,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--golden", type=Path, nargs="*", default=(), help="folders of golden sets, each with its model"
     )
+    parser.add_argument("--phases", nargs="+", default=("",), metavar="PART", help="phases with these in their names")
     parser.add_argument("--json", type=Path, help="write the benchmark's report to this file")
     parser.add_argument("--only", nargs="+", choices=STAGES, metavar="STAGE", help="run these stages instead")
     parser.add_argument("--rounds", type=int, default=3, help="samples of each time (default: %(default)s)")

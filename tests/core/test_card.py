@@ -33,13 +33,16 @@ def stages(lines: Lines) -> Mapping[str, bool]:
 
 
 def test_truths_are_told_on_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
-    status, lines = run(capsys, "truths", "--golden", str(GOLDEN / "random"))
+    phases = ("--phases", "text token", "image guidance", "judge")
+    status, lines = run(capsys, "truths", "--golden", str(GOLDEN / "random"), *phases)
     assert status == 0, [line for line in lines if "error" in line]
     assert stages(lines) == dict.fromkeys(card.PROGRAMS["truths"], True)
     facts = {key: value for line in lines for key, value in line.items()}
     assert facts["rebuilt_equal"]
     assert facts["processes_equal"]
     assert facts["same_without_spare_rows"]
+    timed = [line["phase"] for line in lines if line["stage"] == "phases" and "phase" in line]
+    assert timed == ["text token, 100 before it", "with text and image guidance", "judge an image"]
     golden = [line for line in lines if line.get("dtype") == "float32" and "scenario" in line]
     assert golden
     assert all(line["deviation"] < 1e-3 for line in golden)
