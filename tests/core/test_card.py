@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,22 @@ def test_a_stage_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixtu
     assert status == 1
     assert stages(lines) == {"golden": False, "versions": True}
     assert "FileNotFoundError" in next(line["error"] for line in lines if "error" in line)
+
+
+def test_the_stages_that_the_traps_name_are_there() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "traps.md").read_text()
+    lists = re.findall(r"^Stages?: (.+)$", text, re.MULTILINE)
+    assert lists
+    named = {name for words in lists for name in re.findall(r"`([^`]+)`", words)}
+    assert named - card.STAGES.keys() == set()
+    assert card.STAGES.keys() - named == {
+        "rates",
+        "golden",
+        "hash",
+        "images",
+        "tables",
+        "step cache",
+        "int8",
+        "fp8",
+        "nf4",
+    }
