@@ -1,6 +1,6 @@
 """BAGEL as a UnifiedModel: it reads, writes and draws."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from recipes.recipe import ImageSettings, TextSettings
 PREVIEW_PX = 128
 WARM_UP_TOKENS = 16
 """The side of an image for warming up, in latent tokens: an even number of them, as in most images."""
-DTYPES = {name: getattr(torch, name) for name in VALUE_BYTES}
+DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in VALUE_BYTES}
 
 
 def default_dtype(device: str) -> str:
