@@ -253,8 +253,14 @@ class Bagel:
             for step in self.denoise(context, settings, noise, rows):
                 x = step.x
                 preview = partial(self._preview, step, rows)
-                yield Denoising(done=done * step.total + step.done, total=len(batches) * step.total, preview=preview)
-            images += [self.picture(tokens, rows) for tokens in x]
+                progress = Denoising(
+                    done=done * step.total + step.done, total=len(batches) * step.total, preview=preview
+                )
+                yield progress
+            for number, tokens in enumerate(x):
+                if number:
+                    yield progress  # the same again, as a sign of life: decoding may take long
+                images.append(self.picture(tokens, rows))
         yield Drawn(images=tuple(images))
 
     @torch.inference_mode()

@@ -82,6 +82,6 @@ OFFLOADED = {
 """Three quarters of the decoder layers in host memory."""
 INT8 = {
     "read a text": Budget(1, 0, 594, 33, 15.6, "flash"),
-    "first token of a text": Budget(2, 1, 1132, 69, 15.6),
+    "first token of a text": Budget(2, 1, 679, 15.5, 15.4),
     "generation: first step": Budget(4, 0, 1281, 203, 17.2, "cudnn"),
 }
