@@ -138,6 +138,7 @@ def test_the_stages_that_the_traps_name_are_there() -> None:
     assert card.STAGES.keys() - named == {
         "rates",
         "golden",
+        "int8 product",
         "hash",
         "images",
         "tables",
