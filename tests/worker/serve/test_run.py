@@ -195,6 +195,16 @@ def test_a_job_that_another_worker_stored_differently_ends_the_run_before_anythi
     assert set(objects_of(objects, RUN)) == {"recipe.json", "model.json"}
 
 
+@pytest.mark.parametrize("place", ["model.json", "recipe.json"])
+def test_nothing_of_a_step_is_stored_before_its_job_is_and_the_run_can_be_taken_up_again(place: str) -> None:
+    objects = FrailStore(StoreRefusedError("no"), place=place)
+    with pytest.raises(StoreRefusedError, match="no"):
+        make_new_run(objects)
+    assert set(objects_of(objects, RUN)) <= {"model.json"}
+    make_new_run(objects)
+    assert objects_of(objects, RUN) == undisturbed(request(RUN))
+
+
 def test_the_page_is_written_while_the_last_step_is_committed() -> None:
     written = threading.Event()
 
