@@ -27,7 +27,9 @@ FIRST = 3
 SEVEN_B, TINY = (28, 4, 128), (4, 2, 64)
 """Query heads, key-value heads and head dim."""
 DTYPES = (torch.float32, torch.bfloat16)
-CASES = ((SEVEN_B, DTYPES[0]), (SEVEN_B, DTYPES[1]), (TINY, DTYPES[0]), ((8, 1, 80), DTYPES[1]))
+HALF = (14, 2, 128)
+"""Half of SEVEN_B's heads, since the interpreter computes one after the other."""
+CASES = ((HALF, DTYPES[0]), (HALF, DTYPES[1]), (TINY, DTYPES[0]), ((8, 1, 80), DTYPES[1]))
 TOLERANCE = {torch.float32: (1e-5, 2e-6), torch.bfloat16: (2**-6, 2e-3)}
 """Relative and absolute."""
 SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
