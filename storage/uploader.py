@@ -178,7 +178,8 @@ class Uploader:
         self._stop()
         for threads in (self._encoder, self._storer, self._committer):
             threads.shutdown(wait=False, cancel_futures=True)
-        wait([upload for upload in (*self._stored, *self._pending) if not upload.cancelled()], ABORT_S)
+        uploads: list[Future[Any]] = [*self._stored, *self._pending]
+        wait([upload for upload in uploads if not upload.cancelled()], ABORT_S)
         self._abandoned.set()
         self._spool.drop()
 
