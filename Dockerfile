@@ -36,7 +36,8 @@ ENV PYTHONUNBUFFERED=1 \
     AUTOSEQ_MODEL=/srv/models/tiny-bagel \
     AUTOSEQ_CACHE_DIR=/var/cache/autosequence \
     AUTOSEQ_SPOOL_DIR=/var/cache/autosequence \
-    AUTOSEQ_HEALTH_FILE=/tmp/autoseq-health.json
+    AUTOSEQ_HEALTH_FILE=/tmp/autoseq-health.json \
+    TRITON_CACHE_DIR=/var/cache/autosequence/triton
 USER autoseq
 WORKDIR /srv
 # On SIGTERM the worker ends its step, gives its run back and leaves.

@@ -124,6 +124,7 @@ class UnifiedModel(Protocol):
     def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
         """Generate one image per seed, each following `context`: yields a Denoising after each step, then one Drawn.
 
+        The last Denoising of a batch comes again for each further image, as a sign of life while images are decoded.
         The context is read once for all images. An image depends on its own seed; the other images drawn with it change
         it only within rounding.
         """

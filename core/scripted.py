@@ -27,6 +27,10 @@ _WORDS = (
 )
 
 
+LATER_SETTING = ", step_cache=None"
+"""What settings did not have in release 0.1.0, whose runs continue with the same bits."""
+
+
 class ScriptedModel:
     """Implements UnifiedModel: its outputs depend only on the context, the settings and the seed.
 
@@ -97,7 +101,8 @@ class ScriptedModel:
             contents[item] = contents.get(item) or self._contents.get(item) or _size_and_hash(_content(item))
         self.tokens_read += sum(contents[item][0] for item in context.items[kept:])
         self._cached, self._contents = context.items, contents
-        digest = hashlib.sha256(repr((context.system_prompt, settings, seed)).encode())
+        described = repr((context.system_prompt, settings, seed)).replace(LATER_SETTING, "")
+        digest = hashlib.sha256(described.encode())
         for item in context.items:
             digest.update(contents[item][1])
         return random.Random(digest.digest())  # noqa: S311 - not a secret

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from core.bagel.fused import C_COMPILERS
 from storage.errors import StorageError
 from storage.objects.s3 import S3Settings, S3Store
 from tests.worker.serving import eventually
@@ -134,6 +135,22 @@ def test_a_container_has_what_it_needs_and_no_more(name: str) -> None:
     assert service.get("cap_add", []) == (["CHOWN", "SETGID", "SETUID"] if name == "s3" else [])
     assert "requirepass $$REDIS_PASSWORD" in service["command"] if name == "redis" else True
     assert service.get("user") == ("redis" if name == "redis" else None)
+
+
+def test_the_image_has_what_triton_compiles_with() -> None:
+    *_, image = stages()
+    assert "triton" in requirements("torch")
+    (index,) = (line for line in image if line.startswith("ARG TORCH_INDEX"))
+    assert index == 'ARG TORCH_INDEX=""', "PyPI's torch, with CUDA, is the default"
+    install = image[place(image, "apt-get install")]
+    assert 'if [ -z "$TORCH_INDEX" ]' in install
+    packages = re.findall(r"apt-get install ([^&;]*)", install)[0].split()
+    assert set(packages) & set(C_COMPILERS)
+    assert "libc6-dev" in packages
+    assert [line for line in image if re.search(r"apt-get .*(remove|purge)", line)] == []
+    (cache,) = re.findall(r"TRITON_CACHE_DIR=(\S+)", " ".join(image))
+    volumes = [volume.split(":")[1] for volume in SERVICES["gpu"]["volumes"] if volume.count(":") == 1]
+    assert cache.startswith(tuple(volumes)), "nothing in a tmpfs can be executed"
 
 
 def test_the_worker_writes_where_its_container_lets_it() -> None:

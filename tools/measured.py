@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias, TypedDict
 
 from core.bench.report import Report, Table
 from core.bench.rows import Row
@@ -17,7 +18,16 @@ from core.bench.rows import Row
 DOCS = Path(__file__).parents[1] / "docs"
 MIB = 2**20
 _BLOCK = re.compile(r"(<!-- (?P<file>[a-z-]+): (?P<table>[a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-Cells = Sequence[str]
+
+
+class StudyTable(TypedDict):
+    """A table of texts."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+Tables: TypeAlias = Mapping[str, StudyTable]
 
 
 def main() -> int:
@@ -46,17 +56,19 @@ def _table(path: Path, name: str) -> str:
     if "machine" in document:
         tables: dict[str, Table] = {table.kind: table for table in Report.read(path).tables}
         return _bench_table(tables[name])
-    return _markdown(document[name]["columns"], document[name]["rows"])
+    return markdown(document[name])
 
 
 def _bench_table(table: Table) -> str:
     columns = PHASE_COLUMNS if table.kind == "phases" else USAGE_COLUMNS
     rows = [[row.name, *(cell(row) for cell in columns.values())] for row in table.rows]
-    return _markdown(["", *columns], rows)
+    return markdown({"columns": ["", *columns], "rows": rows})
 
 
-def _markdown(columns: Cells, rows: Sequence[Cells]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
+def markdown(table: StudyTable) -> str:
+    """A table as Markdown."""
+    columns = table["columns"]
+    lines = [columns, ["---"] * len(columns), *table["rows"]]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -3,7 +3,8 @@
 Each is written here with PyTorch's operations, for the CPU, and in triton_kernels.py for CUDA. The Triton form is a
 custom op, so that a trace or a fake tensor sees one operation. Kernels are fixed, never chosen by timing.
 
-Axes: L tokens, S rows of a cache, N query heads, M key-value heads, H head dim, I inner size of the MLP.
+Axes: L tokens, S rows of a cache, N query heads, M key-value heads, H head dim, I inner size of the MLP, K and E input
+and output width of a product.
 """
 
 import logging
@@ -167,6 +168,21 @@ def decode_attention(query: Tensor, keys: Tensor, values: Tensor, first: int, le
     q = query.view(1, keys.shape[1], -1, query.shape[1])
     k, v = keys[rows].transpose(0, 1), values[rows].transpose(0, 1)
     return functional.scaled_dot_product_attention(q, k[None], v[None]).view(query.shape)
+
+
+def int8_rows(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """Products of `x` (..., K) with int8 weights (E, K), each row of them with its scale (E,), plus the bias (E,)."""
+    out = functional.linear(x, weight.to(x.dtype))
+    return out * scale if bias is None else torch.addcmul(bias, out, scale)
+
+
+@_fused(
+    "(Tensor x, Tensor weight, Tensor scale, Tensor? bias) -> Tensor",
+    lambda x, weight, *_: x.new_empty((*x.shape[:-1], weight.shape[0])),
+)
+def int8_row(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """Like int8_rows for a single row, without a copy of the weights in the dtype of `x`."""
+    return int8_rows(x, weight, scale, bias)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> Tensor:

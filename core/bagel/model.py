@@ -1,6 +1,6 @@
 """BAGEL as a UnifiedModel: it reads, writes and draws."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from recipes.recipe import ImageSettings, TextSettings
 PREVIEW_PX = 128
 WARM_UP_TOKENS = 16
 """The side of an image for warming up, in latent tokens: an even number of them, as in most images."""
-DTYPES = {name: getattr(torch, name) for name in VALUE_BYTES}
+DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in VALUE_BYTES}
 
 
 def default_dtype(device: str) -> str:
@@ -253,8 +253,14 @@ class Bagel:
             for step in self.denoise(context, settings, noise, rows):
                 x = step.x
                 preview = partial(self._preview, step, rows)
-                yield Denoising(done=done * step.total + step.done, total=len(batches) * step.total, preview=preview)
-            images += [self.picture(tokens, rows) for tokens in x]
+                progress = Denoising(
+                    done=done * step.total + step.done, total=len(batches) * step.total, preview=preview
+                )
+                yield progress
+            for number, tokens in enumerate(x):
+                if number:
+                    yield progress  # the same again, as a sign of life: decoding may take long
+                images.append(self.picture(tokens, rows))
         yield Drawn(images=tuple(images))
 
     @torch.inference_mode()

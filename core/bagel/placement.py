@@ -37,6 +37,16 @@ class Quantizer(Protocol):
         """
 
 
+class WeightSource(Protocol):
+    """Has the weights of a network on the meta device."""
+
+    def fill(self, module_name: str, device: torch.device) -> None:
+        """Give a module its parameters, on `device`."""
+
+    def skip(self, module_name: str) -> Source:
+        """Leave a module without parameters; returns their source."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a module computes, and where its weights are while it does not."""
@@ -195,7 +205,7 @@ def place_on_gpus(network: Network, needs: MemoryNeeds, rooms: Mapping[torch.dev
     return placement
 
 
-def fill(network: Network, weights: WeightReader, placement: Placement, quantize: Quantizer | None = None) -> None:
+def fill(network: Network, weights: WeightSource, placement: Placement, quantize: Quantizer | None = None) -> None:
     """Give a network on the meta device its weights, and the hooks that move weights and tensors in each call."""
     streams: dict[torch.device, list[tuple[nn.Module, Source]]] = {}
     for name, place in placement.items():
@@ -218,7 +228,7 @@ def _tensors_needed(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def _load(
-    module: nn.Module, name: str, weights: WeightReader, place: Place, quantize: Quantizer | None
+    module: nn.Module, name: str, weights: WeightSource, place: Place, quantize: Quantizer | None
 ) -> Source | None:
     """Load the weights of a module to where they are kept; returns their source if it is not the device."""
     if place.kept == "files":

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.bagel.fused import int8_row, int8_rows
+
 INT8_MAX = 127
 FP8 = torch.float8_e4m3fn
 FP8_CAPABILITY = (8, 9)
@@ -29,8 +31,8 @@ class Int8Linear(nn.Module):
         self.bias = None if bias is None else _constant(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = functional.linear(x, self.weight.to(x.dtype))
-        return out * self.scale if self.bias is None else torch.addcmul(self.bias, out, self.scale)
+        product = int8_row if x.numel() == x.shape[-1] else int8_rows
+        return product(x, self.weight, self.scale, self.bias)
 
 
 class Fp8Linear(nn.Module):

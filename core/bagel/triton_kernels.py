@@ -16,6 +16,8 @@ HEADS_BLOCK = 4
 CHUNK = 128
 """Rows of the cache for one program of decode_attention. It decides the order of the sum, so it is part of a result."""
 ROWS_BLOCK = 64
+INT8_ROWS, INT8_BLOCK = 8, 512
+"""Rows of the weights for one program of int8_row, and their numbers that it reads at once."""
 MERGE_BLOCK = 32
 """Chunks that are merged at once."""
 OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
@@ -134,6 +136,21 @@ def _merge_chunks(
     tl.store(out + head * H + column, total / weight, mask=column < H)
 
 
+@triton.jit
+def _int8_row(x, weight, scale, bias, out, width, outputs, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    start_of_row = weight + row.to(tl.int64)[:, None] * width
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    for start in range(0, width, BLOCK):
+        column = start + tl.arange(0, BLOCK)[None, :]
+        w = tl.load(start_of_row + column, mask=(row < outputs)[:, None] & (column < width), other=0).to(tl.float32)
+        total += w * tl.load(x + column, mask=column < width, other=0.0).to(tl.float32)
+    result = tl.sum(total, axis=1) * tl.load(scale + row, mask=row < outputs, other=0.0).to(tl.float32)
+    if bias is not None:
+        result += tl.load(bias + row, mask=row < outputs, other=0.0).to(tl.float32)
+    tl.store(out + row, result, mask=row < outputs)
+
+
 def silu_mul(gate_up: Tensor) -> Tensor:
     """See fused.silu_mul."""
     rows = gate_up.view(-1, gate_up.shape[-1])
@@ -192,4 +209,15 @@ def decode_attention(query: Tensor, keys: Tensor, values: Tensor, first: int, le
             sums, tops, weights, length, out, N=heads, H=head_dim, H_BLOCK=head_block,
             CHUNK=CHUNK, BLOCK=MERGE_BLOCK, **OPTIONS,
         )  # fmt: skip
+    return out
+
+
+def int8_row(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """See fused.int8_row."""
+    outputs, width = weight.shape
+    out = x.new_empty((*x.shape[:-1], outputs))
+    with torch.cuda.device_of(x):
+        _int8_row[(triton.cdiv(outputs, INT8_ROWS),)](
+            x.contiguous(), weight, scale, bias, out, width, outputs, ROWS=INT8_ROWS, BLOCK=INT8_BLOCK, **OPTIONS
+        )
     return out

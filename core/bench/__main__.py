@@ -13,7 +13,7 @@ from PIL import Image
 from core.bagel import Bagel
 from core.bagel.model import default_dtype, torch_dtype
 from core.bagel.placement import choose_device
-from core.bagel.quantize import METHODS, check_method, quantize_experts
+from core.bagel.quantize import METHODS
 from core.bench.machine import measure_machine
 from core.bench.phases import phase_rows, phases_of
 from core.bench.plot import write_plot
@@ -70,12 +70,8 @@ def _load(options: argparse.Namespace) -> Bagel:
             raise ValueError("no model: give --model_path or --random-weights")
         folder, batch = options.model_path, options.max_batch
         return Bagel.load(folder, device=device, dtype=dtype, quantize=quantize, max_batch=batch)
-    model = random_model(options.random_weights, torch.device(device), torch_dtype(dtype or default_dtype(device)))
-    if quantize is not None:
-        check_method(quantize, device)
-        for layer in model.network.decoder.layers:
-            quantize_experts(layer, quantize)
-    return model
+    random_dtype = torch_dtype(dtype or default_dtype(device))
+    return random_model(options.random_weights, torch.device(device), random_dtype, quantize=quantize)
 
 
 def _measure(report: Report, meter: Meter, recipe: Recipe, options: argparse.Namespace) -> None:

@@ -71,6 +71,11 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def peak_bytes(device: torch.device) -> int | None:
+    """The most memory of a GPU that tensors took since the peak was reset; None on the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
 def least_work(network: nn.Module, run: Callable[[], object]) -> Work:
     """Count the operations of `run` and the weights of `network` that they use."""
     weights = _WeightCounter(network)

@@ -32,6 +32,8 @@ class Phase:
     name: str
     prepare: Callable[[], Callable[[], int]]
     """Its result returns the number of units that it did."""
+    counted: Callable[[], Callable[[], int]] | None = None
+    """Does the same without CUDA graphs, whose work can't be counted; None: so does `prepare`."""
 
 
 def phase_rows(meter: Meter, phases: Sequence[Phase], machine: Machine, rounds: int) -> list[Row]:
@@ -56,7 +58,8 @@ def phases_of(model: Bagel, image: ImageSettings, contexts: Sequence[int]) -> It
     picture = Picture(Image.new("RGB", size, "darkgreen"))
     plain, editing = Context(items=(PROMPT,)), Context(items=(picture, PROMPT))
     for tokens in contexts:
-        yield Phase(name=f"text token, {tokens:,} before it", prepare=partial(_token, model, tokens))
+        counted = partial(_token, model, tokens, cuda_graphs=False)
+        yield Phase(name=f"text token, {tokens:,} before it", prepare=partial(_token, model, tokens), counted=counted)
     guided = replace(image, cfg_interval=(0.0, 1.0), num_timesteps=STEPS + 2)
     without, by_text = replace(guided, cfg_text_scale=1.0), replace(guided, cfg_img_scale=1.0)
     yield Phase(name="denoising step", prepare=partial(_steps, model, plain, without))
@@ -89,7 +92,7 @@ def _limit_s(model: Bagel, phase: Phase, machine: Machine) -> float:
         units = prepared()
 
     phase.prepare()()  # torch can't make the bias of attention while operations are counted; now it is kept
-    prepared = phase.prepare()
+    prepared = (phase.counted or phase.prepare)()
     work = least_work(model.network, run)
     # The weights are counted once, but each unit reads them again.
     return machine.limit_s(replace(work, flop=work.flop / units))
@@ -104,11 +107,15 @@ def _unit(run: Callable[[], object]) -> Callable[[], int]:
     return once
 
 
-def _token(model: Bagel, context: int) -> Callable[[], int]:
+def _token(model: Bagel, context: int, *, cuda_graphs: bool = True) -> Callable[[], int]:
     """Text tokens after a text of about `context` tokens; a text that ends is begun again."""
+    if not cuda_graphs:
+        model = Bagel(model.spec, model.network, model.reader.tokenizer, cuda_graphs=False)
     word = model.reader.tokenizer.frame(WORD * 2)[1:-1]
     _read(model, Text(WORD * max(1, 2 * context // len(word))))
     settings = TextSettings(max_new_tokens=TOKENS, temperature=1.0)
+    for _ in islice(model.write_ids(settings, 0), 1):  # records the graph
+        pass
 
     def run() -> int:
         done = 0

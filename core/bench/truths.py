@@ -3,7 +3,7 @@
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -18,8 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from core.bagel import Bagel, fused
 from core.bagel.fused import C_COMPILERS, KERNELS
-from core.bench.machine import Machine, seconds, synchronize
-from core.bench.phases import phase_rows, phases_of
+from core.bench.machine import Machine, peak_bytes, seconds, synchronize
+from core.bench.phases import Phase, phase_rows
 from core.bench.repeat import image_settings
 from core.bench.usage import Meter
 from core.protocol import Context, Text
@@ -124,22 +124,22 @@ def decode_attention(device: torch.device, dtype: torch.dtype, contexts: Sequenc
         }
 
 
-def kernels(model: Bagel, contexts: Sequence[int]) -> Iterator[Line]:
+def kernels(phases: Iterable[Phase], device: torch.device) -> Iterator[Line]:
     """The kernels of each phase that take the longest; their names tell how attention is computed."""
-    for phase in phases_of(model, image_settings(model), contexts):
+    for phase in phases:
         run = phase.prepare()
-        yield {"phase": phase.name, "kernels": _kernels(run, model.network.device)}
+        yield {"phase": phase.name, "kernels": _kernels(run, device)}
 
 
-def phases(model: Bagel, machine: Machine, contexts: Sequence[int], rounds: int) -> Iterator[Line]:
+def phase_times(model: Bagel, phases: Iterable[Phase], machine: Machine, rounds: int) -> Iterator[Line]:
     """Seconds and peak memory of each phase, and the machine's limit for it."""
     meter, device = Meter(model), model.network.device
-    for phase in phases_of(model, image_settings(model), contexts):
+    for phase in phases:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         (row,) = phase_rows(meter, (phase,), machine, rounds)
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        yield {"phase": phase.name, "seconds": row.values("wall_s"), "limit_s": row.limit_s, "peak_bytes": peak}
+        found = {"seconds": row.values("wall_s"), "limit_s": row.limit_s, "peak_bytes": peak_bytes(device)}
+        yield {"phase": phase.name, **found}
 
 
 def host_syncs(model: Bagel) -> Iterator[Line]:

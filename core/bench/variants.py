@@ -4,31 +4,32 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
-from torch import Tensor
 
 from core.bagel import Bagel
 from core.bagel.flow import gaussian_noise
 from core.bagel.fused import KERNELS
-from core.bench.machine import synchronize
+from core.bench.machine import peak_bytes, synchronize
 from core.bench.repeat import image_settings
-from core.protocol import Context, Text
-from recipes.recipe import TextSettings
+from core.bench.sample import CONTEXT, Sample, deviation, sample
+from recipes.recipe import StepCacheSettings
 
-TOKENS, STEPS = 32, 3
-PROMPT = Context(items=(Text("A magical forest"),))
+STEPS, LONG = 3, 12
+"""Denoising steps of a sample; with a step cache, which computes the first and last ones, it needs more."""
+SIZES = (1, 2, 4, 8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """A way to run the engine."""
 
     name: str
-    use: Callable[[], AbstractContextManager[None]]
+    use: Callable[[], AbstractContextManager[None]] = nullcontext
+    cuda_graphs: bool = True
+    step_cache: StepCacheSettings | None = None
 
 
 @contextmanager
@@ -50,57 +51,60 @@ def _without_cudnn() -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(enabled)
 
 
-FUSED = (Variant("fused", nullcontext), Variant("PyTorch's operations", _without_kernels))
-CUDNN = (Variant("cuDNN allowed", nullcontext), Variant("no cuDNN", _without_cudnn))
+FUSED = (Variant(name="fused"), Variant(name="PyTorch's operations", use=_without_kernels))
+GRAPHS = (Variant(name="CUDA graphs"), Variant(name="launched by the host", cuda_graphs=False))
+CUDNN = (Variant(name="cuDNN allowed"), Variant(name="no cuDNN", use=_without_cudnn))
+STEP_CACHES = (
+    Variant(name="every step"),
+    *(Variant(name=f"one of {n}", step_cache=StepCacheSettings(interval=n)) for n in (2, 3, 4)),
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One run: seconds for each token and step, and what it gave."""
-
-    token_s: float
-    step_s: float
-    ids: Sequence[int]
-    latents: Tensor
-
-
-def turns(model: Bagel, ways: Sequence[Variant], rounds: int) -> Iterator[Mapping[str, object]]:
-    """Medians of each variant, and the deviation of its latents from those of the first; one more round warms up."""
+def turns(model: Bagel, ways: Sequence[Variant], rounds: int, steps: int = STEPS) -> Iterator[Mapping[str, object]]:
+    """Medians of each variant, and how far its results are from those of the first; one more round warms up."""
+    model.forget()
     samples: dict[str, list[Sample]] = {way.name: [] for way in ways}
     for _ in range(rounds + 1):
         for way in ways:
-            with way.use(), torch.inference_mode():
-                samples[way.name].append(_sample(model))
+            with way.use():
+                # Made anew, since a model decides how it writes when it is made.
+                engine = Bagel(model.spec, model.network, model.reader.tokenizer, cuda_graphs=way.cuda_graphs)
+                image = replace(image_settings(model, steps), step_cache=way.step_cache)
+                samples[way.name].append(sample(engine, image))
     reference = samples[ways[0].name][0]
     for name, found in samples.items():
         last = found[-1]
         yield {
             "variant": name,
-            "token_s": median(sample.token_s for sample in found[1:]),
-            "step_s": median(sample.step_s for sample in found[1:]),
+            "token_s": median(one.token_s for one in found[1:]),
+            "step_s": median(one.step_s for one in found[1:]),
             "sha256": hashlib.sha256(last.latents.numpy().tobytes()).hexdigest(),
-            "repeats": all(torch.equal(sample.latents, last.latents) for sample in found),
-            "same_text": last.ids == reference.ids,
-            "deviation": ((last.latents - reference.latents).abs().max() / reference.latents.abs().max()).item(),
+            "repeats": all(torch.equal(one.latents, last.latents) and one.ids == last.ids for one in found),
+            **last.compared_with(reference),
         }
 
 
-def _sample(model: Bagel) -> Sample:
-    device, settings = model.network.device, image_settings(model, STEPS)
-    model.forget()
-    list(model.write(PROMPT, TextSettings(max_new_tokens=1, temperature=0.0), seed=0))  # reads the prompt
-    synchronize(device)
-    start = time.perf_counter()
-    ids = list(islice(model.write_ids(TextSettings(max_new_tokens=TOKENS, temperature=1.0), 0), TOKENS))
-    synchronize(device)
-    token_s = (time.perf_counter() - start) / max(1, len(ids))
-    rows = (settings.height or 0) // model.spec.stride_px
-    noise = gaussian_noise(rows * rows, model.network.config.latent_width, 0)
-    steps = model.denoise(PROMPT, settings, noise, rows)
-    next(steps)
-    synchronize(device)
-    start = time.perf_counter()
-    *_, last = steps
-    synchronize(device)
-    step_s = (time.perf_counter() - start) / (STEPS - 1)
-    return Sample(token_s=token_s, step_s=step_s, ids=ids, latents=last.x.float().cpu())
+def batch_sizes(model: Bagel, sizes: Sequence[int] = SIZES) -> Iterator[Mapping[str, object]]:
+    """By the number of images at once: seconds of a step for each, peak memory, and the deviation of the first."""
+    device, image = model.network.device, image_settings(model)
+    rows = (image.height or 0) // model.spec.stride_px
+    noise = [gaussian_noise(rows * rows, model.network.config.latent_width, seed) for seed in range(max(sizes))]
+    alone = None
+    for images in sizes:
+        model.forget()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        try:
+            steps = model.denoise(CONTEXT, image, torch.stack(noise[:images]), rows)
+            next(steps)
+            synchronize(device)
+            start = time.perf_counter()
+            *_, last = steps
+            synchronize(device)
+        except RuntimeError as error:  # too many for the memory: a larger batch would not fit either
+            yield {"images": images, "class": type(error).__name__, "said": str(error)[:300]}
+            return
+        seconds, latents = time.perf_counter() - start, last.x[0].float().cpu()
+        alone = latents if alone is None else alone
+        found = {"image_step_s": seconds / (last.total - 1) / images, "deviation": deviation(latents, alone)}
+        yield {"images": images, **found, "peak_bytes": peak_bytes(device)}

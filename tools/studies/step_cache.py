@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -23,6 +23,7 @@ from core.protocol import Context, Drawn, Item, Picture, Text, UnifiedModel
 from recipes.defaults import image_defaults, image_settings
 from recipes.model_spec import ModelSpec
 from recipes.recipe import ImageSettings, StepCacheSettings
+from tools.measured import Tables, markdown
 from tools.studies.judging.figures import gain, mcnemar
 from tools.studies.judging.tasks import Kind, Task, tasks
 
@@ -145,26 +146,32 @@ def _against(trials: Sequence[Trial], ours: Way, theirs: Way) -> dict[str, Any]:
     return {"against": theirs.name, "gain": asdict(more), "closer": closer, "p_closer": mcnemar(closer, farther)}
 
 
-def table(found: Mapping[str, Any]) -> Iterator[str]:
-    """The figures as a Markdown table."""
+def tables(found: Mapping[str, Any]) -> Tables:
+    """The figures as tables: whole schedules, and forecasts beside the fewer steps that cost as much."""
     rows = {row["way"]: row for row in found["rows"]}
-    yield (
-        "| time steps | evaluations | CPU s | right | deviation "
-        "| fewer steps: evaluations | right | deviation | p, right | closer |"
-    )
-    yield "|---" * 10 + "|"
-    for row in found["rows"]:
-        line = f"| {row['way']} | {row['evaluations']} | {row['cpu_s']:.3f} |{_result(row)}"
-        if "against" in row:
-            other = rows[row["against"]]
-            line += f" {other['way']}: {other['evaluations']} |{_result(other)}"
-            yield f"{line} {row['gain']['p']:.2g} | {row['closer']} of {found['tasks']} |"
-        else:
-            yield line + " |" * 5
+    plain = [[name, *_cells(row)] for name, row in rows.items() if "against" not in row]
+    forecasts = [
+        [
+            name,
+            *_cells(row),
+            row["against"],
+            *_cells(rows[row["against"]]),
+            f"{row['closer']} of {found['tasks']}",
+            f"{row['gain']['p']:.2g}",
+        ]
+        for name, row in rows.items()
+        if "against" in row
+    ]
+    columns = ["evaluations", "CPU s", "right", "deviation"]
+    against = ["fewer time steps", *columns, "closer in", "p, right"]
+    return {
+        f"{found['kind']} steps": {"columns": ["time steps", *columns], "rows": plain},
+        f"{found['kind']} forecasts": {"columns": ["time steps", *columns, *against], "rows": forecasts},
+    }
 
 
-def _result(row: Mapping[str, Any]) -> str:
-    return f" {row['right']:.1%} | {row['deviation']:.3f} |"
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [str(row["evaluations"]), f"{row['cpu_s']:.2f}", f"{row['right']:.1%}", f"{row['deviation']:.2f}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.results.touch()
     done = [Trial(**json.loads(line)) for line in options.results.read_text().splitlines()]
     known = {(one.kind, one.number) for one in done}
-    found = []
+    found: Tables = {}
     for kind in options.kinds:
         with options.results.open("a") as results:
             for task in tasks(kind, options.tasks, options.seed):
@@ -183,8 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     done.append(trial(task, model))
                     results.write(json.dumps(asdict(done[-1])) + "\n")
                     results.flush()
-        found.append(summary([one for one in done if one.kind == kind and one.number < options.tasks], model.spec))
-        sys.stdout.write(f"{kind}: {found[-1]['tasks']} tasks\n\n" + "\n".join(table(found[-1])) + "\n\n")
+        of_kind = [one for one in done if one.kind == kind and one.number < options.tasks]
+        found = {**found, **tables(summary(of_kind, model.spec))}
+    for name, table in found.items():
+        sys.stdout.write(f"{name}\n\n{markdown(table)}\n")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
@@ -196,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kinds", nargs="+", choices=("drawing", "editing"), default=["drawing"])
     parser.add_argument("--tasks", type=int, default=110, help="number of tasks of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the tables to this file, for tools.measured")
     parser.add_argument(
         "--results",
         type=Path,

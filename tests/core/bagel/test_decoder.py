@@ -88,7 +88,7 @@ def put_without_norms(
 ) -> None:
     """Expert.put for a model that has no norms on queries and keys."""
     widths = list(expert.qkv_proj.parts.values())
-    q, k, v = (part.unflatten(-1, (-1, 8)) for part in torch.split_with_sizes(projected, widths, dim=-1))
+    q, k, v = (part.view(len(part), -1, 8) for part in torch.split_with_sizes(projected, widths, dim=-1))
     cos, sin = by.cos[:, None], by.sin[:, None]
     for into, part in ((queries, q), (place.keys, k)):
         into[rows or slice(None)] = part * cos + part.roll(4, dims=-1) * sin

@@ -27,7 +27,9 @@ FIRST = 3
 SEVEN_B, TINY = (28, 4, 128), (4, 2, 64)
 """Query heads, key-value heads and head dim."""
 DTYPES = (torch.float32, torch.bfloat16)
-CASES = ((SEVEN_B, DTYPES[0]), (SEVEN_B, DTYPES[1]), (TINY, DTYPES[0]), ((8, 1, 80), DTYPES[1]))
+HALF = (14, 2, 128)
+"""Half of SEVEN_B's heads, since the interpreter computes one after the other."""
+CASES = ((HALF, DTYPES[0]), (HALF, DTYPES[1]), (TINY, DTYPES[0]), ((8, 1, 80), DTYPES[1]))
 TOLERANCE = {torch.float32: (1e-5, 2e-6), torch.bfloat16: (2**-6, 2e-3)}
 """Relative and absolute."""
 SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
@@ -73,6 +75,13 @@ def put_call(
     return "norm_rotate_put", (qkv, *weights, EPS, *by, queries, keys, values, at)
 
 
+def int8_call(dtype: torch.dtype, *, bias: bool | int) -> Call:
+    """A row and weights whose sizes are no multiples of the blocks."""
+    weight = torch.randint(-127, 128, (37, 1100), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    scale, added = normal(2, 37, dtype=dtype, seed=1) / 1000
+    return "int8_row", (normal(1, 1, 1100, dtype=dtype), weight, scale, added if bias else None)
+
+
 def attention_call(geometry: Geometry, dtype: torch.dtype, length: int, spare: int = 9) -> Call:
     """A token that attends to `length` rows, between rows that it must not read."""
     heads, kv_heads, head_dim = geometry
@@ -94,7 +103,8 @@ ATTENTIONS = {
 }
 SILUS = {f"silu {dtype}": silu_call(dtype) for dtype in DTYPES}
 CAPACITIES = {f"{spare} rows to spare": attention_call(TINY, torch.bfloat16, 200, spare) for spare in (0, 1, 300)}
-CALLS = {**SILUS, **PUTS, **ATTENTIONS, **CAPACITIES}
+INT8S = {f"int8 {dtype} {'bias' if bias else ''}": int8_call(dtype, bias=bias) for dtype in DTYPES for bias in (0, 1)}
+CALLS = {**INT8S, **SILUS, **PUTS, **ATTENTIONS, **CAPACITIES}
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +193,15 @@ def test_the_gate_opens_as_in_the_formula(name: str, interpreted: Results) -> No
     expected = gate * gate.sigmoid() * up
     check(found, expected)
     check(fused.silu_mul(gate_up), expected)
+
+
+@pytest.mark.parametrize("name", INT8S)
+def test_a_row_is_multiplied_with_integers_and_scales(name: str, interpreted: Results) -> None:
+    found, (x, weight, scale, bias) = interpreted[name]
+    expected = x.double() @ weight.double().t() * scale.double() + (0 if bias is None else bias.double())
+    atol = 2**-5 if x.dtype is torch.bfloat16 else 2e-5
+    check(found, expected, atol)
+    check(fused.int8_row(x, weight, scale, bias), expected, atol)
 
 
 class Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -286,7 +305,7 @@ class Launches:
 
 def triton_type(value: object, name: str) -> str:
     if isinstance(value, Tensor):
-        return {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int64: "*i64"}[value.dtype]
+        return {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int64: "*i64", torch.int8: "*i8"}[value.dtype]
     if value is None or name.isupper():
         return "constexpr"
     return "fp32" if isinstance(value, float) else "i32"
@@ -306,10 +325,15 @@ def test_kernels_compile_for_a_card_and_fit_on_it(
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     recorded = []
-    for name in ("_silu_mul", "_norm_rotate_put", "_attend_chunk", "_merge_chunks"):
+    for name in ("_int8_row", "_silu_mul", "_norm_rotate_put", "_attend_chunk", "_merge_chunks"):
         recorded.append(Launches(getattr(triton_kernels, name)))
         monkeypatch.setattr(triton_kernels, name, recorded[-1])
-    calls = (silu_call(dtype), put_call(geometry, dtype), put_call(geometry, dtype, 1, row=True))
+    calls = (
+        silu_call(dtype),
+        put_call(geometry, dtype),
+        put_call(geometry, dtype, 1, row=True),
+        int8_call(dtype, bias=True),
+    )
     for kernel, arguments in (*calls, attention_call(geometry, dtype, 300)):
         getattr(triton_kernels, kernel)(*arguments)
     for launches in recorded:

@@ -100,6 +100,7 @@ def pretended_cuda(recorder: Recorder, *, memory_bytes: int = 80 * 2**30) -> Ite
         "graph": recorder.capture,
         "device": nullcontext,
         "_lazy_init": lambda: None,
+        "is_available": lambda: False,  # or FakeTensor would start a real GPU where there is one
         "device_count": lambda: 2,
         "mem_get_info": lambda *_: (memory_bytes, memory_bytes),
         "current_stream": lambda *_: stream,

@@ -128,5 +128,6 @@ def load(recorder: Recorder, keep: Keep = on_one_gpu, quantize: str | None = Non
     places |= {f"{placement.LAYERS}.{index}": keep(index) for index in range(LAYERS)}
     with patch.object(placement, "HostCopy", partial(FakeHostCopy, recorder)):
         weights: Any = FakeWeights(recorder, network)
-        placement.fill(network, weights, places, quantize and partial(quantize_experts, method=quantize))
+        quantizer = partial(quantize_experts, method=quantize) if quantize else None
+        placement.fill(network, weights, places, quantizer)
     return Bagel(SPEC, network.eval(), BagelTokenizer.read(TOKENIZER, config.decoder.vocab_size))

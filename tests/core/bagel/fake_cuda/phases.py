@@ -66,6 +66,9 @@ class Story:
         with self.recorder.phase("read a text"):
             self.bagel.reader.sync(self.bagel._context, (PROMPT,))
         self.write("context 100")
+
+    def sampling(self) -> None:
+        """Write in other ways."""
         self.write("context 100, greedy", GREEDY)
         self.write("context 100, top_p and top_k", FILTERED)
 
@@ -115,7 +118,7 @@ class Story:
         next(self.draw("generation", Context(items=(PROMPT,)), GENERATION))
 
 
-ALL = ("text", "generate", "edit", "judge", "batch")
+ALL = ("text", "sampling", "generate", "edit", "judge", "batch")
 
 
 def run(
