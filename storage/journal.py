@@ -281,10 +281,10 @@ class Journal:
         return read_record(self.get(name), reader, self.address(name))
 
 
-def in_parallel(read: Callable[[A], T], items: Iterable[A]) -> Sequence[T]:
-    """`read` of each item, in order."""
-    with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="journal") as readers:
-        return list(readers.map(read, items))
+def in_parallel(call: Callable[[A], T], items: Iterable[A]) -> Sequence[T]:
+    """`call` of each item, in order. After an error no further call begins; it is raised when those made have ended."""
+    with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="journal") as threads:
+        return list(threads.map(call, items))
 
 
 def selected_images(artifacts: Iterable[Artifact]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Background uploads: while one step is generated, the steps before it are encoded, stored and committed.
 
-One thread encodes and another stores and commits, one step at a time each. Encoded objects wait in a spool, so that
-generation continues while the store is unavailable.
+One thread encodes, one stores objects and one commits, each one step at a time: while a step is committed, the objects
+of the next are stored. Encoded objects wait in a spool, so that generation continues while the store is unavailable.
 """
 
 import hashlib
@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from storage.errors import StoreUnavailableError
-from storage.journal import Artifact, Commit, Journal
+from storage.journal import Artifact, Commit, Journal, in_parallel
 from storage.retry import RetryPolicy
 from storage.spool import Spool, SpooledBytes
 
@@ -71,20 +72,21 @@ class UploadLimits:
 class Uploader:
     """Commits steps in their order, in the background.
 
-    For each step its objects are put, then its commit record, then `on_commit` is called, in the thread that stores.
-    While the store is unavailable everything waits, up to `outage_timeout_s`. Any other error ends the uploads and is
-    raised by the next `submit` or `close`. Repeated writes are idempotent: objects have their final bytes, and records
-    are created once.
+    For each step its objects are put, all at the same time, then its commit record, then `on_commit` is called. No step
+    is begun before the objects of the step before it are stored, and none is committed before it. While the store is
+    unavailable everything waits, up to `outage_timeout_s`. Any other error ends the uploads and is raised by the next
+    `submit` or `close`. Repeated writes are idempotent: objects have their final bytes, and records are created once.
 
     Args:
         journal: the run's folder.
         recipe_sha256: goes into every commit record.
-        on_commit: called with each record, once it is stored.
+        on_commit: called with each record, once it is stored, in the thread that commits.
+        first: idempotent calls that store what the steps need; made at once, in order, before any step is stored.
         limits: how far uploads may lag behind.
-        on_wait: called in the thread that stores, with the error of each failed attempt and the pause after it in
+        on_wait: called in the threads that store, with the error of each failed attempt and the pause after it in
             seconds.
-        while_waiting: called every WAKE_S in the thread that waits in `submit` or `close`; what it raises ends the
-            waiting.
+        while_waiting: called every WAKE_S in the thread that waits in `submit`, `wait_for_objects` or `close`; what it
+            raises ends the waiting.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Uploader:
         *,
         recipe_sha256: str,
         on_commit: Callable[[Commit], None],
+        first: Sequence[Callable[[], None]] = (),
         limits: UploadLimits | None = None,
         on_wait: Callable[[StoreUnavailableError, float], None] | None = None,
         while_waiting: Callable[[], None] = lambda: None,
@@ -111,9 +114,12 @@ class Uploader:
         self._retry = RetryPolicy(limits.outage_timeout_s, stop=self._stopped, on_wait=on_wait)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._storer = ThreadPoolExecutor(1, thread_name_prefix="uploader")
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="committer")
         self._room = threading.Condition()
         self._raw_bytes = 0
-        self._pending: list[Future[None]] = []
+        self._first = self._storer.submit(self._store_first, first)
+        self._stored: list[Future[Commit]] = []
+        self._pending: list[Future[None]] = [self._first]
 
     @property
     def pending_bytes(self) -> int:
@@ -132,7 +138,21 @@ class Uploader:
             self._while_waiting()
         self._raise_failures()
         encoded = self._encoder.submit(self._encode, step)
-        self._pending.append(self._storer.submit(self._run, step, encoded))
+        before = self._stored[-1] if self._stored else self._first
+        stored = self._storer.submit(self._store, step, encoded, before)
+        self._stored.append(stored)
+        self._pending.append(self._committer.submit(self._commit, stored))
+
+    def wait_for_objects(self) -> list[Commit]:
+        """Wait until the objects of all steps are stored. Returns their records, which may not all be created yet.
+
+        Raises what ended the uploads, or what `while_waiting` raises.
+        """
+        while wait(self._stored, timeout=WAKE_S).not_done:
+            self._while_waiting()
+        if any(stored.exception() for stored in self._stored):
+            self.close()  # raises it, once the steps before are committed
+        return [stored.result() for stored in self._stored]
 
     def close(self, timeout_s: float | None = None) -> None:
         """Wait until everything is committed. Raises what ended the uploads, or what `while_waiting` raises.
@@ -151,14 +171,15 @@ class Uploader:
             self.abort()
 
     def abort(self) -> None:
-        """Drop all waiting steps and wait up to ABORT_S for the step in progress, which may be committed or not.
+        """Drop all waiting steps and wait up to ABORT_S for those in progress, which may be committed or not.
 
         A thread that still waits for the store then puts nothing more.
         """
         self._stop()
-        self._encoder.shutdown(wait=False, cancel_futures=True)
-        self._storer.shutdown(wait=False, cancel_futures=True)
-        wait([upload for upload in self._pending if not upload.cancelled()], ABORT_S)
+        for threads in (self._encoder, self._storer, self._committer):
+            threads.shutdown(wait=False, cancel_futures=True)
+        uploads: list[Future[Any]] = [*self._stored, *self._pending]
+        wait([upload for upload in uploads if not upload.cancelled()], ABORT_S)
         self._abandoned.set()
         self._spool.drop()
 
@@ -202,46 +223,58 @@ class Uploader:
                 self._room.notify_all()
         return encoded
 
-    def _run(self, step: PendingStep, encoded: "Future[list[tuple[Artifact, SpooledBytes]]]") -> None:
-        """Commit `step`, unless a step before it failed."""
+    def _store_first(self, puts: Sequence[Callable[[], None]]) -> None:
+        for put in puts:
+            self._check_abandoned()
+            self._retry(put)
+
+    def _store(
+        self, step: PendingStep, encoded: "Future[list[tuple[Artifact, SpooledBytes]]]", before: "Future[Any]"
+    ) -> Commit:
+        """Store the objects of `step`, unless what is stored `before` it failed, and return its record."""
+        before.result()
+        objects = encoded.result()
+        if self._stopped.is_set():  # the step may be only partly encoded
+            raise CancelledError
+        try:
+            in_parallel(self._put, objects)
+        finally:
+            with self._room:
+                self._room.notify_all()  # taking from the spool made room
+        return Commit(
+            run_id=self._journal.run_id,
+            step=step.step,
+            kind=step.kind,
+            artifacts=tuple(artifact for artifact, _ in objects),
+            recipe_sha256=self._recipe_sha256,
+        )
+
+    def _put(self, encoded: tuple[Artifact, SpooledBytes]) -> None:
+        self._check_abandoned()
+        artifact, data = encoded[0], encoded[1].take()
+        self._retry(
+            lambda: self._journal.put_of_step(artifact.step, artifact.key, data, content_type=artifact.content_type)
+        )
+
+    def _commit(self, stored: "Future[Commit]") -> None:
+        """Commit a step once its objects are stored, unless a step before it failed."""
         if self._stopped.is_set():
             return
         committed = False
         try:
-            self._commit(step, encoded.result())
+            commit = stored.result()
+            self._check_abandoned()
+            self._retry(lambda: self._journal.commit(commit))
+            self._check_abandoned()
+            self._on_commit(commit)
             committed = True
         except CancelledError:
             pass  # it was dropped before it was encoded, or abandoned
         finally:
-            with self._room:
-                self._room.notify_all()  # taking from the spool made room
             if not committed:
                 self._stop()
-
-    def _commit(self, step: PendingStep, encoded: Sequence[tuple[Artifact, SpooledBytes]]) -> None:
-        if self._stopped.is_set():  # the step may be only partly encoded
-            return
-        for artifact, spooled in encoded:
-            self._check_abandoned()
-            self._store(artifact, spooled.take())
-        commit = Commit(
-            run_id=self._journal.run_id,
-            step=step.step,
-            kind=step.kind,
-            artifacts=tuple(artifact for artifact, _ in encoded),
-            recipe_sha256=self._recipe_sha256,
-        )
-        self._check_abandoned()
-        self._retry(lambda: self._journal.commit(commit))
-        self._check_abandoned()
-        self._on_commit(commit)
 
     def _check_abandoned(self) -> None:
         """End the step in progress if `abort` no longer waits for it: another worker may have the run."""
         if self._abandoned.is_set():
             raise CancelledError
-
-    def _store(self, artifact: Artifact, data: bytes) -> None:
-        self._retry(
-            lambda: self._journal.put_of_step(artifact.step, artifact.key, data, content_type=artifact.content_type)
-        )

@@ -37,6 +37,7 @@ def _is_by_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.is_cpu
         and x.dtype is weight.dtype is torch.float32
         and x.numel() >= ONEDNN_ROWS * x.shape[-1]
+        and weight.is_contiguous()  # oneDNN takes a thousand times as long for rows with gaps
     )
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,13 +56,15 @@ class TroubledStore(MemoryStore):
         super().__init__()
         self.errors: list[Exception] = []
         self.answers_lost = False
+        self.turn = threading.Lock()
 
     def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
-        if self.errors and not self.answers_lost:
-            raise self.errors.pop(0)
-        super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
-        if self.errors:
-            raise self.errors.pop(0)
+        with self.turn:
+            if self.errors and not self.answers_lost:
+                raise self.errors.pop(0)
+            super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
+            if self.errors:
+                raise self.errors.pop(0)
 
 
 @pytest.fixture
@@ -96,6 +100,67 @@ def test_a_step_is_announced_only_when_it_counts(store: ObjectStore, prefix: str
     uploader.submit(text_step(1))
     uploader.close()
     assert seen == [True]
+
+
+def test_the_objects_of_a_step_are_put_together_and_those_of_the_next_while_it_is_committed(
+    committed: list[Commit],
+) -> None:
+    together, next_step = threading.Barrier(3), threading.Event()
+
+    class Waiting(MemoryStore):
+        def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
+            if "steps/001" in key:
+                together.wait(20)
+            elif "steps/002" in key:
+                next_step.set()
+            elif "commits/001" in key:
+                assert next_step.wait(20)
+            super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
+
+    journal = Journal(Waiting(), "", "r1")
+    uploader = uploader_of(journal, committed)
+    (one,) = text_step(1).objects
+    names = [f"steps/001-{number}.txt" for number in range(3)]
+    objects = tuple(replace(one, about=replace(one.about, key=name)) for name in names)
+    uploader.submit(PendingStep(step=1, kind="write", objects=objects))
+    uploader.submit(text_step(2))
+    made = uploader.wait_for_objects()
+    uploader.close()
+    assert [artifact.key for artifact in made[0].artifacts] == names
+    assert committed == made == list(journal.commits())
+
+
+def test_what_comes_first_is_stored_in_order_before_any_step(troubled: TroubledStore, committed: list[Commit]) -> None:
+    journal = Journal(troubled, "", "r1")
+    seen: list[list[str]] = []
+
+    def first(name: str) -> None:
+        seen.append(list(troubled.list("")))
+        journal.put_once(name, b"{}", content_type="application/json")
+
+    troubled.errors = [StoreUnavailableError("away")] * 2
+    uploader = Uploader(
+        journal, recipe_sha256="cafe", on_commit=committed.append, first=[partial(first, "a"), partial(first, "b")]
+    )
+    uploader.submit(text_step(1))
+    uploader.close()
+    assert seen == [[], [], [], ["r1/a"]]
+    assert [commit.step for commit in committed] == [1]
+
+
+def test_nothing_is_stored_after_what_comes_first_failed(troubled: TroubledStore, committed: list[Commit]) -> None:
+    asked = threading.Event()
+
+    def refuse() -> None:
+        assert asked.wait(20)
+        raise StoreRefusedError("no such bucket")
+
+    uploader = Uploader(Journal(troubled, "", "r1"), recipe_sha256="cafe", on_commit=committed.append, first=[refuse])
+    uploader.submit(text_step(1))
+    asked.set()
+    with pytest.raises(StoreRefusedError, match="no such bucket"):
+        uploader.wait_for_objects()
+    assert (committed, list(troubled.list(""))) == ([], [])
 
 
 @pytest.mark.parametrize("answers_lost", [False, True], ids=["puts fail", "answers are lost"])

@@ -90,10 +90,32 @@ def test_a_resume_reads_each_object_once_and_what_only_the_page_needs_last(
     reads = [one.removeprefix(f"GET {folder}") for one in proxy.requests if one.startswith(f"GET {folder}")]
     assert Counter(reads) == Counter([*left, "manifest.json"])
     assert len([one for one in proxy.requests if one.startswith("GET") and "prefix=" in one]) == 1
-    last_commit = max(proxy.requests.index(one) for one in proxy.requests if f"PUT {folder}commits/" in one)
-    read_last = [one.removeprefix(f"GET {folder}") for one in proxy.requests[last_commit:] if one.startswith("GET")]
+    last_object = max(proxy.requests.index(one) for one in proxy.requests if f"PUT {folder}steps/" in one)
+    read_last = [one.removeprefix(f"GET {folder}") for one in proxy.requests[last_object:] if one.startswith("GET")]
     assert "steps/004-thinking.txt" in read_last, read_last
     assert not any(name.startswith("commits/") for name in read_last)
+
+
+@pytest.mark.usefixtures("releasing")
+def test_no_step_waits_for_a_put(services: LocalServices, proxy: FaultProxy, s3_store: S3Store, run_id: str) -> None:
+    """All steps are computed while the first PUT of the run is under way."""
+    folder = f"PUT /autosequence/{PREFIX}/{run_id}/"
+    proxy.hold = folder
+    proxy.requests.clear()
+
+    def release(step: int, steps: int) -> None:
+        if step == steps:
+            eventually(lambda: proxy.held, "the first request")
+            assert proxy.held == [f"{folder}model.json"]
+            proxy.hold = ""
+
+    runtime = WorkerRuntime.connect(config_of(env_of(services, IN_PROCESS_DATABASE, s3_endpoint=proxy.endpoint)))
+    Delivery(request(run_id), Message(update_state=release), runtime).run_to_completion()
+    runtime.close()
+    puts = [one.removeprefix(folder) for one in proxy.requests if one.startswith(folder)]
+    assert puts[:2] == ["model.json", "recipe.json"]
+    assert puts[-1] == "manifest.json"
+    assert objects_of(s3_store, run_id) == undisturbed(request(run_id))
 
 
 class StolenStore(S3Store):

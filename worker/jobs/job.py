@@ -1,8 +1,8 @@
 """A job: a request resolved to a recipe and its input images, which are stored with the run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from recipes.model_spec import ModelSpec
 from recipes.recipe import Recipe
 from storage import keys
 from storage.errors import ObjectNotFoundError
-from storage.journal import Journal, in_parallel
+from storage.journal import JSON, Journal, in_parallel
 from worker.jobs.inputs import InputImage, Sources, checked, with_references
 from worker.jobs.request import RunRequest
 from worker.jobs.stored_recipe import StoredRecipe, read_stored_recipe
@@ -74,15 +74,24 @@ def prepare(given: Given, *, spec: ModelSpec, sources: Sources, run_id: str) -> 
 
 
 def store(job: Job, journal: Journal) -> None:
-    """Store the job's inputs and its model, then its recipe. Raises CommitConflictError if others are stored.
+    """Store the job. Raises CommitConflictError if another one is stored."""
+    for put in puts_of(job, journal):
+        put()
 
-    The run has begun once its recipe is stored, so that no run begins without a record of its model.
+
+def puts_of(job: Job, journal: Journal) -> list[Callable[[], None]]:
+    """The calls that store the job's inputs and its model, then its recipe; idempotent, to be made in order.
+
+    The run has begun once its recipe is stored, so that no run begins without a record of its model. Each call raises
+    CommitConflictError if something else is stored.
     """
-    for index, image in enumerate(job.inputs):
-        journal.put_once(keys.input_image(index, image.extension), image.data, content_type=image.content_type)
+    puts: list[Callable[[], None]] = [
+        partial(journal.put_once, keys.input_image(index, image.extension), image.data, content_type=image.content_type)
+        for index, image in enumerate(job.inputs)
+    ]
     if job.model_sha256 is not None:
-        journal.write_model(job.recipe.model or "", job.model_sha256)
-    journal.put_once(keys.RECIPE, canonical_json(job.document), content_type="application/json")
+        puts.append(partial(journal.write_model, job.recipe.model or "", job.model_sha256))
+    return [*puts, partial(journal.put_once, keys.RECIPE, canonical_json(job.document), content_type=JSON)]
 
 
 def restore(run_id: str, journal: Journal) -> Job | None:

@@ -19,7 +19,7 @@ from worker.connections import limits_of
 from worker.errors import ClaimLost, RunCancelled, RunFailed, RunHandedBack, RunNotServable, WorkerFaulty
 from worker.jobs.input_rule import InputRule
 from worker.jobs.inputs import InputError, Sources
-from worker.jobs.job import Job, resolve, restore, store
+from worker.jobs.job import Job, resolve, restore
 from worker.jobs.request import RunRequest
 from worker.jobs.result import result_of
 from worker.serve.claim import Claim
@@ -115,7 +115,8 @@ class Delivery:
             raise
 
     def _attempt(self, committed: int | None) -> Manifest:
-        job = self._job()  # before the model is loaded, so that a wrong recipe fails at once
+        stored = self.claim.retry(self._stored_job)
+        job = stored or self.claim.retry(self._new_job)  # before the model is loaded: a wrong recipe fails at once
         with loading_model():
             model = self.runtime.engine.model(self._loading)
         known = [committed]
@@ -128,6 +129,7 @@ class Delivery:
                 reporter=self.reporters,
                 claim=self.claim,
                 uploads=limits_of(self.runtime.config),
+                stored=stored is not None,
                 committed=known.pop() if known else None,
             )
 
@@ -156,11 +158,8 @@ class Delivery:
             self.runtime.runs.refund_attempt(self.request.run_id, self._counted_at)
             self._counted_at = None
 
-    def _job(self) -> Job:
-        """The job that an earlier delivery stored, else the job of the request, which is then stored."""
-        return self.claim.retry(self._stored_job) or self.claim.retry(self._new_job)
-
     def _stored_job(self) -> Job | None:
+        """The job that an earlier delivery stored."""
         job = restore(self.request.run_id, self.journal)
         ours = self.runtime.engine.identified_spec().sha256
         if job and job.model_sha256 not in (None, ours):
@@ -171,6 +170,7 @@ class Delivery:
         return job
 
     def _new_job(self) -> Job:
+        """The job of the request."""
         config, by_name = self.runtime.config, isinstance(self.request.recipe, str)
         sources = Sources(
             folder=config.recipes if by_name else None,
@@ -178,9 +178,7 @@ class Delivery:
             rule=InputRule.of(config, self.request.run_id),
         )
         spec = self.runtime.engine.identified_spec()
-        job = resolve(self.request, spec, recipes=config.recipes, sources=sources)
-        store(job, self.journal)
-        return job
+        return resolve(self.request, spec, recipes=config.recipes, sources=sources)
 
     def _loading(self, done_bytes: int, total_bytes: int) -> None:
         self.claim.checkpoint()

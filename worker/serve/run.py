@@ -1,7 +1,7 @@
 """One run, from a resolved recipe to its manifest: `run` has all steps in order."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -16,7 +16,7 @@ from storage.page import CONTENT_TYPE
 from storage.uploader import Uploader, UploadLimits
 from worker.errors import RunStopped
 from worker.jobs.artifacts import check_committed, pending_step, restored
-from worker.jobs.job import Job
+from worker.jobs.job import Job, puts_of
 from worker.jobs.result import manifest_of
 from worker.serve.claim import Checkpoints
 from worker.serve.page_builder import PageBuilder
@@ -33,21 +33,23 @@ def run(
     reporter: Reporter,
     claim: Checkpoints,
     uploads: UploadLimits,
+    stored: bool = True,
     committed: int | None = None,
 ) -> Manifest:
     """Run the steps of `job` that are not committed yet, and return its manifest.
 
     Args:
-        job: the resolved run, stored.
+        job: the resolved run.
         model: the model to run it on.
         journal: the run's folder; its committed steps are kept.
         reporter: receives the progress.
         claim: checked at each event and while the run waits for the store; raises to end the work.
         uploads: limits of the data that waits for its upload.
+        stored: whether the job is stored; else that happens while the first steps are computed, before any is stored.
         committed: the number of committed steps, if it is known; else they are listed.
 
     Raises:
-        CommitConflictError: another worker committed this run differently.
+        CommitConflictError: another worker began or committed this run differently.
         CorruptRecordError: the journal has commits that do not match the job.
         StorageError: the store stayed unavailable or refused.
     """
@@ -61,18 +63,20 @@ def run(
         claim.checkpoint()
         page.add_input(index)
     done = _restored(steps, tuple(commits), journal, claim, page)
-    with _uploading(job, journal, commits, reporter, claim, uploads) as uploader:
+    first = [] if stored else puts_of(job, journal)
+    with _uploading(job, journal, first, reporter, claim, uploads) as uploader:
         for event in run_sequence(job.recipe, model, inputs=job.inputs, done=done, heartbeat=claim.checkpoint):
             claim.checkpoint(event)
             reporter.event(event)
             page.add(event)
             if isinstance(event, StepEnded):
                 uploader.submit(pending_step(job, event))
-    for _ in claim.map(partial(page.read, journal=journal), page.missing(commits)):
-        pass
-    manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
-    if job.recipe.output.page:
-        claim.retry(partial(_write_page, manifest, journal, page))
+        commits += uploader.wait_for_objects()
+        for _ in claim.map(partial(page.read, journal=journal), page.missing(commits)):
+            pass
+        manifest = manifest_of(job.run_id, job.recipe, job.recipe_sha256, commits, model_sha256=job.model_sha256)
+        if job.recipe.output.page:  # written while the last steps are committed
+            claim.retry(partial(_write_page, manifest, journal, page))
     claim.conclude(partial(journal.write_manifest, manifest))
     return manifest
 
@@ -107,21 +111,17 @@ def _restored(
 def _uploading(
     job: Job,
     journal: Journal,
-    commits: list[Commit],
+    first: Sequence[Callable[[], None]],
     reporter: Reporter,
     claim: Checkpoints,
     limits: UploadLimits,
 ) -> Iterator[Uploader]:
-    """The run's uploader. On leaving, all steps are in `commits`, unless an error ended the work."""
-
-    def committed(commit: Commit) -> None:
-        commits.append(commit)
-        reporter.committed(commit)
-
+    """The run's uploader. On leaving, all steps are committed, unless an error ended the work."""
     uploader = Uploader(
         journal,
         recipe_sha256=job.recipe_sha256,
-        on_commit=committed,
+        on_commit=reporter.committed,
+        first=first,
         limits=limits,
         on_wait=partial(_log_outage, job.run_id),
         while_waiting=claim.checkpoint,

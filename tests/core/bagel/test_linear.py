@@ -26,6 +26,11 @@ def test_other_dtypes_stay_with_torch(dtype: torch.dtype) -> None:
     assert torch.equal(linear(x, weight), functional.linear(x, weight))
 
 
+def test_a_weight_with_gaps_between_its_rows_stays_with_torch() -> None:
+    x, weight = torch.randn(66, 96), torch.randn(128, 96)[::2]
+    assert torch.equal(linear(x, weight), functional.linear(x, weight))
+
+
 @pytest.mark.parametrize("rows", ROWS)
 def test_bits_depend_on_neither_place_in_memory_nor_strides(rows: int) -> None:
     x, weight = torch.randn(rows, 96), torch.randn(64, 96)

@@ -222,7 +222,7 @@ def test_a_worker_for_each_gpu_is_pinned_to_it(shell: Shell, services: LocalServ
     process.send_signal(signal.SIGTERM)
     code, output = end_of(process)
     assert code == 0, output
-    assert environment({"A": "b"}, 1) == {"A": "b", "CUDA_VISIBLE_DEVICES": "1"}
+    assert environment({"A": "b"}, 1) == {"A": "b", "CUDA_VISIBLE_DEVICES": "1", "AUTOSEQ_DEVICE": "cuda"}
 
 
 def test_options_of_celery_win(shell: Shell) -> None:

@@ -10,11 +10,26 @@ from core.protocol import Context, Denoising, Drawn
 from core.scripted import ScriptedModel
 from recipes.recipe import ImageSettings
 from storage.errors import CommitConflictError, StoreRefusedError, StoreUnavailableError
-from storage.journal import Journal
+from storage.journal import Journal, Manifest
 from storage.objects.memory import MemoryStore
 from storage.uploader import UploadLimits
-from tests.worker.serving import PREFIX, Silent, make_run, objects_of, recipe, request, undisturbed
+from tests.worker.serving import (
+    PREFIX,
+    UPLOADS,
+    Silent,
+    make_run,
+    objects_of,
+    recipe,
+    request,
+    spec_of,
+    undisturbed,
+)
 from worker.errors import RunCancelled
+from worker.jobs.inputs import Sources
+from worker.jobs.job import resolve
+from worker.serve.claim import Unclaimed
+from worker.serve.run import run
+from worker.settings import PROJECT
 
 RUN = "run-1"
 
@@ -108,23 +123,105 @@ def test_a_complete_run_made_again_leaves_the_same() -> None:
     assert objects_of(objects, RUN) == undisturbed(request(RUN))
 
 
-def test_the_manifest_is_written_last() -> None:
-    class Ordered(MemoryStore):
-        def __init__(self) -> None:
-            super().__init__()
-            self.order: list[str] = []
+def make_new_run(objects: MemoryStore, reporter: Silent | None = None) -> Manifest:
+    """A run whose job is not stored yet."""
+    model = ScriptedModel()
+    job = resolve(request(RUN), spec_of(model), recipes=PROJECT / "recipes", sources=Sources())
+    return run(
+        job,
+        model=model,
+        journal=Journal(objects, PREFIX, RUN),
+        reporter=reporter or Silent(),
+        claim=Unclaimed(),
+        uploads=UPLOADS,
+        stored=False,
+    )
+
+
+class Ordered(MemoryStore):
+    """Remembers the names in the order in which they were put."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
+        super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
+        self.order.append(key.removeprefix(f"{PREFIX}/{RUN}/"))
+
+
+def test_the_job_is_written_first_and_the_manifest_last() -> None:
+    objects = Ordered()
+    make_new_run(objects)
+    order = objects.order
+    assert order[:2] == ["model.json", "recipe.json"]
+    assert order[-1] == "manifest.json"
+    made = [name for name in order if name.startswith("steps/")]
+    assert order.index(made[-1]) < order.index("index.html")
+    assert [name for name in order if name.startswith("commits/")] == [
+        f"commits/{step:03d}.json" for step in range(1, 7)
+    ]
+    assert made == sorted(made)
+    for name in made:
+        assert order.index(name) < order.index(f"commits/{name[6:9]}.json")
+
+
+def test_all_steps_are_made_while_the_first_put_is_under_way() -> None:
+    drawn = threading.Event()
+
+    class Waiting(Ordered):
+        """Stores nothing before the last image is drawn."""
 
         def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
+            assert drawn.wait(60)
             super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
-            self.order.append(key.removeprefix(f"{PREFIX}/{RUN}/"))
 
-    objects = Ordered()
+    class Telling(Silent):
+        def event(self, event: Event) -> None:
+            if isinstance(event, ImageReady) and event.index == 1:
+                assert not objects.order
+                drawn.set()
+
+    objects = Waiting()
+    make_new_run(objects, Telling())
+    assert objects_of(objects, RUN) == undisturbed(request(RUN))
+
+
+def test_a_job_that_another_worker_stored_differently_ends_the_run_before_anything_is_stored() -> None:
+    objects = MemoryStore()
+    Journal(objects, PREFIX, RUN).put_once("recipe.json", b"theirs", content_type="application/json")
+    with pytest.raises(CommitConflictError, match=r"recipe\.json"):
+        make_new_run(objects)
+    assert set(objects_of(objects, RUN)) == {"recipe.json", "model.json"}
+
+
+@pytest.mark.parametrize("place", ["model.json", "recipe.json"])
+def test_nothing_of_a_step_is_stored_before_its_job_is_and_the_run_can_be_taken_up_again(place: str) -> None:
+    objects = FrailStore(StoreRefusedError("no"), place=place)
+    with pytest.raises(StoreRefusedError, match="no"):
+        make_new_run(objects)
+    assert set(objects_of(objects, RUN)) <= {"model.json"}
+    make_new_run(objects)
+    assert objects_of(objects, RUN) == undisturbed(request(RUN))
+
+
+def test_the_page_is_written_while_the_last_step_is_committed() -> None:
+    written = threading.Event()
+
+    class Waiting(Ordered):
+        """Stores the last commit only once the page is there."""
+
+        def put(self, key: str, data: bytes, *, content_type: str, only_if_absent: bool = False) -> None:
+            if key.endswith("commits/006.json"):
+                assert written.wait(60)
+            super().put(key, data, content_type=content_type, only_if_absent=only_if_absent)
+            if key.endswith("index.html"):
+                written.set()
+
+    objects = Waiting()
     make_run(request(RUN), objects)
-    assert objects.order[:2] == ["model.json", "recipe.json"]
-    assert objects.order[-2:] == ["index.html", "manifest.json"]
-    for step in range(2, 7):
-        made = next(name for name in objects.order if name.startswith(f"steps/{step:03d}"))
-        assert objects.order.index(made) < objects.order.index(f"commits/{step:03d}.json")
+    assert objects.order[-3:] == ["index.html", "commits/006.json", "manifest.json"]
+    assert objects_of(objects, RUN) == undisturbed(request(RUN))
 
 
 @pytest.mark.parametrize("place", ["commits/001", "steps/002", "commits/003", "index.html", "manifest.json"])
