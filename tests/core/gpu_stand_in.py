@@ -33,7 +33,7 @@ def _here(value: object) -> object:
 
 class _Generator(torch.Generator):
     def __new__(cls, _device: object = None) -> "_Generator":
-        return super().__new__(cls, "cpu")
+        return super().__new__(cls, "cpu")  # type: ignore[call-arg]  # torch does not annotate it
 
 
 @contextmanager
