@@ -134,6 +134,7 @@ STAGES: Mapping[str, Callable[[Bench], Iterator[Line]]] = {
     "text attention": lambda bench: truths.text_attention(bench.device, bench.dtype),
     "new key lengths": lambda bench: truths.new_key_lengths(bench.device, bench.dtype),
     "decode attention": lambda bench: truths.decode_attention(bench.device, bench.dtype, bench.contexts),
+    "int8 product": lambda bench: truths.int8_product(bench.device, bench.dtype),
     "kernels": lambda bench: truths.kernels(bench.phases, bench.device),
     "golden": lambda bench: golden.golden(bench.options.golden, bench.options.model_path, bench.device),
     "phases": lambda bench: truths.phase_times(bench.model, bench.phases, bench.machine, bench.options.rounds),

@@ -27,7 +27,7 @@ from recipes.recipe import TextSettings
 
 Line = Mapping[str, object]
 LIBRARIES = ("torch", "triton", "transformers", "safetensors")
-HEADS, KV_HEADS, HEAD_DIM = 28, 4, 128
+HEADS, KV_HEADS, HEAD_DIM, WIDTH = 28, 4, 128, 3584
 """Of the 7B model."""
 TEXT, CONTEXT = 64, 1000
 """Tokens of a text and before it."""
@@ -122,6 +122,17 @@ def decode_attention(device: torch.device, dtype: torch.dtype, contexts: Sequenc
             ),
             "milliseconds": {name: 1000 * seconds(way, device) for name, way in ways.items()},
         }
+
+
+def int8_product(device: torch.device, dtype: torch.dtype) -> Iterator[Line]:
+    """A row times int8 weights, by the fused kernel and by PyTorch: milliseconds, and the deviation from float64."""
+    x, scale, bias = (torch.randn(*shape, device=device).to(dtype) for shape in ((1, WIDTH), (WIDTH,), (WIDTH,)))
+    weight = torch.randint(-127, 128, (WIDTH, WIDTH), dtype=torch.int8, device=device)
+    expected = x.double() @ weight.double().T * scale.double() + bias.double()
+    for name, product in (("fused", fused.int8_row), ("pytorch", fused.int8_rows)):
+        way = partial(product, x, weight, scale, bias)
+        deviation = ((way().double() - expected).abs().max() / expected.abs().max()).item()
+        yield {"way": name, "deviation": deviation, "milliseconds": 1000 * seconds(way, device)}
 
 
 def kernels(phases: Iterable[Phase], device: torch.device) -> Iterator[Line]:

@@ -19,6 +19,7 @@ from core.bench.report import Report
 from core.protocol import Context
 from recipes.recipe import ImageSettings
 from tests.core.bagel.golden import GOLDEN
+from tests.core.gpu_stand_in import NO_GRAPH, PEAK_BYTES, gpu_stand_in
 
 Lines = list[dict[str, Any]]
 
@@ -122,6 +123,21 @@ def test_warnings_of_the_engine_are_lines_of_their_stage(
     assert [line["warning"] for line in lines if "warning" in line] == ["the decode step can't be captured"]
 
 
+def test_what_only_a_gpu_does_runs_on_a_stand_in(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("versions", "host syncs", "events", "cuda graphs", "batch sizes", "int8")
+    with gpu_stand_in():
+        options = ("--random-weights", "tiny", "--device", "cuda:0", "--dtype", "float32", "--rounds", "1")
+        status = main(["variants", *options, "--only", *names])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert status == 0, [line for line in lines if "error" in line]
+    assert stages(lines) == dict.fromkeys(names, True)
+    assert {line["peak_bytes"] for line in lines if "done" in line} == {PEAK_BYTES}
+    warned = {line["stage"] for line in lines if NO_GRAPH in line.get("warning", "")}
+    assert warned == {"host syncs", "cuda graphs", "int8"}, "each model warns once"
+    assert [line["same_text"] for line in lines if "variant" in line] == [True, True]
+    assert next(line["load_peak_bytes"] for line in lines if "load_s" in line) == PEAK_BYTES
+
+
 def test_a_stage_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, lines = run(capsys, "truths", "--only", "golden", "versions", "--golden", str(tmp_path / "missing"))
     assert status == 1
@@ -138,6 +154,7 @@ def test_the_stages_that_the_traps_name_are_there() -> None:
     assert card.STAGES.keys() - named == {
         "rates",
         "golden",
+        "int8 product",
         "hash",
         "images",
         "tables",
