@@ -5,9 +5,15 @@ Axes: L tokens, S rows, N query heads, M key-value heads, H head dim.
 
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.bias import CausalBias, causal_lower_right
+
+from core.bagel.linear import is_for_onednn, linear
+
+ONEDNN_KEYS = 256
+"""Rows from which products by oneDNN are faster than PyTorch's attention on a CPU. Fixed, like all that rounds."""
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool) -> Tensor:
@@ -25,6 +31,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool) -> Te
     Returns:
         (L, N * H)
     """
+    if not causal and len(keys) >= ONEDNN_KEYS and is_for_onednn(queries):
+        return _by_products(queries, keys, values)
     # On CUDA this bias is computed by flash attention, without a mask, also for a single token.
     bias = _causal_bias(len(queries), len(keys)) if causal and (len(queries) > 1 or queries.is_cuda) else None
     q, k, v = (part.transpose(0, 1)[None] for part in (queries, keys, values))
@@ -36,3 +44,15 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool) -> Te
 def _causal_bias(tokens: int, rows: int) -> CausalBias:
     """One for all layers; it has no numbers, so that its device does not matter."""
     return causal_lower_right(tokens, rows)
+
+
+def _by_products(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of all queries to all rows as two products for each key-value head, on a CPU."""
+    tokens, heads, head_dim = queries.shape
+    grouped = (queries * head_dim**-0.5).view(tokens, keys.shape[1], -1, head_dim)
+    out = torch.empty_like(grouped)
+    for head in range(keys.shape[1]):
+        scores = linear(grouped[:, head].reshape(-1, head_dim), keys[:, head].contiguous())
+        weights = torch.softmax(scores, dim=-1, out=scores)
+        out[:, head] = linear(weights, values[:, head].t().contiguous()).view(tokens, -1, head_dim)
+    return out.view(tokens, heads * head_dim)

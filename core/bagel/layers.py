@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.bagel.fused import silu_mul
+from core.bagel.fused import rms_norm, silu_mul
 from core.bagel.linear import Linear, linear_add
 
 TIME_SINUSOIDS = 256
@@ -19,7 +19,7 @@ TIME_PERIOD = 10_000.0
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis (Zhang & Sennrich 2019), in float32 for any dtype of the weights."""
+    """See fused.rms_norm."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class JointLinear(Linear):

@@ -31,11 +31,15 @@ def linear_add(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
     return out
 
 
+def is_for_onednn(x: Tensor) -> bool:
+    """Whether oneDNN may multiply `x`, in place of MKL."""
+    return _ONEDNN_BESIDE_MKL and x.is_cpu and x.dtype is torch.float32
+
+
 def _is_by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        _ONEDNN_BESIDE_MKL
-        and x.is_cpu
-        and x.dtype is weight.dtype is torch.float32
+        is_for_onednn(x)
+        and weight.dtype is torch.float32
         and x.numel() >= ONEDNN_ROWS * x.shape[-1]
         and weight.is_contiguous()  # oneDNN takes a thousand times as long for rows with gaps
     )
