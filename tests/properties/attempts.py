@@ -138,9 +138,14 @@ class MortalStore:
     def _note(self, key: str, data: bytes) -> None:
         if "/commits/" in key:
             self._line.attempt.committed(json.loads(data))
+        if key.endswith("recipe.json"):
+            self._line.attempt.has_job()
 
     def get(self, key: str) -> bytes:
-        return self._do(lambda: self._store.get(key))
+        data = self._do(lambda: self._store.get(key))
+        if key.endswith("recipe.json"):
+            self._line.attempt.has_job()
+        return data
 
     def exists(self, key: str) -> bool:
         return self._do(lambda: self._store.exists(key))
@@ -207,7 +212,7 @@ class Attempt:
         self._turn = threading.Condition()
         self._allowed = 0
         self._parked = False
-        self._holds_uploads = False
+        self._holds_uploads = self._has_job = False
         self._step = self._done = 0
         self._to_be_reported = self._reported = 0
         self._troubles = [*troubles]
@@ -279,6 +284,12 @@ class Attempt:
         self._step = step
         self.tick()
 
+    def has_job(self) -> None:
+        """The run's recipe is stored."""
+        with self._turn:
+            self._has_job = True
+            self._turn.notify_all()
+
     def committed(self, commit: Mapping[str, Any]) -> None:
         """A record is stored; the same thread then reports its artifacts."""
         with self._turn:
@@ -290,7 +301,7 @@ class Attempt:
     def answered(self, service: Service) -> None:
         """A call went well."""
         self.raise_if_dead()
-        if service == "Redis" and threading.current_thread().name.startswith("uploader"):
+        if service == "Redis" and threading.current_thread().name.startswith("committer"):
             with self._turn:
                 self._reported += 1
                 self._turn.notify_all()
@@ -320,7 +331,8 @@ class Attempt:
             raise Killed
 
     def _uploads_stand(self) -> bool:
-        return self._holds_uploads or (self._done >= self._step - 1 and self._reported >= self._to_be_reported)
+        are_reported = self._reported >= self._to_be_reported
+        return self._holds_uploads or (self._has_job and self._done >= self._step - 1 and are_reported)
 
     def _live(self) -> None:
         ended = "unforeseen"
