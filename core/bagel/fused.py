@@ -99,7 +99,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if not x.is_cpu or x.dtype is not torch.float32:
         return functional.rms_norm(x, weight.shape, weight, eps)
     # PyTorch has a kernel for it on CUDA alone; this takes fewer passes over `x` than its operations on the CPU.
-    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    scale: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     return (x * scale).mul_(weight)
 
 
