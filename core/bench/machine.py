@@ -1,9 +1,10 @@
 """The machine under test: what it is, how fast it multiplies and copies, and the limit that this sets for some work."""
 
+import math
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from core.bagel.linear import linear
 
 SAMPLES = 5
 CPU_SIDE, GPU_SIDE = 1024, 8192
@@ -60,7 +63,7 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         commit=_commit(),
-        flop_per_s=2 * side**3 / seconds(lambda: left @ right, device),
+        flop_per_s=2 * side**3 / seconds(lambda: linear(left, right), device),
         bytes_per_s=2 * source.nbytes / seconds(lambda: target.copy_(source), device),
     )
 
@@ -79,10 +82,15 @@ def peak_bytes(device: torch.device) -> int | None:
 def least_work(network: nn.Module, run: Callable[[], object]) -> Work:
     """Count the operations of `run` and the weights of `network` that they use."""
     weights = _WeightCounter(network)
-    flops = FlopCounterMode(display=False)
+    flops = FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _product_flop})
     with flops, weights:
         run()
     return Work(flop=flops.get_total_flops(), weight_bytes=sum(weights.used.values()))
+
+
+def _product_flop(x: Sequence[int], *_: object, out_shape: Sequence[int], **__: object) -> int:
+    """Of oneDNN's products, which torch does not count: of `x` (..., K) and a matrix (N, K), given their shapes."""
+    return 2 * math.prod(out_shape) * x[-1]
 
 
 class _WeightCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
