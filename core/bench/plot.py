@@ -7,7 +7,7 @@ from pathlib import Path
 from core.bench.report import Report, Table
 from core.bench.rows import Row
 
-WIDTH, NAMES, BARS = 760, 230, 400
+WIDTH, NAMES, BARS = 820, 230, 400
 ROW, BAR, HEAD, GAP = 22, 14, 34, 16
 KEPT, OTHER, LIMIT = "#3465a4", "#b8c4d6", "#cc3311"
 
