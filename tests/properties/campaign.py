@@ -33,6 +33,8 @@ SHARES: Final[Mapping[str, int]] = {
 }
 """How often each kind of case comes, for others so many times."""
 EXAMPLES_AT_ONCE: Final = 4
+LEAST_WHOLE: Final = 200
+"""Whole recipes at least: which ones hypothesis makes depends on the modules that are loaded, and most are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,8 @@ def run_all_cases(folder: Path, scale: Scale) -> tuple[Tally, ...]:
     for kind, case in kinds(folder).items():
         found.append(run_cases(kind, case, count=SHARES[kind] * scale.shares, seed=scale.seed))
     began = time.monotonic()
-    made, accepted = load_whole_recipes(examples=SHARES[WHOLE] * scale.shares, number=scale.seed)
+    examples = max(LEAST_WHOLE, SHARES[WHOLE] * scale.shares)
+    made, accepted = load_whole_recipes(examples=examples, number=scale.seed)
     wall_s = time.monotonic() - began
     whole = Tally(kind=WHOLE, cases=made, accepted=accepted, wall_s=wall_s, slowest_s=0.0, grown_bytes=0)
     return (*found, whole)
