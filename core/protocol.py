@@ -141,3 +141,44 @@ class UnifiedModel(Protocol):
     def forget(self) -> None:
         """Release the cache of the last context and its memory; the next call reads the context again."""
         ...
+
+
+class ModelWrapper:
+    """A model that leaves everything to another one; a subclass changes what it needs to."""
+
+    def __init__(self, model: UnifiedModel) -> None:
+        self.model = model
+
+    @property
+    def max_batch(self) -> int:
+        return self.model.max_batch
+
+    @max_batch.setter
+    def max_batch(self, images: int) -> None:
+        self.model.max_batch = images
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec
+
+    @property
+    def tokens_read(self) -> int:
+        return self.model.tokens_read
+
+    def warm_up(self) -> None:
+        self.model.warm_up()
+
+    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
+        return self.model.prefill(context, settings)
+
+    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
+        return self.model.write(context, settings, seed=seed)
+
+    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
+        return self.model.draw(context, settings, seeds=seeds)
+
+    def judge(self, image: Image, question: str, answer: str | None = None) -> float:
+        return self.model.judge(image, question, answer)
+
+    def forget(self) -> None:
+        self.model.forget()

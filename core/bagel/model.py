@@ -124,36 +124,19 @@ class Bagel:
         """
         folder = Path(folder)
         device = choose_device(device, gpus or ())
-        dtype = dtype or default_dtype(device)
-        torch_dtype(dtype)
+        dtype = _checked_dtype(dtype, device, quantize)
         KERNELS.choose(torch.device(device))
-        if quantize is not None:
-            check_method(quantize, device)
-        spec = read_spec(folder, name)
-        checkpoint = Checkpoint(folder)
-        config = checkpoint.sized(BagelConfig.read(folder))
-        _check_sizes(folder, config, spec)
-        tokenizer = BagelTokenizer.read(folder, config.decoder.vocab_size)
+        spec, checkpoint, config, tokenizer = _read(folder, name)
         devices = [f"cuda:{gpu}" for gpu in gpus] if gpus and len(gpus) > 1 else [device]
         needs = MemoryNeeds(
-            config=config,
-            dtype=dtype,
-            quantization=quantize,
-            tokens=context_tokens,
-            side_px=spec.max_side_px,
-            batch=max_batch or MAX_BATCH,
+            config=config, dtype=dtype, quantization=quantize, tokens=context_tokens, side_px=spec.max_side_px
         )
-        if max_batch is None and device != "cpu":
-            needs = needs.with_default_batch(smallest_gpu_bytes(devices), len(devices))
+        needs = _with_batch(needs, max_batch, devices)
+        quantizer = partial(quantize_experts, method=quantize) if quantize else None
         network = load_network(
-            needs,
-            checkpoint,
-            devices,
-            max_memory=max_memory,
-            quantize=partial(quantize_experts, method=quantize) if quantize else None,
-            on_progress=on_progress,
+            needs, checkpoint, devices, max_memory=max_memory, quantize=quantizer, on_progress=on_progress
         )
-        return Bagel(spec, network, tokenizer, max_batch=needs.batch if max_batch is None else max_batch)
+        return Bagel(spec, network, tokenizer, max_batch=needs.batch)
 
     @property
     def tokens_read(self) -> int:
@@ -340,6 +323,31 @@ class Bagel:
     def _preview(self, step: FlowStep, rows: int) -> Image:
         longest = max(rows, step.x.shape[1] // rows) * self.spec.stride_px
         return side_by_side([self.picture(tokens, rows, shrunk=-(-longest // PREVIEW_PX)) for tokens in step.clean])
+
+
+def _checked_dtype(dtype: str | None, device: str, quantize: str | None) -> str:
+    """The dtype of the weights. Raises ValueError if it is unknown, or `device` can't compute with `quantize`."""
+    dtype = dtype or default_dtype(device)
+    torch_dtype(dtype)
+    if quantize is not None:
+        check_method(quantize, device)
+    return dtype
+
+
+def _read(folder: Path, name: str | None) -> tuple[ModelSpec, Checkpoint, BagelConfig, BagelTokenizer]:
+    """Everything in a model folder but the weights themselves. Raises ModelFolderError."""
+    spec, checkpoint = read_spec(folder, name), Checkpoint(folder)
+    config = checkpoint.sized(BagelConfig.read(folder))
+    _check_sizes(folder, config, spec)
+    return spec, checkpoint, config, BagelTokenizer.read(folder, config.decoder.vocab_size)
+
+
+def _with_batch(needs: MemoryNeeds, max_batch: int | None, devices: Sequence[str]) -> MemoryNeeds:
+    """`needs` with the maximum batch: the one that is given, else the default of `devices`."""
+    needs = replace(needs, batch=MAX_BATCH if max_batch is None else max_batch)
+    if max_batch is not None or devices[0] == "cpu":
+        return needs
+    return needs.with_default_batch(smallest_gpu_bytes(devices), len(devices))
 
 
 def _check_sizes(folder: Path, config: BagelConfig, spec: ModelSpec) -> None:

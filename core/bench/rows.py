@@ -5,12 +5,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TypeAlias
 
-from PIL.Image import Image
-
-from core.bagel import Bagel
 from core.bench.usage import Meter, Usage, total
 from core.events import ImageReady
-from core.protocol import Context, Denoising, Drawn, UnifiedModel
+from core.protocol import Context, ModelWrapper, UnifiedModel
 from core.sequence import run_sequence
 from recipes.recipe import ImageSettings, Recipe, TextSettings
 
@@ -75,36 +72,12 @@ def sequence_rows(
     return list(_rows(sequences)), list(_rows(last_images))
 
 
-class Rereading:
-    """A model that reads the whole context again for each output, as a script does that keeps no cache."""
-
-    def __init__(self, model: Bagel) -> None:
-        self.model = model
-        self.spec = model.spec
-        self.max_batch = model.max_batch
-
-    @property
-    def tokens_read(self) -> int:
-        return self.model.tokens_read
-
-    def warm_up(self) -> None:
-        self.model.warm_up()
+class Rereading(ModelWrapper):
+    """Reads the whole context again for each output, as a script does that keeps no cache."""
 
     def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
-        self.model.forget()
-        return self.model.prefill(context, settings)
-
-    def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
-        return self.model.write(context, settings, seed=seed)
-
-    def draw(self, context: Context, settings: ImageSettings, *, seeds: Sequence[int]) -> Iterator[Denoising | Drawn]:
-        return self.model.draw(context, settings, seeds=seeds)
-
-    def judge(self, image: Image, question: str, answer: str | None = None) -> float:
-        return self.model.judge(image, question, answer)
-
-    def forget(self) -> None:
-        self.model.forget()
+        self.forget()
+        return super().prefill(context, settings)
 
 
 def reread_rows(meter: Meter, recipe: Recipe, lengths: Sequence[int], rounds: int) -> Iterator[Row]:

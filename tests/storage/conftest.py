@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from storage.journal import Commit
 from storage.objects import ObjectStore
 from storage.objects.folder import FolderStore
 from storage.objects.memory import MemoryStore
 from storage.objects.s3 import S3Store
+from tests.storage.uploads import TroubledStore
 
 S3 = pytest.param("s3", marks=pytest.mark.services)
 
@@ -30,3 +32,13 @@ def of_a_bucket(request: pytest.FixtureRequest) -> ObjectStore:
         return MemoryStore()
     real: S3Store = request.getfixturevalue("s3_store")
     return real
+
+
+@pytest.fixture
+def committed() -> list[Commit]:
+    return []
+
+
+@pytest.fixture
+def troubled() -> TroubledStore:
+    return TroubledStore()

@@ -58,13 +58,9 @@ def run(
     reporter.begin(job, steps, len(commits))
     for commit in commits:
         reporter.committed(commit)  # the worker that committed it may have died before reporting it
-    page = PageBuilder(job)
-    for index in range(len(job.inputs)):
-        claim.checkpoint()
-        page.add_input(index)
+    page = _begun_page(job, claim)
     done = _restored(steps, tuple(commits), journal, claim, page)
-    first = [] if stored else puts_of(job, journal)
-    with _uploading(job, journal, first, reporter, claim, uploads) as uploader:
+    with _uploading(job, journal, [] if stored else puts_of(job, journal), reporter, claim, uploads) as uploader:
         for event in run_sequence(job.recipe, model, inputs=job.inputs, done=done, heartbeat=claim.checkpoint):
             claim.checkpoint(event)
             reporter.event(event)
@@ -89,6 +85,15 @@ def _committed(
     commits = list(claim.map(journal.read_own_commit, range(1, number + 1)))
     check_committed(job, steps, commits, journal)
     return commits
+
+
+def _begun_page(job: Job, claim: Checkpoints) -> PageBuilder:
+    """The page with the input images, which takes long for large ones."""
+    page = PageBuilder(job)
+    for index in range(len(job.inputs)):
+        claim.checkpoint()
+        page.add_input(index)
+    return page
 
 
 def _restored(

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL.Image import Image
 
 from core.bagel import Bagel
 from core.bagel.guidance import text_free
 from core.bagel.reader import items_of
 from core.plan import Draw, Evict, Write, plan
-from core.protocol import Context, Denoising, Drawn
-from recipes.model_spec import ModelSpec
+from core.protocol import Context, Denoising, Drawn, ModelWrapper
 from recipes.recipe import ImageSettings, TextSettings
 from storage.journal import Journal
 from storage.objects.memory import MemoryStore
@@ -37,27 +37,14 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-class Snapshots:
-    """A model that keeps the numbers it has read before each text and image: the whole context, and the text-free."""
+class Snapshots(ModelWrapper):
+    """Keeps the numbers that a model has read before each text and image: the whole context, and the text-free."""
+
+    model: Bagel
 
     def __init__(self, model: Bagel) -> None:
-        self.model = model
-        self.max_batch = model.max_batch
+        super().__init__(model)
         self.taken: list[tuple[int, torch.Tensor, torch.Tensor]] = []
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self.model.spec
-
-    @property
-    def tokens_read(self) -> int:
-        return self.model.tokens_read
-
-    def warm_up(self) -> None:
-        self.model.warm_up()
-
-    def prefill(self, context: Context, settings: TextSettings | ImageSettings) -> Iterator[None]:
-        return self.model.prefill(context, settings)
 
     def write(self, context: Context, settings: TextSettings, *, seed: int) -> Iterator[str]:
         self._take(context)
@@ -67,11 +54,8 @@ class Snapshots:
         self._take(context)
         return self.model.draw(context, settings, seeds=seeds)
 
-    def judge(self, *_: Any) -> float:
-        pytest.fail("nothing is judged here")
-
-    def forget(self) -> None:
-        self.model.forget()
+    def judge(self, image: Image, question: str, answer: str | None = None) -> float:
+        pytest.fail(f"nothing is judged here, but was: {(image, question, answer)}")
 
     def _take(self, context: Context) -> None:
         cache = self.model._context
